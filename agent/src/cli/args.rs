@@ -1,0 +1,276 @@
+//! The command line, as clap sees it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Makes data local before it is asked for.
+#[derive(Debug, Parser)]
+#[command(name = "headstart", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where profiles are kept [default: /var/lib/headstart, or `state_dir` of the configuration]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Print one JSON object instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more (-v: debug, -vv: trace)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Configuration file (TOML)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command and learn what it reads
+    Record(RecordArgs),
+    /// Make a profile's bytes and names resident
+    Warm(WarmArgs),
+    /// Start a command at once and warm beside it
+    Run(RunArgs),
+    /// Measure cold, run, warmed and hot starts of a command
+    Compare(CompareArgs),
+    /// Watch what is read on this machine, live
+    Observe(ObserveArgs),
+    /// List, show and move profiles
+    Profile(ProfileArgs),
+    /// Say what this machine allows, what it costs to miss the rest, and what to do
+    Doctor(DoctorArgs),
+    /// Print a shell's completion script
+    Completions(CompletionsArgs),
+    /// Write the man pages
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    /// Profile to merge this run into; made if it does not exist
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: String,
+    /// Stop recording after this long; the command goes on [default: until it exits]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) window: Option<std::time::Duration>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WarmArgs {
+    /// Profile to warm
+    pub(crate) name: String,
+    /// Read at most this much (bytes; KiB, MiB, GiB)
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_size)]
+    pub(crate) budget: u64,
+    /// Stop after this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) deadline: Option<std::time::Duration>,
+    /// Leave names (dentries, inodes) alone
+    #[arg(long)]
+    pub(crate) no_metadata: bool,
+    /// Leave out pages that were never certainly used
+    #[arg(long)]
+    pub(crate) no_maybe: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Profile to warm from and to merge this run into
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: String,
+    /// Read at most this much (bytes; KiB, MiB, GiB)
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_size)]
+    pub(crate) budget: u64,
+    /// Leave out pages that were never certainly used
+    #[arg(long)]
+    pub(crate) no_maybe: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Rounds to count; one more is run first and not counted
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Profile to use; without it, one is recorded first and thrown away
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Leave out pages that were never certainly used
+    #[arg(long)]
+    pub(crate) no_maybe: bool,
+    /// Draw the result into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ObserveArgs {
+    /// Stop after this long [default: until interrupted]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    #[command(subcommand)]
+    pub(crate) command: ProfileCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// List profiles
+    Ls,
+    /// Show what a profile holds
+    Show {
+        /// Profile
+        name: String,
+    },
+    /// Write a profile to a file
+    Export {
+        /// Profile
+        name: String,
+        /// File to write; `-` for standard output
+        file: PathBuf,
+    },
+    /// Take a profile from a file
+    Import {
+        /// File to read; `-` for standard input
+        file: PathBuf,
+        /// Name to give it [default: the name it was exported under]
+        #[arg(long = "as", value_name = "NAME")]
+        rename: Option<String>,
+    },
+    /// Merge profiles into one
+    Merge {
+        /// Profile to merge into; made if it does not exist
+        name: String,
+        /// Profiles to merge, which stay
+        #[arg(required = true)]
+        from: Vec<String>,
+    },
+    /// Remove a profile
+    Rm {
+        /// Profile
+        name: String,
+    },
+    /// Show how two profiles differ
+    Diff {
+        /// One
+        left: String,
+        /// The other
+        right: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Directory to write them to
+    pub(crate) dir: PathBuf,
+}
+
+/// `10s`, `500ms`, `2m`, `1h`, or seconds without a unit.
+pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` does not start with a number"))?;
+    let factor = match unit.trim() {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("unknown unit `{other}`: use ms, s, m or h")),
+    };
+    std::time::Duration::try_from_secs_f64(number * factor).map_err(|e| e.to_string())
+}
+
+/// `2GiB`, `500MB`, `4096`, with binary (KiB, MiB, GiB, TiB; K, M, G, T) or
+/// decimal units (kB, MB, GB, TB).
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` does not start with a number"))?;
+    let factor: f64 = match unit.trim() {
+        "" | "B" => 1.0,
+        "K" | "KiB" | "Ki" => 1024.0,
+        "M" | "MiB" | "Mi" => 1048576.0,
+        "G" | "GiB" | "Gi" => 1073741824.0,
+        "T" | "TiB" | "Ti" => 1099511627776.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        other => {
+            return Err(format!(
+                "unknown unit `{other}`: use KiB, MiB, GiB or bytes"
+            ));
+        }
+    };
+    let bytes = number * factor;
+    if bytes > u64::MAX as f64 {
+        return Err(format!("`{text}` is too large"));
+    }
+    Ok(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("500MB"), Ok(500_000_000));
+        assert_eq!(parse_size("17"), Ok(17));
+        assert!(parse_size("2 parsecs").is_err());
+        assert!(parse_size("GiB").is_err());
+        assert_eq!(
+            parse_duration("500ms"),
+            Ok(std::time::Duration::from_millis(500))
+        );
+        assert_eq!(
+            parse_duration("2m"),
+            Ok(std::time::Duration::from_secs(120))
+        );
+        assert!(parse_duration("soon").is_err());
+    }
+}

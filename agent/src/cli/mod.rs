@@ -1,0 +1,45 @@
+//! Commands. No logic: each parses its arguments, joins the stages, prints.
+
+mod args;
+mod compare;
+mod doctor;
+mod generate;
+mod observe;
+mod profile;
+mod record;
+mod run;
+mod warm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::Cli;
+use args::Command;
+
+/// Runs the command line; the process' exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("headstart: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Record(args) => record::run(&global, &args),
+        Command::Warm(args) => warm::run(&global, &args),
+        Command::Run(args) => run::run(&global, &args),
+        Command::Compare(args) => compare::run(&global, &args),
+        Command::Observe(args) => observe::run(&global, &args),
+        Command::Profile(args) => profile::run(&global, &args),
+        Command::Doctor(args) => doctor::run(&global, &args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
+    }
+}

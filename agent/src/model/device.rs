@@ -1,0 +1,26 @@
+//! What a read costs on a device.
+
+/// Cost model of a device under many reads in flight: a batch of `n` reads of
+/// `b` bytes in all takes about `max(n * read_ns, b / bytes_per_s)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeviceCost {
+    /// ns from one small read's completion to the next, at the measured depth
+    /// (1e9 / IOPS).
+    pub read_ns: f64,
+    /// ns that one small read takes alone.
+    pub latency_ns: f64,
+    /// Bytes a second of large reads.
+    pub bytes_per_s: f64,
+    /// When it was measured, ms since the epoch; 0 for a default.
+    pub measured_ms: u64,
+}
+
+impl DeviceCost {
+    /// What is assumed of a device that was never measured: a modest SSD.
+    pub const UNMEASURED: DeviceCost = DeviceCost {
+        read_ns: 50_000.0,
+        latency_ns: 150_000.0,
+        bytes_per_s: 500e6,
+        measured_ms: 0,
+    };
+}

@@ -1,0 +1,30 @@
+//! Plain types that the stages hand to one another.
+//!
+//! Invariant: nothing here does I/O, reads a clock or draws a random number.
+//! Units are in the names: `_ns` (nanoseconds), `_pages` and `page` (4 KiB file
+//! pages, [`PAGE_SIZE`]), everything else in bytes.
+
+mod device;
+mod path;
+mod plan;
+mod profile;
+mod trace;
+mod volume;
+
+pub use device::DeviceCost;
+pub use path::{PathError, RelPath, escape};
+pub use plan::{Action, Plan, PlanFile, PlanName, PlanTotals};
+pub use profile::{
+    BlockExtent, Extent, MAX_RUNS, NameRecord, Profile, ProfileFile, RunInfo, RunMask,
+};
+pub use trace::{BlockTouch, Certainty, FileTouches, NameTouch, PageTouch, Trace};
+pub use volume::{FileVersion, NameKind, Volume, VolumeId};
+
+/// Size of a page cache page in bytes, as profiles count them.
+///
+/// Kernels with larger pages (arm64 with 16 or 64 KiB) are read in these units
+/// too: a profile must mean the same on every node.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = 12;

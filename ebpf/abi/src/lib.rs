@@ -1,0 +1,2 @@
+//! Fixed-layout records shared by the probes and the agent.
+#![no_std]
