@@ -1,1 +1,15 @@
-//! (to come)
+//! Kernel hooks → decoded touches.
+//!
+//! Invariant: only this module names aya. A hook that can't attach is a fact
+//! that is reported ([`HookState`]), never a failure of the others.
+
+mod btf;
+mod decode;
+mod hooks;
+mod layout;
+mod load;
+
+pub use decode::{DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode};
+pub use hooks::{Group, HOOKS, Hook, HookState};
+pub use layout::LayoutError;
+pub use load::{Counters, ProbeError, Probes, Reader};

@@ -1,2 +1,29 @@
 //! Fixed-layout records shared by the probes and the agent.
+//!
+//! Every type here is `repr(C)`, holds only fixed-width integers and arrays of
+//! them, and has no padding: the asserts at the end of each module fail the
+//! build otherwise. A change of any layout bumps [`ABI_VERSION`], which the
+//! agent compares before it attaches anything.
 #![no_std]
+
+mod counters;
+mod layout;
+mod record;
+mod track;
+
+pub use counters::{COUNTERS, Counter};
+pub use layout::{KernelLayout, NO_OFFSET};
+pub use record::{
+    CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord, PATH_COMPONENTS,
+    RecordKind, TouchRecord,
+};
+pub use track::{FaultSlot, TRACK_SLOTS, TrackEntry, track_slot};
+
+/// Version of the layouts in this crate; also in the probes' `CONFIG`.
+pub const ABI_VERSION: u32 = 1;
+
+/// Fails the build if `T` does not have exactly `SIZE` bytes.
+const fn assert_size<T, const SIZE: usize>() {
+    assert!(core::mem::size_of::<T>() == SIZE);
+    assert!(core::mem::align_of::<T>() == 8);
+}

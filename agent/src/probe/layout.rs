@@ -1,0 +1,119 @@
+//! The running kernel's structure layout.
+
+use std::path::{Path, PathBuf};
+
+use headstart_abi::{ABI_VERSION, KernelLayout, NO_OFFSET};
+
+use super::btf::{Btf, BtfError};
+
+/// Where the kernel publishes its types.
+pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the layout could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The kernel has no BTF, or it can't be read.
+    #[error("reading the kernel's types from {path}: {source}; without them nothing can be recorded (a kernel built with CONFIG_DEBUG_INFO_BTF has them)")]
+    Read {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The kernel's BTF is not what it should be.
+    #[error("the kernel's types in {path} can't be used: {reason}")]
+    Parse {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        reason: String,
+    },
+}
+
+/// Fields without which nothing can be recorded, and those without which only
+/// a part is missing.
+#[derive(Clone, Copy, PartialEq)]
+enum Need {
+    All,
+    Part,
+}
+
+type Set = fn(&mut KernelLayout) -> &mut u32;
+
+/// (structure, field, where it goes, how needed).
+const FIELDS: &[(&str, &str, Set, Need)] = &[
+    ("address_space", "host", |l| &mut l.mapping_host, Need::All),
+    ("inode", "i_sb", |l| &mut l.inode_sb, Need::All),
+    ("inode", "i_ino", |l| &mut l.inode_ino, Need::All),
+    ("inode", "i_mode", |l| &mut l.inode_mode, Need::All),
+    ("inode", "i_generation", |l| &mut l.inode_generation, Need::All),
+    ("inode", "i_rdev", |l| &mut l.inode_rdev, Need::Part),
+    ("inode", "i_dentry", |l| &mut l.inode_dentry, Need::All),
+    ("super_block", "s_dev", |l| &mut l.sb_dev, Need::All),
+    ("dentry", "d_parent", |l| &mut l.dentry_parent, Need::All),
+    ("dentry", "d_name", |l| &mut l.dentry_name, Need::All),
+    ("dentry", "d_inode", |l| &mut l.dentry_inode, Need::Part),
+    ("dentry", "d_u.d_alias", |l| &mut l.dentry_alias, Need::All),
+    ("folio", "mapping", |l| &mut l.folio_mapping, Need::Part),
+    ("folio", "index", |l| &mut l.folio_index, Need::Part),
+    ("task_struct", "fs", |l| &mut l.task_fs, Need::Part),
+    ("task_struct", "files", |l| &mut l.task_files, Need::Part),
+    ("fs_struct", "pwd.dentry", |l| &mut l.fs_pwd, Need::Part),
+    ("fs_struct", "root.dentry", |l| &mut l.fs_root, Need::Part),
+    ("files_struct", "fdt", |l| &mut l.files_fdt, Need::Part),
+    ("fdtable", "fd", |l| &mut l.fdt_fd, Need::Part),
+    ("fdtable", "max_fds", |l| &mut l.fdt_max, Need::Part),
+    ("file", "f_path.dentry", |l| &mut l.file_dentry, Need::Part),
+    ("linux_binprm", "filename", |l| &mut l.bprm_filename, Need::Part),
+    ("cgroup", "self.parent", |l| &mut l.cgroup_parent, Need::Part),
+    ("cgroup", "kn", |l| &mut l.cgroup_kn, Need::Part),
+    ("kernfs_node", "id", |l| &mut l.kn_id, Need::Part),
+];
+
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: [&str; 2] = ["di", "si"];
+#[cfg(target_arch = "aarch64")]
+const REGISTERS: [&str; 2] = ["orig_x0", "regs"];
+
+/// Reads the kernel's BTF and fills in a layout; also the names of the fields
+/// that were not found.
+pub(crate) fn kernel_layout(path: &Path) -> Result<(KernelLayout, Vec<String>), LayoutError> {
+    let data = std::fs::read(path)
+        .map_err(|source| LayoutError::Read { path: path.to_path_buf(), source })?;
+    from_btf(&data)
+        .map_err(|error| LayoutError::Parse { path: path.to_path_buf(), reason: error.to_string() })
+}
+
+fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
+    let mut wanted: Vec<&'static str> = FIELDS.iter().map(|f| f.0).collect();
+    wanted.push("pt_regs");
+    wanted.dedup();
+    let btf = Btf::parse(data, &wanted)?;
+    let mut layout = KernelLayout::UNKNOWN;
+    let mut missing = Vec::new();
+    for (structure, field, set, need) in FIELDS {
+        match btf.offset(structure, field) {
+            Ok(offset) => *set(&mut layout) = offset,
+            Err(error) if *need == Need::All => return Err(error),
+            Err(_) => missing.push(format!("{structure}.{field}")),
+        }
+    }
+    layout.regs_arg0 = btf.offset("pt_regs", REGISTERS[0]).unwrap_or(NO_OFFSET);
+    layout.regs_arg1 = btf.offset("pt_regs", REGISTERS[1]).unwrap_or(NO_OFFSET);
+    if cfg!(target_arch = "aarch64") && layout.regs_arg1 != NO_OFFSET {
+        layout.regs_arg1 += 8;
+    }
+    layout.abi_version = ABI_VERSION;
+    layout.fault_around_pages = fault_around_pages();
+    layout.last_is_exclusive = 0;
+    Ok((layout, missing))
+}
+
+/// Pages of a fault-around window: from debugfs where it can be read, else the
+/// kernel's default of 64 KiB.
+fn fault_around_pages() -> u32 {
+    std::fs::read_to_string("/sys/kernel/debug/fault_around_bytes")
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok())
+        .map_or(16, |bytes| (bytes / 4096).clamp(1, 64))
+}

@@ -1,0 +1,299 @@
+//! Loading the probes, attaching them, and reading what they send.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::{ProgramError, RawTracePoint, TracePoint};
+use aya::{Ebpf, EbpfLoader};
+use headstart_abi::{COUNTERS, Counter, KernelLayout, TrackEntry, track_slot};
+
+use super::hooks::{Attach, Group, HOOKS, Hook, HookState};
+use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
+
+/// The programs, as `cargo xtask build` made them; empty where it did not.
+static OBJECT: &[u8] = {
+    #[repr(C, align(8))]
+    struct Aligned<T: ?Sized>(T);
+    static ALIGNED: &Aligned<[u8]> =
+        &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/probes.o")));
+    &ALIGNED.0
+};
+
+/// Why there are no probes.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Built without them.
+    #[error("this binary was built without probes: build it with `cargo xtask build`")]
+    NotBuilt,
+    /// The kernel's types are not known.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The kernel refused the object.
+    #[error("loading the probes: {reason}{}", hint(.reason))]
+    Load {
+        /// The whole chain of causes.
+        reason: String,
+    },
+    /// A map that should be there is not.
+    #[error("the probes have no usable map `{map}`: {reason}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Cause.
+        reason: String,
+    },
+    /// A cgroup's slot in the table of watched cgroups is taken by another.
+    #[error("cgroup {0} can't be watched: its slot is taken by another watched cgroup")]
+    SlotTaken(u64),
+}
+
+/// What to do about the commonest refusals.
+fn hint(reason: &str) -> &'static str {
+    if reason.contains("os error 1)") || reason.contains("ermission") {
+        " (recording needs root, or CAP_BPF and CAP_PERFMON; `headstart doctor` says what is missing)"
+    } else {
+        ""
+    }
+}
+
+/// Sums over all CPUs of what the probes counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters([u64; COUNTERS as usize]);
+
+impl Counters {
+    /// One counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+/// Loaded programs. Dropping it detaches and unloads everything.
+pub struct Probes {
+    ebpf: Ebpf,
+    missing_fields: Vec<String>,
+    generation: u64,
+    watched: Vec<(u64, u64)>,
+}
+
+impl Probes {
+    /// Loads the programs with a ring buffer of `ring_bytes` (a power of two).
+    /// Nothing is attached yet.
+    pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
+        if OBJECT.is_empty() {
+            return Err(ProbeError::NotBuilt);
+        }
+        let (layout, missing_fields) = kernel_layout(Path::new(KERNEL_BTF))?;
+        Self::load_with(&layout, missing_fields, ring_bytes)
+    }
+
+    fn load_with(
+        layout: &KernelLayout,
+        missing_fields: Vec<String>,
+        ring_bytes: u32,
+    ) -> Result<Self, ProbeError> {
+        let ebpf = EbpfLoader::new()
+            .btf(None)
+            .override_global("CONFIG", layout, true)
+            .map_max_entries("EVENTS", ring_bytes)
+            .load(OBJECT)
+            .map_err(|error| ProbeError::Load { reason: chain(&error) })?;
+        Ok(Self { ebpf, missing_fields, generation: 0, watched: Vec::new() })
+    }
+
+    /// Kernel fields that were not found: parts of some records are missing.
+    pub fn missing_fields(&self) -> &[String] {
+        &self.missing_fields
+    }
+
+    /// Attaches every hook of `groups`, and says what became of each.
+    pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
+        HOOKS
+            .iter()
+            .filter(|hook| groups.contains(&hook.group))
+            .map(|hook| self.attach_one(hook))
+            .collect()
+    }
+
+    fn attach_one(&mut self, hook: &Hook) -> HookState {
+        let outcome = match hook.attach {
+            Attach::Raw(name) => self.attach_raw(hook.program, name).map(|()| String::new()),
+            Attach::Tracepoints(category, names) => {
+                self.attach_tracepoints(hook.program, category, names)
+            }
+        };
+        let (live, reason) = match outcome {
+            Ok(partly) => (true, partly),
+            Err(reason) => (false, reason),
+        };
+        if !live {
+            tracing::debug!(program = hook.program, reason, "hook is not live");
+        }
+        HookState {
+            program: hook.program,
+            group: hook.group,
+            place: hook.attach.place(),
+            live,
+            reason,
+            without: hook.without,
+        }
+    }
+
+    fn attach_raw(&mut self, program: &str, tracepoint: &str) -> Result<(), String> {
+        let program: &mut RawTracePoint = self.program(program)?;
+        load_once(program.load())?;
+        program.attach(tracepoint).map(drop).map_err(|error| chain(&error))
+    }
+
+    /// Attaches to as many as there are; none is an error.
+    fn attach_tracepoints(
+        &mut self,
+        program: &str,
+        category: &str,
+        names: &[&str],
+    ) -> Result<String, String> {
+        let program: &mut TracePoint = self.program(program)?;
+        load_once(program.load())?;
+        let mut refused = Vec::new();
+        let mut live = 0;
+        for name in names {
+            match program.attach(category, name) {
+                Ok(_) => live += 1,
+                Err(error) => refused.push(format!("{name}: {}", chain(&error))),
+            }
+        }
+        if live == 0 { Err(refused.join("; ")) } else { Ok(refused.join("; ")) }
+    }
+
+    fn program<'a, T>(&'a mut self, name: &str) -> Result<&'a mut T, String>
+    where
+        &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    {
+        self.ebpf
+            .program_mut(name)
+            .ok_or_else(|| format!("the object has no program `{name}`"))?
+            .try_into()
+            .map_err(|error| chain(&error))
+    }
+
+    /// Watches a cgroup by its id (the inode number of its directory), and the
+    /// children it gets from now on.
+    pub fn watch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        let slot = track_slot(cgroup);
+        let mut track = self.track()?;
+        let current = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
+        if current.cgroup != 0 && current.cgroup != cgroup {
+            return Err(ProbeError::SlotTaken(cgroup));
+        }
+        let key = u64::from(slot) << 40;
+        track.set(slot, TrackEntry { cgroup, key }, 0).map_err(|e| map_error("TRACK", &e))?;
+        self.watched.push((cgroup, key));
+        Ok(())
+    }
+
+    /// Has every touch of the watched cgroups sent once more when it next
+    /// happens: bounds how long a reused inode address can hide one.
+    pub fn bump_generation(&mut self) -> Result<(), ProbeError> {
+        self.generation = (self.generation + 1) & 0xff;
+        let generation = self.generation << 56;
+        let watched = self.watched.clone();
+        let mut track = self.track()?;
+        for (cgroup, key) in watched {
+            let entry = TrackEntry { cgroup, key: key | generation };
+            track.set(track_slot(cgroup), entry, 0).map_err(|e| map_error("TRACK", &e))?;
+        }
+        Ok(())
+    }
+
+    fn track(&mut self) -> Result<Array<&mut MapData, TrackEntry>, ProbeError> {
+        let map = self.ebpf.map_mut("TRACK").ok_or_else(|| no_map("TRACK"))?;
+        Array::try_from(map).map_err(|e| map_error("TRACK", &e))
+    }
+
+    /// What the probes counted so far.
+    pub fn counters(&self) -> Result<Counters, ProbeError> {
+        let map = self.ebpf.map("COUNTS").ok_or_else(|| no_map("COUNTS"))?;
+        let counts: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(map).map_err(|e| map_error("COUNTS", &e))?;
+        let mut sums = Counters::default();
+        for (index, sum) in sums.0.iter_mut().enumerate() {
+            let values = counts.get(&(index as u32), 0).map_err(|e| map_error("COUNTS", &e))?;
+            *sum = values.iter().sum();
+        }
+        Ok(sums)
+    }
+
+    /// The reading end of the ring buffer; there is one.
+    pub fn reader(&mut self) -> Result<Reader, ProbeError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or_else(|| no_map("EVENTS"))?;
+        let ring = RingBuf::try_from(map).map_err(|e| map_error("EVENTS", &e))?;
+        Ok(Reader { ring })
+    }
+}
+
+/// Reads records as the probes send them.
+pub struct Reader {
+    ring: RingBuf<MapData>,
+}
+
+impl Reader {
+    /// Hands every record that is there to `each`; the number of records.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> u64 {
+        let mut records = 0;
+        while let Some(item) = self.ring.next() {
+            each(&item);
+            records += 1;
+        }
+        records
+    }
+
+    /// Waits until the ring is more than half full, or `timeout` has passed:
+    /// the probes wake nobody for single records.
+    pub fn wait(&self, timeout: Duration) {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut fds = [PollFd::new(&self.ring, PollFlags::IN)];
+        let timeout = rustix::time::Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        // An interrupted wait is as good as one that timed out: the caller
+        // drains either way.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+}
+
+/// Loading a program a second time (two groups share it) is not an error.
+fn load_once(result: Result<(), ProgramError>) -> Result<(), String> {
+    match result {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn no_map(map: &'static str) -> ProbeError {
+    ProbeError::Map { map, reason: "it is not in the object".into() }
+}
+
+fn map_error(map: &'static str, error: &dyn std::error::Error) -> ProbeError {
+    ProbeError::Map { map, reason: chain(error) }
+}
+
+/// An error and its causes in one line; a verifier log is left to debug output.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    match text.split_once("Verifier output:") {
+        Some((head, log)) => {
+            tracing::debug!(verifier = log, "verifier log");
+            format!("{} (the verifier's log is in -v output)", head.trim_end())
+        }
+        None => text,
+    }
+}

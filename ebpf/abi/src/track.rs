@@ -1,0 +1,44 @@
+//! Which cgroups are watched, and where a page fault's address waits.
+
+/// Slots of the tracked-cgroup table.
+pub const TRACK_SLOTS: u32 = 1024;
+
+/// Slot in which a cgroup is looked for: one place only, so that a miss costs
+/// one comparison. The id's low bits are the inode number, which counts up.
+pub const fn track_slot(cgroup: u64) -> u32 {
+    (cgroup % TRACK_SLOTS as u64) as u32
+}
+
+/// A watched cgroup.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackEntry {
+    /// Cgroup id; 0: nobody.
+    pub cgroup: u64,
+    /// What a touch's key starts with: generation << 56 | slot << 40. The agent
+    /// bumps the generation from time to time, which makes every touch be sent
+    /// once more: that bounds how long a reused inode address can hide one.
+    pub key: u64,
+}
+
+/// The last page fault of a thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultSlot {
+    /// Thread id | thread group id << 32.
+    pub thread: u64,
+    /// Faulting virtual address.
+    pub address: u64,
+}
+
+const _: () = {
+    super::assert_size::<TrackEntry, 16>();
+    super::assert_size::<FaultSlot, 16>();
+};
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), only u64 fields, no padding (size asserted above).
+unsafe impl aya::Pod for TrackEntry {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for FaultSlot {}

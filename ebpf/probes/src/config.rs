@@ -1,0 +1,35 @@
+//! The running kernel's layout, set by the agent before the programs are
+//! loaded: the verifier sees constants.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use headstart_abi::KernelLayout;
+
+/// Overwritten by the agent through `.rodata`.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: KernelLayout = KernelLayout::UNKNOWN;
+
+macro_rules! field {
+    ($name:ident) => {{
+        // SAFETY: a static of plain integers. Volatile, because the value is
+        // replaced after compilation.
+        unsafe { core::ptr::read_volatile(&raw const $crate::config::CONFIG.$name) }
+    }};
+}
+pub(crate) use field;
+
+/// Reads a `T` at `base + offset` in kernel memory; `None` where it faults.
+#[inline(always)]
+pub(crate) fn peek<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the source address itself and writes
+    // size_of::<T>() bytes to the destination, zeroes on a fault.
+    let result = unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            core::mem::size_of::<T>() as u32,
+            (base + offset as u64) as *const _,
+        )
+    };
+    // SAFETY: initialised by the helper in either case.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}

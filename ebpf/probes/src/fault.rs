@@ -1,0 +1,169 @@
+//! Page faults on mapped files.
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_current_pid_tgid,
+    macros::{map, raw_tracepoint},
+    maps::Array,
+    programs::RawTracePointContext,
+};
+use headstart_abi::{CHUNK_PAGES, Counter, FaultRecord, FaultSlot, RecordKind};
+
+use crate::config::{field, peek};
+use crate::touch::{self, Place, page_bits};
+use crate::{emit, inode, track};
+
+const THREADS: u32 = 4096;
+
+/// The last fault of a thread, found by its id: one place only; a collision
+/// loses an address, which the thread id beside it tells.
+#[map]
+static FAULTS: Array<FaultSlot> = Array::with_max_entries(THREADS, 0);
+
+/// Remembers the address of a fault from user mode.
+///
+/// match-proto:v6.12:arch/x86/include/asm/trace/exceptions.h:page_fault_user(unsigned long address, struct pt_regs *regs, unsigned long error_code)
+///
+/// # Minimum kernel
+/// x86-64 with tracing of exceptions; without it no page of a window is certain.
+/// # Cost
+/// See docs/benchmarks.md, "Probe cost".
+/// # Does not see
+/// Accesses to pages that are mapped already.
+#[raw_tracepoint(tracepoint = "page_fault_user")]
+pub(crate) fn page_fault_user(ctx: RawTracePointContext) -> i32 {
+    remember_address(ctx.arg(0))
+}
+
+/// Remembers the address of a fault in a system call that reads or writes
+/// user memory. See [`page_fault_user`].
+#[raw_tracepoint(tracepoint = "page_fault_kernel")]
+pub(crate) fn page_fault_kernel(ctx: RawTracePointContext) -> i32 {
+    remember_address(ctx.arg(0))
+}
+
+#[inline(always)]
+fn remember_address(address: u64) -> i32 {
+    if track::current().is_none() {
+        return 0;
+    }
+    // SAFETY: a helper without arguments that can't fail.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
+    if let Some(slot) = FAULTS.get_ptr_mut(thread as u32 & (THREADS - 1)) {
+        // SAFETY: a pointer into the map's value; another thread's write is
+        // told by `thread`.
+        unsafe { *slot = FaultSlot { thread, address } };
+    }
+    0
+}
+
+/// The page number of the current thread's last fault; 0 if unknown.
+#[inline(always)]
+fn faulting_page() -> u64 {
+    // SAFETY: a helper without arguments that can't fail.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
+    match FAULTS.get_ptr(thread as u32 & (THREADS - 1)) {
+        // SAFETY: as in `remember_address`.
+        Some(slot) if unsafe { (*slot).thread } == thread => unsafe { (*slot).address >> 12 },
+        _ => 0,
+    }
+}
+
+/// A read fault that maps what is cached of a window of pages around it. The
+/// window is what the kernel tried; which page of it faulted follows from the
+/// address, which the agent works out (a window may be cut by its mapping's
+/// start, which is not seen here).
+///
+/// match-proto:v6.12:include/trace/events/filemap.h:mm_filemap_map_pages(struct address_space *mapping, pgoff_t start_pgoff, pgoff_t end_pgoff)
+///
+/// # Minimum kernel
+/// 6.12, where the tracepoint appeared.
+/// # Cost
+/// See docs/benchmarks.md, "Probe cost".
+/// # Does not see
+/// Which of the other pages of the window are used afterwards.
+#[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
+pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
+    let Some(entry) = track::current() else { return 0 };
+    let mapping: u64 = ctx.arg(0);
+    let start: u64 = ctx.arg(1);
+    let last: u64 = ctx.arg(2);
+    if last < start || last - start >= CHUNK_PAGES {
+        emit::count(Counter::BadRead, 1);
+        return 0;
+    }
+    let vpn = faulting_page();
+    let around = field!(fault_around_pages) as u64;
+    // Where the window was not cut at its start, this is the page that faulted.
+    let guess = start + (vpn & (around.wrapping_sub(1)));
+    let first_chunk = start / CHUNK_PAGES;
+    let last_chunk = last / CHUNK_PAGES;
+    let split = if last_chunk == first_chunk { last } else { first_chunk * CHUNK_PAGES + CHUNK_PAGES - 1 };
+
+    let low = Place::new(mapping, first_chunk, &entry);
+    let low_window = page_bits(start, split);
+    let low_fault = if vpn != 0 && guess <= split { page_bits(guess, guess) } else { 0 };
+    let (low_certain, low_seen, low_faults) = low.known();
+    let mut new = (low_window & !(low_seen | low_certain)) | (low_fault & !(low_faults | low_certain));
+
+    let high = Place::new(mapping, last_chunk, &entry);
+    let mut high_window = 0;
+    let mut high_fault = 0;
+    if last_chunk != first_chunk {
+        high_window = page_bits(last_chunk * CHUNK_PAGES, last);
+        high_fault = if vpn != 0 && guess > split && guess <= last { page_bits(guess, guess) } else { 0 };
+        let (certain, seen, faults) = high.known();
+        new |= (high_window & !(seen | certain)) | (high_fault & !(faults | certain));
+    }
+    if new == 0 {
+        return 0;
+    }
+    if vpn == 0 {
+        emit::count(Counter::NoAddress, 1);
+    }
+    if send_fault(mapping, start, last, vpn, entry.cgroup) == 0 {
+        low.remember(0, low_window, low_fault);
+        if last_chunk != first_chunk {
+            high.remember(0, high_window, high_fault);
+        }
+    }
+    0
+}
+
+#[inline(never)]
+fn send_fault(mapping: u64, start: u64, last: u64, vpn: u64, cgroup: u64) -> i32 {
+    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
+        emit::count(Counter::BadRead, 1);
+        return 1;
+    };
+    let Some(id) = inode::ensure(host, cgroup) else { return 1 };
+    let record = FaultRecord {
+        header: emit::header(RecordKind::Fault, cgroup),
+        inode: id.inode,
+        ino: id.ino,
+        generation: id.generation,
+        dev: id.dev,
+        start,
+        last,
+        vpn,
+    };
+    !emit::send_fixed(&record) as i32
+}
+
+/// A fault on a page that was not cached, or that is mapped alone: exact.
+///
+/// match-proto:v6.12:include/trace/events/filemap.h:mm_filemap_fault(struct address_space *mapping, pgoff_t index)
+///
+/// # Minimum kernel
+/// 6.12, where the tracepoint appeared.
+/// # Cost
+/// See docs/benchmarks.md, "Probe cost".
+/// # Does not see
+/// DAX mappings.
+#[raw_tracepoint(tracepoint = "mm_filemap_fault")]
+pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
+    let Some(entry) = track::current() else { return 0 };
+    let mapping: u64 = ctx.arg(0);
+    let index: u64 = ctx.arg(1);
+    touch::certain(mapping, index / CHUNK_PAGES, page_bits(index, index), &entry);
+    0
+}

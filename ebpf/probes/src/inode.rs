@@ -1,0 +1,149 @@
+//! Identity and path of an inode, sent at its first sight.
+
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel,
+    macros::map,
+    maps::{Array, PerCpuArray},
+};
+use headstart_abi::{
+    Counter, INODE_TRUNCATED, InodeRecord, MAX_PATH, NO_OFFSET, PATH_COMPONENTS, RecordKind,
+};
+
+use crate::config::{field, peek};
+use crate::emit;
+
+/// What an inode is while it stays in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    pub(crate) inode: u64,
+    pub(crate) ino: u64,
+    pub(crate) generation: u32,
+    pub(crate) dev: u32,
+    pub(crate) mode: u32,
+}
+
+const SEEN: u32 = 1 << 15;
+
+/// Direct-mapped: an evicted inode's path is sent again.
+#[map]
+static SEEN_INODES: Array<[u64; 2]> = Array::with_max_entries(SEEN, 0);
+
+/// Room for one record: too large for the stack.
+#[repr(C)]
+struct Scratch {
+    record: InodeRecord,
+    path: [u8; MAX_PATH + 256],
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Reads the identity of the inode at `inode`, without sending anything.
+#[inline(always)]
+pub(crate) fn identify(inode: u64) -> Option<Identity> {
+    if inode == 0 {
+        return None;
+    }
+    let ino = peek::<u64>(inode, field!(inode_ino))?;
+    let generation = peek::<u32>(inode, field!(inode_generation))?;
+    let mode = peek::<u16>(inode, field!(inode_mode))? as u32;
+    let sb = peek::<u64>(inode, field!(inode_sb))?;
+    let dev = peek::<u32>(sb, field!(sb_dev))?;
+    Some(Identity { inode, ino, generation, dev, mode })
+}
+
+/// The identity of the inode at `inode`; its path is sent if it was not before.
+#[inline(always)]
+pub(crate) fn ensure(inode: u64, cgroup: u64) -> Option<Identity> {
+    let Some(id) = identify(inode) else {
+        emit::count(Counter::BadRead, 1);
+        return None;
+    };
+    let hash = (id.inode ^ id.ino.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let tag = [id.inode, (id.ino << 24) ^ id.generation as u64 ^ (cgroup << 48)];
+    if let Some(seen) = SEEN_INODES.get_ptr_mut((hash >> 49) as u32 & (SEEN - 1)) {
+        // SAFETY: a pointer into the map's value; a race sends a path twice.
+        let known = unsafe { *seen } == tag;
+        if !known && send_path(id.inode, id.ino, id.generation, id.dev, pack(id.mode, cgroup)) == 0 {
+            // SAFETY: as above.
+            unsafe { *seen = tag };
+        }
+    }
+    Some(id)
+}
+
+/// Five arguments at most: mode (16 bits) and cgroup id travel together.
+#[inline(always)]
+fn pack(mode: u32, cgroup: u64) -> u64 {
+    (cgroup << 16) | (mode as u64 & 0xffff)
+}
+
+/// Builds and sends the path of an inode; 0 if it was sent.
+///
+/// inode → first dentry alias → parents, up to the superblock's root: the path
+/// is relative to that root, whatever mount the task saw it through.
+#[inline(never)]
+fn send_path(inode: u64, ino: u64, generation: u32, dev: u32, mode_cgroup: u64) -> i32 {
+    let cgroup = mode_cgroup >> 16;
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    let scratch = unsafe { &mut *scratch };
+    let alias = peek::<u64>(inode, field!(inode_dentry)).unwrap_or(0);
+    let mut flags = 0;
+    let mut used: usize = 0;
+    if alias == 0 || field!(dentry_alias) == NO_OFFSET {
+        emit::count(Counter::NoPath, 1);
+        return 1;
+    }
+    let mut dentry = alias - field!(dentry_alias) as u64;
+    let mut complete = false;
+    for _ in 0..PATH_COMPONENTS {
+        let Some(parent) = peek::<u64>(dentry, field!(dentry_parent)) else { break };
+        if parent == dentry {
+            complete = true;
+            break;
+        }
+        let Some([hash_len, name]) = peek::<[u64; 2]>(dentry, field!(dentry_name)) else { break };
+        if used > MAX_PATH - 256 {
+            break;
+        }
+        let len = (hash_len >> 32) as usize & 0xff;
+        // SAFETY: used <= MAX_PATH - 256 and len <= 255, and the buffer has
+        // MAX_PATH + 256 bytes; the helper checks the source itself.
+        let copied = unsafe {
+            bpf_probe_read_kernel(
+                scratch.path.as_mut_ptr().add(used).cast(),
+                len as u32,
+                name as *const _,
+            )
+        };
+        if copied != 0 {
+            break;
+        }
+        used += len;
+        // SAFETY: used <= MAX_PATH - 1 here.
+        unsafe { *scratch.path.as_mut_ptr().add(used) = 0 };
+        used += 1;
+        dentry = parent;
+    }
+    if !complete {
+        flags |= INODE_TRUNCATED;
+        emit::count(Counter::PathTruncated, 1);
+    }
+    scratch.record = InodeRecord {
+        header: emit::header(RecordKind::Inode, cgroup),
+        inode,
+        ino,
+        generation,
+        dev,
+        mode: (mode_cgroup & 0xffff) as u32,
+        flags,
+        path_len: used as u32,
+        reserved: 0,
+    };
+    if used > MAX_PATH {
+        return 1;
+    }
+    let len = core::mem::size_of::<InodeRecord>() + used;
+    !emit::send((&raw const *scratch).cast(), len) as i32
+}

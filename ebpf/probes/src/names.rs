@@ -1,0 +1,236 @@
+//! Names given to system calls, successful or not, and directories listed.
+//!
+//! The path is read when the call returns: by then the kernel itself has read
+//! it, so its memory is present. The arguments are taken from the saved
+//! registers.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs},
+    macros::{map, tracepoint},
+    maps::{Array, PerCpuArray},
+    programs::TracePointContext,
+};
+use headstart_abi::{Counter, MAX_PATH, NameRecord, RecordKind};
+
+use crate::config::{field, peek};
+use crate::inode::{self, Identity};
+use crate::{emit, track};
+
+const AT_FDCWD: i32 = -100;
+const SEEN: u32 = 1 << 16;
+/// Words of a path that take part in its hash: 1 KiB.
+const HASHED_WORDS: usize = 128;
+
+/// Hashes of names sent, direct-mapped: an evicted one is sent again.
+#[map]
+static SEEN_NAMES: Array<u64> = Array::with_max_entries(SEEN, 0);
+
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) record: NameRecord,
+    pub(crate) path: [u8; MAX_PATH],
+}
+
+#[map]
+pub(crate) static NAME_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A call with a directory descriptor and a path (`openat`, `statx`, …).
+///
+/// match-proto:v5.10:include/trace/events/syscalls.h:sys_exit(struct pt_regs *regs, long ret)
+///
+/// # Minimum kernel
+/// 5.15 (`bpf_task_pt_regs`).
+/// # Cost
+/// See docs/benchmarks.md, "Probe cost"; while any system call tracepoint is
+/// on, every system call of the machine takes the kernel's slower exit path.
+/// # Does not see
+/// Names looked up by io_uring, by 32-bit programs, or inside the kernel.
+#[tracepoint]
+pub(crate) fn name_at(ctx: TracePointContext) -> i32 {
+    name(&ctx, true)
+}
+
+/// A call with a path only (`open`, `stat`, a failed `execve`, …). See [`name_at`].
+#[tracepoint]
+pub(crate) fn name_cwd(ctx: TracePointContext) -> i32 {
+    name(&ctx, false)
+}
+
+/// `getdents` and `getdents64`: the directory was listed. See [`name_at`].
+#[tracepoint]
+pub(crate) fn list(_ctx: TracePointContext) -> i32 {
+    let Some(entry) = track::current() else { return 0 };
+    let (task, regs) = current_task();
+    let Some(fd) = peek::<u64>(regs, field!(regs_arg0)) else { return 0 };
+    let inode = directory_of_fd(task, fd as u32);
+    if inode == 0 {
+        emit::count(Counter::BadRead, 1);
+        return 0;
+    }
+    if is_seen(mix(inode, 0x6c69_7374)) {
+        return 0;
+    }
+    let Some(base) = inode::ensure(inode, entry.cgroup) else { return 0 };
+    let record = record(RecordKind::List, entry.cgroup, Some(&base), 0, 0);
+    emit::send_fixed(&record);
+    0
+}
+
+#[inline(always)]
+fn name(ctx: &TracePointContext, at: bool) -> i32 {
+    let Some(entry) = track::current() else { return 0 };
+    let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    let scratch = unsafe { &mut *scratch };
+    let (task, regs) = current_task();
+    let Some(arg0) = peek::<u64>(regs, field!(regs_arg0)) else { return 0 };
+    let path = if at { peek::<u64>(regs, field!(regs_arg1)).unwrap_or(0) } else { arg0 };
+    if path == 0 {
+        return 0;
+    }
+    // SAFETY: the helper checks the source and writes at most MAX_PATH bytes.
+    let len = unsafe {
+        bpf_probe_read_user_str(scratch.path.as_mut_ptr().cast(), MAX_PATH as u32, path as *const _)
+    };
+    if len < 0 {
+        emit::count(Counter::NameUnreadable, 1);
+        return 0;
+    }
+    // An empty path names the descriptor itself: nothing was looked up.
+    let len = len as usize;
+    if len <= 1 || len > MAX_PATH {
+        return 0;
+    }
+    let fd = arg0 as i32;
+    let base = if scratch.path[0] == b'/' {
+        task_directory(task, field!(fs_root))
+    } else if !at || fd == AT_FDCWD {
+        task_directory(task, field!(fs_pwd))
+    } else {
+        directory_of_fd(task, fd as u32)
+    };
+    let hash = hash(&scratch.path, len, base ^ entry.key.rotate_left(8));
+    if is_seen(hash) {
+        return 0;
+    }
+    // SAFETY: offset 16 of a system call's exit record is its result.
+    let result = unsafe { ctx.as_ptr().cast::<i64>().add(2).read() };
+    let base = inode::ensure(base, entry.cgroup);
+    send(scratch, RecordKind::Name, entry.cgroup, base.as_ref(), result, len - 1);
+    0
+}
+
+/// Sends the path in `scratch`, `len` bytes without NUL.
+#[inline(always)]
+pub(crate) fn send(
+    scratch: &mut Scratch,
+    kind: RecordKind,
+    cgroup: u64,
+    base: Option<&Identity>,
+    result: i64,
+    len: usize,
+) {
+    if len >= MAX_PATH {
+        return;
+    }
+    scratch.record = record(kind, cgroup, base, result, len as u32);
+    emit::send((&raw const *scratch).cast(), core::mem::size_of::<NameRecord>() + len);
+}
+
+#[inline(always)]
+fn record(
+    kind: RecordKind,
+    cgroup: u64,
+    base: Option<&Identity>,
+    result: i64,
+    path_len: u32,
+) -> NameRecord {
+    let (base, base_ino, base_generation, base_dev) =
+        base.map_or((0, 0, 0, 0), |id| (id.inode, id.ino, id.generation, id.dev));
+    NameRecord {
+        header: emit::header(kind, cgroup),
+        base,
+        base_ino,
+        base_generation,
+        base_dev,
+        result,
+        path_len,
+        reserved: 0,
+    }
+}
+
+/// The current task and its saved user registers.
+#[inline(always)]
+fn current_task() -> (u64, u64) {
+    // SAFETY: helpers that take the current task and can't fail.
+    unsafe {
+        let task = bpf_get_current_task_btf();
+        (task as u64, bpf_task_pt_regs(task) as u64)
+    }
+}
+
+/// Inode of the task's root or current directory; 0 where it can't be read.
+#[inline(always)]
+fn task_directory(task: u64, which: u32) -> u64 {
+    peek::<u64>(task, field!(task_fs))
+        .and_then(|fs| peek::<u64>(fs, which))
+        .and_then(|dentry| peek::<u64>(dentry, field!(dentry_inode)))
+        .unwrap_or(0)
+}
+
+/// Inode of an open descriptor of the task; 0 where it can't be read.
+#[inline(always)]
+fn directory_of_fd(task: u64, fd: u32) -> u64 {
+    let table = peek::<u64>(task, field!(task_files)).and_then(|f| peek::<u64>(f, field!(files_fdt)));
+    let Some(table) = table else { return 0 };
+    let Some(max) = peek::<u32>(table, field!(fdt_max)) else { return 0 };
+    if fd >= max {
+        return 0;
+    }
+    peek::<u64>(table, field!(fdt_fd))
+        .and_then(|array| peek::<u64>(array + fd as u64 * 8, 0))
+        .and_then(|file| peek::<u64>(file, field!(file_dentry)))
+        .and_then(|dentry| peek::<u64>(dentry, field!(dentry_inode)))
+        .unwrap_or(0)
+}
+
+#[inline(always)]
+fn mix(a: u64, b: u64) -> u64 {
+    (a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
+/// Hash of the first KiB of a path and its length.
+#[inline(always)]
+fn hash(path: &[u8; MAX_PATH], len: usize, seed: u64) -> u64 {
+    let mut hash = mix(seed, len as u64);
+    for i in 0..HASHED_WORDS {
+        let at = i * 8;
+        if at >= len {
+            break;
+        }
+        // SAFETY: at + 8 <= HASHED_WORDS * 8 <= MAX_PATH; the record before the
+        // path is 64 bytes, so that words are aligned.
+        let mut word = unsafe { path.as_ptr().add(at).cast::<u64>().read() };
+        let left = len - at;
+        if left < 8 {
+            word &= (1u64 << (left * 8)) - 1;
+        }
+        hash = mix(hash, word);
+    }
+    hash
+}
+
+/// Whether a name with this hash was sent; remembers it.
+#[inline(always)]
+fn is_seen(hash: u64) -> bool {
+    let Some(seen) = SEEN_NAMES.get_ptr_mut((hash >> 48) as u32 & (SEEN - 1)) else { return false };
+    // SAFETY: a pointer into the map's value; a race sends a name twice.
+    unsafe {
+        if *seen == hash {
+            return true;
+        }
+        *seen = hash;
+    }
+    false
+}

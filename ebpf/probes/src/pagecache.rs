@@ -1,0 +1,51 @@
+//! Insertions into the page cache: the miss side.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use headstart_abi::{CHUNK_PAGES, Counter, RecordKind};
+
+use crate::config::{field, peek};
+use crate::touch::{self, Place, page_bits};
+use crate::{emit, inode, track};
+
+const S_IFMT: u32 = 0o170000;
+const S_IFBLK: u32 = 0o060000;
+
+/// A folio enters the page cache. For a block device this is filesystem
+/// metadata being read (directory blocks, inode tables, extent trees): sent.
+/// For a file it is counted only: what is read ahead is not what is used.
+///
+/// match-proto:v6.1:include/trace/events/filemap.h:mm_filemap_add_to_page_cache(struct folio *folio)
+///
+/// # Minimum kernel
+/// 5.16 for `struct folio`; the tracepoint is from 3.10.
+/// # Cost
+/// Never reached by cached reads. See docs/benchmarks.md, "Probe cost".
+/// # Does not see
+/// Metadata that a filesystem keeps in caches of its own (xfs, btrfs), and
+/// metadata that was cached already.
+#[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
+pub(crate) fn filemap_add(ctx: RawTracePointContext) -> i32 {
+    let Some(entry) = track::current() else { return 0 };
+    let folio: u64 = ctx.arg(0);
+    let Some(mapping) = peek::<u64>(folio, field!(folio_mapping)) else { return 0 };
+    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else { return 0 };
+    let Some(mode) = peek::<u16>(host, field!(inode_mode)) else { return 0 };
+    if mode as u32 & S_IFMT != S_IFBLK {
+        emit::count(Counter::Inserted, 1);
+        return 0;
+    }
+    let Some(index) = peek::<u64>(folio, field!(folio_index)) else { return 0 };
+    let chunk = index / CHUNK_PAGES;
+    let bits = page_bits(index, index);
+    let place = Place::new(mapping, chunk, &entry);
+    let (known, _, _) = place.known();
+    if bits & !known == 0 {
+        return 0;
+    }
+    let Some(mut id) = inode::identify(host) else { return 0 };
+    id.dev = peek::<u32>(host, field!(inode_rdev)).unwrap_or(0);
+    if emit::send_fixed(&touch::record(RecordKind::Block, entry.cgroup, &id, chunk, bits)) {
+        place.remember(bits, 0, 0);
+    }
+    0
+}

@@ -1,0 +1,158 @@
+//! In-kernel deduplication of page touches: the hot path of every read.
+//!
+//! One direct-mapped slot per (mapping, 64-page chunk, cgroup) remembers which
+//! pages were sent. A collision evicts: its pages are sent twice, never lost.
+
+use aya_ebpf::{macros::map, maps::Array};
+use headstart_abi::{CHUNK_PAGES, Counter, Header, RecordKind, TouchRecord, TrackEntry};
+
+use crate::config::{field, peek};
+use crate::emit;
+use crate::inode::{self, Identity};
+
+const SLOTS: u32 = 1 << 15;
+
+/// One cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    mapping: u64,
+    key: u64,
+    /// Pages sent as certainly used.
+    pub(crate) certain: u64,
+    /// Pages sent as part of a fault's window.
+    pub(crate) window: u64,
+    /// Pages taken for a window's faulting page.
+    pub(crate) fault: u64,
+    reserved: [u64; 3],
+}
+
+#[map]
+static TOUCHED: Array<Slot> = Array::with_max_entries(SLOTS, 0);
+
+/// A chunk of a mapping as one watched cgroup uses it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) mapping: u64,
+    key: u64,
+}
+
+impl Place {
+    #[inline(always)]
+    pub(crate) fn new(mapping: u64, chunk: u64, entry: &TrackEntry) -> Self {
+        Self { mapping, key: entry.key | (chunk & ((1 << 40) - 1)) }
+    }
+
+    #[inline(always)]
+    fn slot(&self) -> Option<*mut Slot> {
+        let hash = (self.mapping ^ self.key.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        TOUCHED.get_ptr_mut((hash >> 49) as u32 & (SLOTS - 1))
+    }
+
+    /// What is known of this place; zeroes if its slot holds another. The key
+    /// is read again after the bits: another CPU may have taken the slot over
+    /// in between.
+    #[inline(always)]
+    pub(crate) fn known(&self) -> (u64, u64, u64) {
+        let Some(slot) = self.slot() else { return (0, 0, 0) };
+        // SAFETY: a pointer into the map's value, aligned. Racing writers are
+        // detected by the second look at mapping and key.
+        unsafe {
+            if (&raw const (*slot).mapping).read_volatile() != self.mapping
+                || (&raw const (*slot).key).read_volatile() != self.key
+            {
+                return (0, 0, 0);
+            }
+            let certain = (&raw const (*slot).certain).read_volatile();
+            let window = (&raw const (*slot).window).read_volatile();
+            let fault = (&raw const (*slot).fault).read_volatile();
+            if (&raw const (*slot).mapping).read_volatile() != self.mapping
+                || (&raw const (*slot).key).read_volatile() != self.key
+            {
+                return (0, 0, 0);
+            }
+            (certain, window, fault)
+        }
+    }
+
+    /// Remembers pages as sent.
+    #[inline(always)]
+    pub(crate) fn remember(&self, certain: u64, window: u64, fault: u64) {
+        let Some(slot) = self.slot() else { return };
+        // SAFETY: as in `known`. A lost update of the bits sends a page twice.
+        // On takeover the mapping is cleared before the bits change, so that a
+        // reader that saw the old key does not believe the new bits.
+        unsafe {
+            let owner = (&raw const (*slot).mapping).read_volatile();
+            if owner == self.mapping && (&raw const (*slot).key).read_volatile() == self.key {
+                (&raw mut (*slot).certain).write_volatile((*slot).certain | certain);
+                (&raw mut (*slot).window).write_volatile((*slot).window | window);
+                (&raw mut (*slot).fault).write_volatile((*slot).fault | fault);
+                return;
+            }
+            if owner != 0 {
+                emit::count(Counter::SlotEvicted, 1);
+            }
+            (&raw mut (*slot).mapping).write_volatile(0);
+            (&raw mut (*slot).certain).write_volatile(certain);
+            (&raw mut (*slot).window).write_volatile(window);
+            (&raw mut (*slot).fault).write_volatile(fault);
+            (&raw mut (*slot).key).write_volatile(self.key);
+            (&raw mut (*slot).mapping).write_volatile(self.mapping);
+        }
+    }
+}
+
+/// Bits `first..=last` of a chunk, for pages of the same chunk.
+#[inline(always)]
+pub(crate) fn page_bits(first: u64, last: u64) -> u64 {
+    let count = (last - first) & (CHUNK_PAGES - 1);
+    (u64::MAX >> (CHUNK_PAGES - 1 - count)) << (first & (CHUNK_PAGES - 1))
+}
+
+/// Sends the pages `bits` of `chunk` that were not sent before.
+#[inline(always)]
+pub(crate) fn certain(mapping: u64, chunk: u64, bits: u64, entry: &TrackEntry) {
+    let place = Place::new(mapping, chunk, entry);
+    let (known, _, _) = place.known();
+    let new = bits & !known;
+    if new != 0 {
+        send_touch(mapping, chunk, new, entry.cgroup, entry.key);
+    }
+}
+
+/// The slow path of [`certain`], kept out of line: the hot path stays small.
+#[inline(never)]
+fn send_touch(mapping: u64, chunk: u64, new: u64, cgroup: u64, key: u64) -> u32 {
+    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
+        emit::count(Counter::BadRead, 1);
+        return 0;
+    };
+    let Some(id) = inode::ensure(host, cgroup) else { return 0 };
+    let sent = emit::send_fixed(&record(RecordKind::Touch, cgroup, &id, chunk, new));
+    if sent {
+        Place::new(mapping, chunk, &TrackEntry { cgroup, key }).remember(new, 0, 0);
+    }
+    0
+}
+
+/// A [`TouchRecord`] of `pages` of `chunk`.
+#[inline(always)]
+pub(crate) fn record(
+    kind: RecordKind,
+    cgroup: u64,
+    id: &Identity,
+    chunk: u64,
+    pages: u64,
+) -> TouchRecord {
+    let header: Header = emit::header(kind, cgroup);
+    TouchRecord {
+        header,
+        inode: id.inode,
+        ino: id.ino,
+        generation: id.generation,
+        dev: id.dev,
+        chunk,
+        pages,
+    }
+}
