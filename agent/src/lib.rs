@@ -11,7 +11,8 @@
 //! 5. [`predict`]: profile → what the next run will read, and how sure.
 //! 6. [`plan`]: prediction → ordered actions under a budget. Pure.
 //! 7. [`warm`]: plan → resident bytes and names, verified.
-//! 8. [`cli`]: the commands.
+//! 8. [`run`]: one command, recorded, warmed for, measured.
+//! 9. [`cli`]: the commands.
 
 pub mod model;
 pub mod probe;
@@ -20,4 +21,5 @@ pub mod profile;
 pub mod predict;
 pub mod plan;
 pub mod warm;
+pub mod run;
 pub mod cli;

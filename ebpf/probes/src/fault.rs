@@ -130,7 +130,8 @@ pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(never)]
-fn send_fault(mapping: u64, start: u64, last: u64, vpn: u64, cgroup: u64) -> i32 {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn send_fault(mapping: u64, start: u64, last: u64, vpn: u64, cgroup: u64) -> i32 {
     let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
         emit::count(Counter::BadRead, 1);
         return 1;

@@ -83,7 +83,8 @@ fn pack(mode: u32, cgroup: u64) -> u64 {
 /// inode → first dentry alias → parents, up to the superblock's root: the path
 /// is relative to that root, whatever mount the task saw it through.
 #[inline(never)]
-fn send_path(inode: u64, ino: u64, generation: u32, dev: u32, mode_cgroup: u64) -> i32 {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn send_path(inode: u64, ino: u64, generation: u32, dev: u32, mode_cgroup: u64) -> i32 {
     let cgroup = mode_cgroup >> 16;
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.

@@ -110,7 +110,7 @@ fn name(ctx: &TracePointContext, at: bool) -> i32 {
     } else {
         directory_of_fd(task, fd as u32)
     };
-    let hash = hash(&scratch.path, len, base ^ entry.key.rotate_left(8));
+    let hash = hash_path(len as u64, base ^ entry.key.rotate_left(8));
     if is_seen(hash) {
         return 0;
     }
@@ -200,19 +200,22 @@ fn mix(a: u64, b: u64) -> u64 {
     (a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
-/// Hash of the first KiB of a path and its length.
-#[inline(always)]
-fn hash(path: &[u8; MAX_PATH], len: usize, seed: u64) -> u64 {
-    let mut hash = mix(seed, len as u64);
+/// Hash of the first KiB of the path in the scratch space, `len` bytes of it
+/// with its NUL. A global function: verified once, not at every exit of its loop.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
+    let Some(scratch) = NAME_SCRATCH.get_ptr(0) else { return 0 };
+    let mut hash = mix(seed, len);
     for i in 0..HASHED_WORDS {
         let at = i * 8;
-        if at >= len {
+        if at >= len as usize {
             break;
         }
         // SAFETY: at + 8 <= HASHED_WORDS * 8 <= MAX_PATH; the record before the
         // path is 64 bytes, so that words are aligned.
-        let mut word = unsafe { path.as_ptr().add(at).cast::<u64>().read() };
-        let left = len - at;
+        let mut word = unsafe { (*scratch).path.as_ptr().add(at).cast::<u64>().read() };
+        let left = len as usize - at;
         if left < 8 {
             word &= (1u64 << (left * 8)) - 1;
         }

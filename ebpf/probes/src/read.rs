@@ -43,7 +43,8 @@ pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(never)]
-fn many(mapping: u64, first: u64, last: u64, cgroup: u64, key: u64) -> i32 {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn many(mapping: u64, first: u64, last: u64, cgroup: u64, key: u64) -> i32 {
     let entry = headstart_abi::TrackEntry { cgroup, key };
     let first_chunk = first / CHUNK_PAGES;
     let last_chunk = last / CHUNK_PAGES;

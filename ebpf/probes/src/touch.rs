@@ -123,7 +123,8 @@ pub(crate) fn certain(mapping: u64, chunk: u64, bits: u64, entry: &TrackEntry) {
 
 /// The slow path of [`certain`], kept out of line: the hot path stays small.
 #[inline(never)]
-fn send_touch(mapping: u64, chunk: u64, new: u64, cgroup: u64, key: u64) -> u32 {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn send_touch(mapping: u64, chunk: u64, new: u64, cgroup: u64, key: u64) -> u32 {
     let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
         emit::count(Counter::BadRead, 1);
         return 0;

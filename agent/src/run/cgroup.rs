@@ -1,0 +1,107 @@
+//! A cgroup of its own for one command.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+/// Why there is no cgroup.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// The v2 hierarchy can't be reached.
+    #[error("reaching the cgroup v2 hierarchy: {0} (recording needs root and a kernel with cgroup v2)")]
+    Hierarchy(io::Error),
+    /// The cgroup can't be made.
+    #[error("making cgroup `{name}`: {source}")]
+    Make {
+        /// Its name.
+        name: String,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// A cgroup (v2) made for one command; removed when dropped.
+pub struct Cgroup {
+    parent: OwnedFd,
+    directory: OwnedFd,
+    name: CString,
+    id: u64,
+}
+
+impl Cgroup {
+    /// Makes `headstart-<pid>-<n>` at the root of the v2 hierarchy, with no
+    /// controllers: nothing about how the command runs changes. The hierarchy
+    /// is mounted apart, seen by nobody else.
+    pub fn create(n: u32) -> Result<Self, CgroupError> {
+        let parent = detached_mount().map_err(CgroupError::Hierarchy)?;
+        let name = format!("headstart-{}-{n}", std::process::id());
+        let make = |source: rustix::io::Errno| CgroupError::Make {
+            name: name.clone(),
+            source: source.into(),
+        };
+        match rustix::fs::mkdirat(&parent, &*name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(make(error)),
+        }
+        let directory = rustix::fs::openat(
+            &parent,
+            &*name,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(make)?;
+        // kernfs: the inode number is the cgroup's id on 64-bit machines.
+        let id = rustix::fs::fstat(&directory).map_err(make)?.st_ino;
+        let name = CString::new(name).unwrap_or_default();
+        Ok(Self { parent, directory, name, id })
+    }
+
+    /// What `bpf_get_current_cgroup_id` returns inside.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// For `CLONE_INTO_CGROUP`.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// µs for which some task of the cgroup waited for I/O, since it was made;
+    /// `None` where the kernel has no pressure accounting.
+    pub fn io_stall_us(&self) -> Option<u64> {
+        let text = self.read("io.pressure").ok()?;
+        let some = text.lines().find(|line| line.starts_with("some"))?;
+        some.split("total=").nth(1)?.trim().parse().ok()
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        let fd = rustix::fs::openat(
+            &self.directory,
+            file,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        io::read_to_string(std::fs::File::from(fd))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Busy where the command left processes behind: they stay in it, and
+        // the cgroup goes with the last of them at the next `cleanup`.
+        if let Err(error) = rustix::fs::unlinkat(&self.parent, &*self.name, AtFlags::REMOVEDIR) {
+            tracing::debug!(cgroup = ?self.name, %error, "cgroup stays");
+        }
+    }
+}
+
+/// Mounts the v2 hierarchy where no path leads to it: it goes when the
+/// descriptor is closed, whatever becomes of this process.
+fn detached_mount() -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}

@@ -1,0 +1,10 @@
+//! One command on one machine: started in a cgroup of its own, recorded,
+//! warmed for, measured.
+//!
+//! Invariant: the command never waits for anything but its own exec.
+
+mod cgroup;
+mod child;
+
+pub use cgroup::{Cgroup, CgroupError};
+pub use child::{Child, Ended, LaunchError, Output};
