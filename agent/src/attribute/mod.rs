@@ -2,5 +2,13 @@
 //!
 //! Invariant: what is not known stays unknown; nothing is guessed.
 
+mod collect;
+mod faults;
+mod interpreter;
 pub mod mountinfo;
+mod names;
+mod resolve;
 pub mod volume;
+
+pub use collect::{Collector, Origin};
+pub use resolve::{Attributed, Gaps, attribute};

@@ -71,9 +71,9 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
 ];
 
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 2] = ["di", "si"];
+const REGISTERS: [&str; 3] = ["orig_ax", "di", "si"];
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [&str; 2] = ["orig_x0", "regs"];
+const REGISTERS: [&str; 3] = ["syscallno", "orig_x0", "regs"];
 
 /// Reads the kernel's BTF and fills in a layout; also the names of the fields
 /// that were not found.
@@ -98,8 +98,9 @@ fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
             Err(_) => missing.push(format!("{structure}.{field}")),
         }
     }
-    layout.regs_arg0 = btf.offset("pt_regs", REGISTERS[0]).unwrap_or(NO_OFFSET);
-    layout.regs_arg1 = btf.offset("pt_regs", REGISTERS[1]).unwrap_or(NO_OFFSET);
+    let register = |i: usize| btf.offset("pt_regs", REGISTERS[i]).unwrap_or(NO_OFFSET);
+    (layout.regs_number, layout.regs_arg0, layout.regs_arg1) =
+        (register(0), register(1), register(2));
     if cfg!(target_arch = "aarch64") && layout.regs_arg1 != NO_OFFSET {
         layout.regs_arg1 += 8;
     }

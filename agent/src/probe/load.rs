@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use headstart_abi::{COUNTERS, Counter, KernelLayout, TrackEntry, track_slot};
+use headstart_abi::{COUNTERS, Counter, KernelLayout, TRACK_SLOTS, TrackEntry, track_slot};
 
-use super::hooks::{Attach, Group, HOOKS, Hook, HookState};
+use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
 use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
 
 /// The programs, as `cargo xtask build` made them; empty where it did not.
@@ -73,7 +73,7 @@ pub struct Probes {
     ebpf: Ebpf,
     missing_fields: Vec<String>,
     generation: u64,
-    watched: Vec<(u64, u64)>,
+    watched: Vec<u64>,
 }
 
 impl Probes {
@@ -98,7 +98,12 @@ impl Probes {
             .map_max_entries("EVENTS", ring_bytes)
             .load(OBJECT)
             .map_err(|error| ProbeError::Load { reason: chain(&error) })?;
-        Ok(Self { ebpf, missing_fields, generation: 0, watched: Vec::new() })
+        let mut probes = Self { ebpf, missing_fields, generation: 0, watched: Vec::new() };
+        let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
+        for &(number, class) in SYSCALLS {
+            syscalls.set(number as u32, class, 0).map_err(|e| map_error("SYSCALLS", &e))?;
+        }
+        Ok(probes)
     }
 
     /// Kernel fields that were not found: parts of some records are missing.
@@ -116,14 +121,9 @@ impl Probes {
     }
 
     fn attach_one(&mut self, hook: &Hook) -> HookState {
-        let outcome = match hook.attach {
-            Attach::Raw(name) => self.attach_raw(hook.program, name).map(|()| String::new()),
-            Attach::Tracepoints(category, names) => {
-                self.attach_tracepoints(hook.program, category, names)
-            }
-        };
+        let outcome = self.attach_raw(hook.program, hook.tracepoint);
         let (live, reason) = match outcome {
-            Ok(partly) => (true, partly),
+            Ok(()) => (true, String::new()),
             Err(reason) => (false, reason),
         };
         if !live {
@@ -132,7 +132,7 @@ impl Probes {
         HookState {
             program: hook.program,
             group: hook.group,
-            place: hook.attach.place(),
+            place: format!("raw_tracepoint {}", hook.tracepoint),
             live,
             reason,
             without: hook.without,
@@ -143,26 +143,6 @@ impl Probes {
         let program: &mut RawTracePoint = self.program(program)?;
         load_once(program.load())?;
         program.attach(tracepoint).map(drop).map_err(|error| chain(&error))
-    }
-
-    /// Attaches to as many as there are; none is an error.
-    fn attach_tracepoints(
-        &mut self,
-        program: &str,
-        category: &str,
-        names: &[&str],
-    ) -> Result<String, String> {
-        let program: &mut TracePoint = self.program(program)?;
-        load_once(program.load())?;
-        let mut refused = Vec::new();
-        let mut live = 0;
-        for name in names {
-            match program.attach(category, name) {
-                Ok(_) => live += 1,
-                Err(error) => refused.push(format!("{name}: {}", chain(&error))),
-            }
-        }
-        if live == 0 { Err(refused.join("; ")) } else { Ok(refused.join("; ")) }
     }
 
     fn program<'a, T>(&'a mut self, name: &str) -> Result<&'a mut T, String>
@@ -177,17 +157,31 @@ impl Probes {
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
-    /// children it gets from now on.
+    /// children it gets from now on. What an earlier watch sent is sent again.
     pub fn watch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
         let slot = track_slot(cgroup);
-        let mut track = self.track()?;
-        let current = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
+        let current = self.track()?.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
         if current.cgroup != 0 && current.cgroup != cgroup {
             return Err(ProbeError::SlotTaken(cgroup));
         }
-        let key = u64::from(slot) << 40;
-        track.set(slot, TrackEntry { cgroup, key }, 0).map_err(|e| map_error("TRACK", &e))?;
-        self.watched.push((cgroup, key));
+        self.watched.retain(|&watched| watched != cgroup);
+        self.watched.push(cgroup);
+        self.bump_generation()
+    }
+
+    /// Stops watching a cgroup and whatever children it had.
+    pub fn unwatch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        self.watched.retain(|&watched| watched != cgroup);
+        let watched = self.watched.clone();
+        let mut track = self.track()?;
+        for slot in 0..TRACK_SLOTS {
+            let entry = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
+            if entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
+                track
+                    .set(slot, TrackEntry::default(), 0)
+                    .map_err(|e| map_error("TRACK", &e))?;
+            }
+        }
         Ok(())
     }
 
@@ -198,16 +192,24 @@ impl Probes {
         let generation = self.generation << 56;
         let watched = self.watched.clone();
         let mut track = self.track()?;
-        for (cgroup, key) in watched {
-            let entry = TrackEntry { cgroup, key: key | generation };
-            track.set(track_slot(cgroup), entry, 0).map_err(|e| map_error("TRACK", &e))?;
+        for cgroup in watched {
+            let slot = track_slot(cgroup);
+            let entry = TrackEntry { cgroup, key: u64::from(slot) << 40 | generation };
+            track.set(slot, entry, 0).map_err(|e| map_error("TRACK", &e))?;
         }
         Ok(())
     }
 
     fn track(&mut self) -> Result<Array<&mut MapData, TrackEntry>, ProbeError> {
-        let map = self.ebpf.map_mut("TRACK").ok_or_else(|| no_map("TRACK"))?;
-        Array::try_from(map).map_err(|e| map_error("TRACK", &e))
+        self.array("TRACK")
+    }
+
+    fn array<T: aya::Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Array<&mut MapData, T>, ProbeError> {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
+        Array::try_from(map).map_err(|e| map_error(name, &e))
     }
 
     /// What the probes counted so far.

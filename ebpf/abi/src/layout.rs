@@ -75,6 +75,8 @@ layout! {
     cgroup_kn,
     /// `kernfs_node.id`
     kn_id,
+    /// `pt_regs`: number of the system call
+    regs_number,
     /// `pt_regs`: first system call argument as it is after the call
     regs_arg0,
     /// `pt_regs`: second system call argument

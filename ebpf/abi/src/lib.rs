@@ -17,7 +17,10 @@ pub use record::{
     CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord, PATH_COMPONENTS,
     RecordKind, TouchRecord,
 };
-pub use track::{FaultSlot, TRACK_SLOTS, TrackEntry, track_slot};
+pub use track::{
+    FaultSlot, SYSCALL_AT, SYSCALL_LIST, SYSCALL_PATH, SYSCALL_SLOTS, TRACK_SLOTS, TrackEntry,
+    track_slot,
+};
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.
 pub const ABI_VERSION: u32 = 1;

@@ -7,7 +7,7 @@ pub const CHUNK_PAGES: u64 = 64;
 pub const MAX_PATH: usize = 4096;
 
 /// Most components of a path that a probe walks. A deeper one is flagged.
-pub const PATH_COMPONENTS: u32 = 96;
+pub const PATH_COMPONENTS: u32 = 64;
 
 /// [`InodeRecord::flags`]: the path is incomplete (deeper than
 /// [`PATH_COMPONENTS`] or longer than [`MAX_PATH`]): its leading components are

@@ -9,6 +9,15 @@ pub const fn track_slot(cgroup: u64) -> u32 {
     (cgroup % TRACK_SLOTS as u64) as u32
 }
 
+/// Slots of the table that says what to do with a system call, by its number.
+pub const SYSCALL_SLOTS: u32 = 512;
+/// A call with a directory descriptor and a path.
+pub const SYSCALL_AT: u32 = 1;
+/// A call with a path only.
+pub const SYSCALL_PATH: u32 = 2;
+/// A call that lists a directory.
+pub const SYSCALL_LIST: u32 = 3;
+
 /// A watched cgroup.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

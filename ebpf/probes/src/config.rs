@@ -33,3 +33,20 @@ pub(crate) fn peek<T: Copy>(base: u64, offset: u32) -> Option<T> {
     // SAFETY: initialised by the helper in either case.
     (result == 0).then(|| unsafe { value.assume_init() })
 }
+
+/// As [`peek`], with zeroes where the read faults: no branch, which keeps
+/// loops cheap to verify.
+#[inline(always)]
+pub(crate) fn peek_or_zero<T: Copy>(base: u64, offset: u32) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: as in `peek`; T is a plain integer or an array of them, for which
+    // zero is valid.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            core::mem::size_of::<T>() as u32,
+            (base + offset as u64) as *const _,
+        );
+        value.assume_init()
+    }
+}

@@ -9,7 +9,7 @@ use headstart_abi::{
     Counter, INODE_TRUNCATED, InodeRecord, MAX_PATH, NO_OFFSET, PATH_COMPONENTS, RecordKind,
 };
 
-use crate::config::{field, peek};
+use crate::config::{field, peek, peek_or_zero};
 use crate::emit;
 
 /// What an inode is while it stays in memory.
@@ -78,73 +78,82 @@ fn pack(mode: u32, cgroup: u64) -> u64 {
     (cgroup << 16) | (mode as u64 & 0xffff)
 }
 
-/// Builds and sends the path of an inode; 0 if it was sent.
+/// [`build_path`]'s result: the walk ended at the root.
+const COMPLETE: u64 = 1 << 32;
+
+/// Writes the path of an inode into the scratch space: inode → first dentry
+/// alias → parents, up to the superblock's root, so that it is relative to that
+/// root, whatever mount the task saw it through. Bytes written, and [`COMPLETE`].
 ///
-/// inode → first dentry alias → parents, up to the superblock's root: the path
-/// is relative to that root, whatever mount the task saw it through.
+/// A global function of its own: the verifier goes through its loop once, and
+/// not once more for all that follows each way out of it.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn send_path(inode: u64, ino: u64, generation: u32, dev: u32, mode_cgroup: u64) -> i32 {
-    let cgroup = mode_cgroup >> 16;
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+pub(crate) extern "C" fn build_path(alias: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
-    let scratch = unsafe { &mut *scratch };
-    let alias = peek::<u64>(inode, field!(inode_dentry)).unwrap_or(0);
-    let mut flags = 0;
+    let path = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
+    let mut dentry = alias.wrapping_sub(field!(dentry_alias) as u64);
     let mut used: usize = 0;
-    if alias == 0 || field!(dentry_alias) == NO_OFFSET {
-        emit::count(Counter::NoPath, 1);
-        return 1;
-    }
-    let mut dentry = alias - field!(dentry_alias) as u64;
-    let mut complete = false;
     for _ in 0..PATH_COMPONENTS {
-        let Some(parent) = peek::<u64>(dentry, field!(dentry_parent)) else { break };
+        let parent = peek_or_zero::<u64>(dentry, field!(dentry_parent));
         if parent == dentry {
-            complete = true;
-            break;
+            return used as u64 | COMPLETE;
         }
-        let Some([hash_len, name]) = peek::<[u64; 2]>(dentry, field!(dentry_name)) else { break };
-        if used > MAX_PATH - 256 {
+        let [hash_len, name] = peek_or_zero::<[u64; 2]>(dentry, field!(dentry_name));
+        if used > MAX_PATH - 256 || name == 0 {
             break;
         }
         let len = (hash_len >> 32) as usize & 0xff;
         // SAFETY: used <= MAX_PATH - 256 and len <= 255, and the buffer has
         // MAX_PATH + 256 bytes; the helper checks the source itself.
-        let copied = unsafe {
-            bpf_probe_read_kernel(
-                scratch.path.as_mut_ptr().add(used).cast(),
-                len as u32,
-                name as *const _,
-            )
-        };
-        if copied != 0 {
-            break;
-        }
+        unsafe { bpf_probe_read_kernel(path.add(used).cast(), len as u32, name as *const _) };
         used += len;
         // SAFETY: used <= MAX_PATH - 1 here.
-        unsafe { *scratch.path.as_mut_ptr().add(used) = 0 };
+        unsafe { *path.add(used) = 0 };
         used += 1;
         dentry = parent;
     }
-    if !complete {
-        flags |= INODE_TRUNCATED;
+    used as u64
+}
+
+/// Builds and sends the path of an inode; 0 if it was sent.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn send_path(
+    inode: u64,
+    ino: u64,
+    generation: u32,
+    dev: u32,
+    mode_cgroup: u64,
+) -> i32 {
+    let alias = peek::<u64>(inode, field!(inode_dentry)).unwrap_or(0);
+    if alias == 0 || field!(dentry_alias) == NO_OFFSET {
+        emit::count(Counter::NoPath, 1);
+        return 1;
+    }
+    let built = build_path(alias);
+    let used = built as u32 as usize;
+    let truncated = built & COMPLETE == 0;
+    if truncated {
         emit::count(Counter::PathTruncated, 1);
     }
+    if used > MAX_PATH {
+        return 1;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    let scratch = unsafe { &mut *scratch };
     scratch.record = InodeRecord {
-        header: emit::header(RecordKind::Inode, cgroup),
+        header: emit::header(RecordKind::Inode, mode_cgroup >> 16),
         inode,
         ino,
         generation,
         dev,
         mode: (mode_cgroup & 0xffff) as u32,
-        flags,
+        flags: if truncated { INODE_TRUNCATED } else { 0 },
         path_len: used as u32,
         reserved: 0,
     };
-    if used > MAX_PATH {
-        return 1;
-    }
-    let len = core::mem::size_of::<InodeRecord>() + used;
-    !emit::send((&raw const *scratch).cast(), len) as i32
+    !emit::send((&raw const *scratch).cast(), core::mem::size_of::<InodeRecord>() + used) as i32
 }

@@ -5,13 +5,14 @@
 //! registers.
 
 use aya_ebpf::{
-    EbpfContext,
-    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs},
-    macros::{map, tracepoint},
+    helpers::generated::{bpf_get_current_task, bpf_probe_read_user_str},
+    macros::{map, raw_tracepoint},
     maps::{Array, PerCpuArray},
-    programs::TracePointContext,
+    programs::RawTracePointContext,
 };
-use headstart_abi::{Counter, MAX_PATH, NameRecord, RecordKind};
+use headstart_abi::{
+    Counter, MAX_PATH, NameRecord, RecordKind, SYSCALL_AT, SYSCALL_LIST, SYSCALL_SLOTS, TrackEntry,
+};
 
 use crate::config::{field, peek};
 use crate::inode::{self, Identity};
@@ -19,8 +20,8 @@ use crate::{emit, track};
 
 const AT_FDCWD: i32 = -100;
 const SEEN: u32 = 1 << 16;
-/// Words of a path that take part in its hash: 1 KiB.
-const HASHED_WORDS: usize = 128;
+/// Words of a path that take part in its hash, besides its last one: 512 bytes.
+const HASHED_WORDS: usize = 64;
 
 /// Hashes of names sent, direct-mapped: an evicted one is sent again.
 #[map]
@@ -35,55 +36,71 @@ pub(crate) struct Scratch {
 #[map]
 pub(crate) static NAME_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// A call with a directory descriptor and a path (`openat`, `statx`, …).
+/// What to do with a system call, by its number: filled in by the agent.
+#[map]
+static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
+
+/// A system call returns. Those that name a file are looked at:
+/// [`SYSCALL_AT`] (directory descriptor and path: `openat`, `statx`, …),
+/// [`SYSCALL_PATH`] (path only: `open`, `stat`, a failed `execve`, …) and
+/// [`SYSCALL_LIST`] (`getdents64`).
 ///
 /// match-proto:v5.10:include/trace/events/syscalls.h:sys_exit(struct pt_regs *regs, long ret)
 ///
 /// # Minimum kernel
-/// 5.15 (`bpf_task_pt_regs`).
+/// 4.17; kernel BTF for the layout of the saved registers.
 /// # Cost
-/// See docs/benchmarks.md, "Probe cost"; while any system call tracepoint is
-/// on, every system call of the machine takes the kernel's slower exit path.
+/// See docs/benchmarks.md, "Probe cost". While it is attached every system call
+/// of the machine takes the kernel's slower exit path.
 /// # Does not see
 /// Names looked up by io_uring, by 32-bit programs, or inside the kernel.
-#[tracepoint]
-pub(crate) fn name_at(ctx: TracePointContext) -> i32 {
-    name(&ctx, true)
-}
-
-/// A call with a path only (`open`, `stat`, a failed `execve`, …). See [`name_at`].
-#[tracepoint]
-pub(crate) fn name_cwd(ctx: TracePointContext) -> i32 {
-    name(&ctx, false)
-}
-
-/// `getdents` and `getdents64`: the directory was listed. See [`name_at`].
-#[tracepoint]
-pub(crate) fn list(_ctx: TracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub(crate) fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let Some(entry) = track::current() else { return 0 };
-    let (task, regs) = current_task();
+    let regs: u64 = ctx.arg(0);
+    let Some(number) = peek::<u64>(regs, field!(regs_number)) else { return 0 };
+    let Some(&class) = SYSCALLS.get(number as u32) else { return 0 };
+    if class == 0 {
+        return 0;
+    }
+    let result: u64 = ctx.arg(1);
+    call(regs, class, result, entry.cgroup, entry.key)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, key: u64) -> i32 {
+    let entry = TrackEntry { cgroup, key };
+    // SAFETY: a helper without arguments that can't fail.
+    let task = unsafe { bpf_get_current_task() };
+    if class == SYSCALL_LIST {
+        list(task, regs, &entry)
+    } else {
+        name(task, regs, class == SYSCALL_AT, result as i64, &entry)
+    }
+}
+
+#[inline(always)]
+fn list(task: u64, regs: u64, entry: &TrackEntry) -> i32 {
     let Some(fd) = peek::<u64>(regs, field!(regs_arg0)) else { return 0 };
     let inode = directory_of_fd(task, fd as u32);
     if inode == 0 {
         emit::count(Counter::BadRead, 1);
         return 0;
     }
-    if is_seen(mix(inode, 0x6c69_7374)) {
+    if is_seen(mix(inode, 0x6c69_7374 ^ entry.key)) {
         return 0;
     }
     let Some(base) = inode::ensure(inode, entry.cgroup) else { return 0 };
-    let record = record(RecordKind::List, entry.cgroup, Some(&base), 0, 0);
-    emit::send_fixed(&record);
+    emit::send_fixed(&record(RecordKind::List, entry.cgroup, Some(&base), 0, 0));
     0
 }
 
 #[inline(always)]
-fn name(ctx: &TracePointContext, at: bool) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 {
     let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
-    let (task, regs) = current_task();
     let Some(arg0) = peek::<u64>(regs, field!(regs_arg0)) else { return 0 };
     let path = if at { peek::<u64>(regs, field!(regs_arg1)).unwrap_or(0) } else { arg0 };
     if path == 0 {
@@ -114,8 +131,6 @@ fn name(ctx: &TracePointContext, at: bool) -> i32 {
     if is_seen(hash) {
         return 0;
     }
-    // SAFETY: offset 16 of a system call's exit record is its result.
-    let result = unsafe { ctx.as_ptr().cast::<i64>().add(2).read() };
     let base = inode::ensure(base, entry.cgroup);
     send(scratch, RecordKind::Name, entry.cgroup, base.as_ref(), result, len - 1);
     0
@@ -160,16 +175,6 @@ fn record(
     }
 }
 
-/// The current task and its saved user registers.
-#[inline(always)]
-fn current_task() -> (u64, u64) {
-    // SAFETY: helpers that take the current task and can't fail.
-    unsafe {
-        let task = bpf_get_current_task_btf();
-        (task as u64, bpf_task_pt_regs(task) as u64)
-    }
-}
-
 /// Inode of the task's root or current directory; 0 where it can't be read.
 #[inline(always)]
 fn task_directory(task: u64, which: u32) -> u64 {
@@ -200,28 +205,26 @@ fn mix(a: u64, b: u64) -> u64 {
     (a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
-/// Hash of the first KiB of the path in the scratch space, `len` bytes of it
+/// Hash of the first 512 bytes and the end of the path in the scratch space, `len` bytes of it
 /// with its NUL. A global function: verified once, not at every exit of its loop.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
     let Some(scratch) = NAME_SCRATCH.get_ptr(0) else { return 0 };
+    let words = len as usize / 8;
     let mut hash = mix(seed, len);
     for i in 0..HASHED_WORDS {
-        let at = i * 8;
-        if at >= len as usize {
+        if i >= words {
             break;
         }
-        // SAFETY: at + 8 <= HASHED_WORDS * 8 <= MAX_PATH; the record before the
-        // path is 64 bytes, so that words are aligned.
-        let mut word = unsafe { (*scratch).path.as_ptr().add(at).cast::<u64>().read() };
-        let left = len as usize - at;
-        if left < 8 {
-            word &= (1u64 << (left * 8)) - 1;
-        }
-        hash = mix(hash, word);
+        // SAFETY: i * 8 + 8 <= HASHED_WORDS * 8 <= MAX_PATH; the record before
+        // the path is 64 bytes, so that words are aligned.
+        hash = mix(hash, unsafe { (*scratch).path.as_ptr().add(i * 8).cast::<u64>().read() });
     }
-    hash
+    let tail = words & (MAX_PATH / 8 - 1);
+    // SAFETY: tail * 8 + 8 <= MAX_PATH; aligned as above.
+    let last = unsafe { (*scratch).path.as_ptr().add(tail * 8).cast::<u64>().read() };
+    mix(hash, last & ((1u64 << (len % 8 * 8)) - 1))
 }
 
 /// Whether a name with this hash was sent; remembers it.

@@ -45,18 +45,23 @@ pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn many(mapping: u64, first: u64, last: u64, cgroup: u64, key: u64) -> i32 {
-    let entry = headstart_abi::TrackEntry { cgroup, key };
     let first_chunk = first / CHUNK_PAGES;
     let last_chunk = last / CHUNK_PAGES;
-    for i in 0..MAX_CHUNKS {
+    let head = touch::page_bits(first, first | (CHUNK_PAGES - 1));
+    touch::certain_chunk(mapping, first_chunk, head, cgroup, key);
+    // Whole chunks only in the loop: one path through it for the verifier.
+    for i in 1..MAX_CHUNKS {
         let chunk = first_chunk + i;
-        if chunk > last_chunk {
-            return 0;
+        if chunk >= last_chunk {
+            break;
         }
-        let from = if i == 0 { first } else { chunk * CHUNK_PAGES };
-        let to = if chunk == last_chunk { last } else { chunk * CHUNK_PAGES + CHUNK_PAGES - 1 };
-        touch::certain(mapping, chunk, touch::page_bits(from, to), &entry);
+        touch::certain_chunk(mapping, chunk, u64::MAX, cgroup, key);
     }
-    emit::count(Counter::Clipped, 1);
+    if last_chunk - first_chunk >= MAX_CHUNKS {
+        emit::count(Counter::Clipped, 1);
+        return 0;
+    }
+    let tail = touch::page_bits(last & !(CHUNK_PAGES - 1), last);
+    touch::certain_chunk(mapping, last_chunk, tail, cgroup, key);
     0
 }

@@ -121,6 +121,20 @@ pub(crate) fn certain(mapping: u64, chunk: u64, bits: u64, entry: &TrackEntry) {
     }
 }
 
+/// [`certain`] as a global function, for loops: verified once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn certain_chunk(
+    mapping: u64,
+    chunk: u64,
+    bits: u64,
+    cgroup: u64,
+    key: u64,
+) -> i32 {
+    certain(mapping, chunk, bits, &TrackEntry { cgroup, key });
+    0
+}
+
 /// The slow path of [`certain`], kept out of line: the hot path stays small.
 #[inline(never)]
 #[unsafe(no_mangle)]

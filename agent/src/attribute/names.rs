@@ -1,0 +1,162 @@
+//! A path as a program gave it → every name the kernel looks up on the way.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
+
+use crate::model::NameKind;
+
+/// Symbolic links followed in one path, as in the kernel (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// What stands at an absolute path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) kind: NameKind,
+    /// Inode number; 0 where nothing is.
+    pub(super) ino: u64,
+    target: Option<Vec<u8>>,
+}
+
+/// Resolves paths, remembering what it has seen.
+pub(super) struct Walker<'a> {
+    seen: HashMap<Vec<u8>, Found>,
+    /// Whether an absolute path may be looked at (not on a mount that may hang,
+    /// not in a view of the kernel).
+    allowed: &'a dyn Fn(&[u8]) -> bool,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(allowed: &'a dyn Fn(&[u8]) -> bool) -> Self {
+        Self { seen: HashMap::new(), allowed }
+    }
+
+    /// Calls `each` with the absolute path of every name looked up for `path`,
+    /// a path from `base` (absolute), the last one followed if it is a link.
+    pub(super) fn walk(&mut self, base: &[u8], path: &[u8], each: &mut dyn FnMut(&[u8], &Found)) {
+        let mut current: Vec<u8> = if path.first() == Some(&b'/') { Vec::new() } else { base.to_vec() };
+        if current == b"/" {
+            current.clear();
+        }
+        // A stack of components still to come, the next one last.
+        let mut ahead: Vec<Vec<u8>> = components(path);
+        let mut links = 0;
+        while let Some(component) = ahead.pop() {
+            if component == b".." {
+                let parent = current.iter().rposition(|&b| b == b'/').unwrap_or(0);
+                current.truncate(parent);
+                continue;
+            }
+            let parent = current.len();
+            current.push(b'/');
+            current.extend_from_slice(&component);
+            let Some(found) = self.look(&current) else { return };
+            each(&current, &found);
+            match found.kind {
+                NameKind::Missing => return,
+                NameKind::Symlink => {
+                    links += 1;
+                    let Some(target) = found.target else { return };
+                    if links > MAX_LINKS {
+                        return;
+                    }
+                    if target.first() == Some(&b'/') {
+                        current.clear();
+                    } else {
+                        current.truncate(parent);
+                    }
+                    ahead.extend(components(&target));
+                }
+                NameKind::File if !ahead.is_empty() => return,
+                NameKind::File | NameKind::Directory => {}
+            }
+        }
+    }
+
+    /// What stands at `path`; `None` where it may not be looked at, or can't.
+    pub(super) fn look(&mut self, path: &[u8]) -> Option<Found> {
+        if let Some(found) = self.seen.get(path) {
+            return Some(found.clone());
+        }
+        if !(self.allowed)(path) {
+            return None;
+        }
+        let found = look_up(path)?;
+        self.seen.insert(path.to_vec(), found.clone());
+        Some(found)
+    }
+}
+
+fn look_up(path: &[u8]) -> Option<Found> {
+    let os_path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match rustix::fs::statx(CWD, os_path, flags, StatxFlags::TYPE | StatxFlags::INO) {
+        Ok(stat) => {
+            let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+                FileType::Directory => NameKind::Directory,
+                FileType::Symlink => NameKind::Symlink,
+                _ => NameKind::File,
+            };
+            let target = (kind == NameKind::Symlink)
+                .then(|| rustix::fs::readlinkat(CWD, os_path, Vec::new()).ok())
+                .flatten()
+                .map(|target| target.into_bytes());
+            Some(Found { kind, ino: stat.stx_ino, target })
+        }
+        Err(rustix::io::Errno::NOENT) => Some(Found { kind: NameKind::Missing, ino: 0, target: None }),
+        Err(_) => None,
+    }
+}
+
+/// The components of a path, last first, without empty ones and `.`.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|&b| b == b'/')
+        .filter(|c| !c.is_empty() && *c != b".")
+        .map(<[u8]>::to_vec)
+        .rev()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_on_the_way_is_reported() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = dir.path().canonicalize().expect("real path");
+        std::fs::create_dir(root.join("real")).expect("dir");
+        std::fs::write(root.join("real/file"), b"x").expect("file");
+        std::os::unix::fs::symlink("real", root.join("link")).expect("link");
+        std::os::unix::fs::symlink("loop", root.join("loop")).expect("link");
+        let base = root.as_os_str().as_bytes();
+        let allowed = |_: &[u8]| true;
+        let mut walker = Walker::new(&allowed);
+        let mut walk = |path: &[u8]| {
+            let mut names = Vec::new();
+            walker.walk(base, path, &mut |name, found| {
+                let short = String::from_utf8_lossy(&name[base.len() + 1..]).into_owned();
+                names.push((short, found.kind));
+            });
+            names
+        };
+        assert_eq!(
+            walk(b"link/../link/./file"),
+            vec![
+                ("link".into(), NameKind::Symlink),
+                ("real".into(), NameKind::Directory),
+                ("link".into(), NameKind::Symlink),
+                ("real".into(), NameKind::Directory),
+                ("real/file".into(), NameKind::File),
+            ]
+        );
+        assert_eq!(
+            walk(b"real/none/deeper"),
+            vec![("real".into(), NameKind::Directory), ("real/none".into(), NameKind::Missing)]
+        );
+        assert_eq!(walk(b"real/file/x").len(), 2);
+        assert_eq!(walk(b"loop").len(), MAX_LINKS as usize + 1);
+    }
+}
