@@ -31,6 +31,9 @@ pub(super) fn faulting_pages(faults: &[Fault], around: u64) -> Vec<Option<u64>> 
     faults
         .iter()
         .map(|fault| {
+            if fault.start == fault.last {
+                return Some(fault.start);
+            }
             let vpn = fault.vpn?;
             let own = uncut(fault);
             let own_votes = own.map_or(0, |difference| votes[&difference]);

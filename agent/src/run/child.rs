@@ -85,6 +85,7 @@ pub struct Child {
     old_mask: libc::sigset_t,
     /// When the process was made.
     pub started: Instant,
+    exec_ns: u64,
     ended: Option<Ended>,
 }
 
@@ -120,12 +121,17 @@ impl Child {
         }
         .inspect_err(|_| restore_mask(&old_mask))?;
         drop(error_out);
-        let child = Self { pid, pidfd, signals, old_mask, started, ended: None };
-        // Closed by a successful exec; else errno comes through. The wait is
-        // until the exec, not longer.
-        let mut errno = [0u8; 4];
-        if let Ok(4) = rustix::io::read(&error_in, &mut errno) {
-            let source = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
+        let mut child =
+            Self { pid, pidfd, signals, old_mask, started, exec_ns: 0, ended: None };
+        // First the time just before exec; then the pipe is closed by a
+        // successful exec, else errno comes through.
+        let mut message = Vec::new();
+        io::Read::read_to_end(&mut std::fs::File::from(error_in), &mut message)?;
+        if let Some(time) = message.first_chunk() {
+            child.exec_ns = u64::from_ne_bytes(*time);
+        }
+        if let Some(errno) = message.get(8..).and_then(<[u8]>::first_chunk) {
+            let source = io::Error::from_raw_os_error(i32::from_ne_bytes(*errno));
             let command = crate::model::escape(command.first().map_or(b"", |c| c.as_bytes()));
             return Err(LaunchError::Exec { command, source });
         }
@@ -135,6 +141,12 @@ impl Child {
     /// Process id.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// `CLOCK_MONOTONIC` just before the exec, ns: what the process did before
+    /// was ours.
+    pub fn exec_ns(&self) -> u64 {
+        self.exec_ns
     }
 
     /// Waits for the end, passing signals on; `None` if `deadline` comes first.
@@ -258,6 +270,10 @@ unsafe fn clone_and_exec(
                 libc::dup2(output, 1);
                 libc::dup2(output, 2);
             }
+            let mut now = std::mem::zeroed::<libc::timespec>();
+            libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+            let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+            libc::write(error, (&raw const now).cast(), 8);
             libc::execvp(argv[0], argv.as_ptr());
             let errno = *libc::__errno_location();
             libc::write(error, (&raw const errno).cast(), 4);

@@ -5,6 +5,8 @@
 
 mod cgroup;
 mod child;
+mod record;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use child::{Child, Ended, LaunchError, Output};
+pub use record::{RING_BYTES, RecordError, Recorder, Recording};

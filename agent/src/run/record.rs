@@ -1,0 +1,166 @@
+//! Running a command and recording what it touches.
+
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use headstart_abi::Counter;
+
+use super::cgroup::{Cgroup, CgroupError};
+use super::child::{Child, Ended, LaunchError, Output};
+use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
+use crate::model::Trace;
+use crate::probe::{Counters, Group, HookState, ProbeError, Probes, Reader};
+
+/// Default size of the ring buffer: a burst of 100,000 records.
+pub const RING_BYTES: u32 = 16 << 20;
+
+/// How often the ring buffer is emptied while a command runs.
+const DRAIN_EVERY: Duration = Duration::from_millis(25);
+
+/// What records.
+const RECORDING: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
+
+/// Why a run was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// No probes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// No cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// No command.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Nothing is attached.
+    #[error("no hook is live, nothing can be recorded: {0}")]
+    NoHooks(String),
+    /// Something around the command failed.
+    #[error("while {operation}: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Cause.
+        source: std::io::Error,
+    },
+}
+
+/// What a recorded run was like.
+#[derive(Debug)]
+pub struct Recording {
+    /// What it touched.
+    pub trace: Trace,
+    /// What it touched and the trace does not hold.
+    pub gaps: Gaps,
+    /// How it ended; `None` while it goes on after the window.
+    pub ended: Option<Ended>,
+    /// From the process' birth to its end (or the window's).
+    pub seconds: f64,
+    /// Time in which some task of it waited for I/O; `None` if unknown.
+    pub stall_seconds: Option<f64>,
+    /// What the probes counted during the run.
+    pub counters: Counters,
+    /// Records taken from the ring buffer.
+    pub records: u64,
+}
+
+/// Loaded and attached probes, for one run after another.
+pub struct Recorder {
+    probes: Probes,
+    reader: Reader,
+    hooks: Vec<HookState>,
+    runs: u32,
+}
+
+impl Recorder {
+    /// Loads and attaches the probes.
+    pub fn new(ring_bytes: u32) -> Result<Self, RecordError> {
+        let mut probes = Probes::load(ring_bytes)?;
+        let reader = probes.reader()?;
+        let hooks = probes.attach(&RECORDING);
+        if !hooks.iter().any(|hook| hook.live && hook.group == Group::Use) {
+            let reasons: Vec<String> =
+                hooks.iter().map(|h| format!("{}: {}", h.program, h.reason)).collect();
+            return Err(RecordError::NoHooks(reasons.join("; ")));
+        }
+        Ok(Self { probes, reader, hooks, runs: 0 })
+    }
+
+    /// Which hooks are live.
+    pub fn hooks(&self) -> &[HookState] {
+        &self.hooks
+    }
+
+    /// Runs `command` and records it until it exits or `window` has passed.
+    /// `beside` is called once, as soon as the command's process is there.
+    ///
+    /// The child is handed back so that a command that outlives the window can
+    /// be waited for.
+    pub fn record(
+        &mut self,
+        command: &[OsString],
+        output: Output,
+        window: Option<Duration>,
+        beside: impl FnOnce(),
+    ) -> Result<(Recording, Child), RecordError> {
+        let io = |operation| move |source| RecordError::Io { operation, source };
+        self.runs += 1;
+        let cgroup = Cgroup::create(self.runs)?;
+        self.probes.watch(cgroup.id())?;
+        let before = self.probes.counters()?;
+        let stop = AtomicBool::new(false);
+        let mut collector = Collector::default();
+        let outcome = std::thread::scope(|scope| {
+            let (reader, stop, collector) = (&mut self.reader, &stop, &mut collector);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    reader.wait(DRAIN_EVERY);
+                    reader.drain(|bytes| collector.add(bytes));
+                }
+                reader.drain(|bytes| collector.add(bytes));
+            });
+            let outcome = run(command, &cgroup, output, window, beside);
+            stop.store(true, Ordering::Release);
+            outcome
+        });
+        self.probes.unwatch(cgroup.id())?;
+        let (child, ended, elapsed) = outcome?;
+        let counters = self.probes.counters()?.since(&before);
+        let origin = Origin { time_ns: child.exec_ns(), tgid: child.pid() as u32 };
+        let Attributed { mut trace, gaps } = attribute(&collector, origin, 16)
+            .map_err(io("reading the mount table"))?;
+        trace.duration_ns = elapsed.as_nanos() as u64;
+        trace.lost = counters.get(Counter::LostRing) + collector.lost();
+        if let Some(error) = collector.last_error() {
+            tracing::warn!(%error, lost = collector.lost(), "some records were not understood");
+        }
+        let recording = Recording {
+            trace,
+            gaps,
+            ended,
+            seconds: elapsed.as_secs_f64(),
+            stall_seconds: cgroup.io_stall_us().map(|us| us as f64 / 1e6),
+            counters,
+            records: collector.records(),
+        };
+        Ok((recording, child))
+    }
+}
+
+fn run(
+    command: &[OsString],
+    cgroup: &Cgroup,
+    output: Output,
+    window: Option<Duration>,
+    beside: impl FnOnce(),
+) -> Result<(Child, Option<Ended>, Duration), RecordError> {
+    let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
+    beside();
+    let deadline = window.map(|window| child.started + window);
+    let ended = child
+        .wait(deadline)
+        .map_err(|source| RecordError::Io { operation: "waiting for the command", source })?;
+    let elapsed = Instant::now().duration_since(child.started);
+    Ok((child, ended, elapsed))
+}
