@@ -168,7 +168,7 @@ fn flipped_bytes_never_panic() {
             1024..1400_usize
         ];
         let changes = proptest::collection::vec((places, any::<u8>()), 1..60);
-        TestRunner::new(Config::with_cases(300))
+        TestRunner::new(Config::with_cases(150))
             .run(&changes, |changes| {
                 let mut image = image.clone();
                 for (at, byte) in changes {
