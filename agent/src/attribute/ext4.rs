@@ -165,6 +165,12 @@ impl<'s, S: BlockSource + ?Sized> Ext4<'s, S> {
     /// Never fails as a whole: an inode that can't be understood is reported
     /// in [`Metadata::failed`], and the others are still answered. One call
     /// returns at most [`Metadata::MAX_PAGES`] pages.
+    ///
+    /// To warm them, read them through the device in full. Read-ahead alone
+    /// (`POSIX_FADV_WILLNEED`) passes over pages that are there already, and
+    /// where blocks are smaller than pages, such a page may hold only some of
+    /// its blocks. For the same reason `mincore` denies pages that the
+    /// filesystem itself has read; `cachestat` counts them.
     pub fn metadata_pages(&self, volume: u32, needs: &[InodeNeed<'_>]) -> Metadata {
         needs::resolve(self.source, &self.superblock, volume, needs)
     }

@@ -30,7 +30,8 @@ pub enum Need<'n> {
     Search(&'n [u8]),
     /// The directory was listed.
     List,
-    /// The symbolic link was read.
+    /// The symbolic link was read. Linux before 5.19 keeps long targets in the
+    /// link's own page cache, which reading the device doesn't fill.
     ReadLink,
     /// Pages of the file were read (4 KiB pages of the file).
     Read {
