@@ -3,6 +3,7 @@
 //! Invariant: what is not known stays unknown; nothing is guessed.
 
 mod collect;
+pub mod ext4;
 mod faults;
 mod interpreter;
 pub mod mountinfo;

@@ -1,0 +1,7 @@
+//! The ext4 reader against what e2fsprogs and the kernel make of the same
+//! images. Needs mkfs.ext4, e2fsck, tune2fs and debugfs; the kernel's part
+//! needs root and a free loop device besides.
+
+mod images;
+mod kernel;
+mod support;
