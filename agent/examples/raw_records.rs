@@ -11,7 +11,10 @@ fn main() -> anyhow::Result<()> {
     let mut reader = probes.reader()?;
     let t = std::time::Instant::now();
     for state in probes.attach(&[Group::Use, Group::Miss, Group::Names, Group::Lifecycle]) {
-        eprintln!("{:18} {} {} {}", state.program, state.live, state.place, state.reason);
+        eprintln!(
+            "{:18} {} {} {}",
+            state.program, state.live, state.place, state.reason
+        );
     }
     eprintln!("attach {:?}", t.elapsed());
     let command: Vec<_> = std::env::args_os().skip(1).collect();
@@ -22,7 +25,9 @@ fn main() -> anyhow::Result<()> {
         Err(e) => println!("{e}"),
     };
     loop {
-        let ended = child.wait(Some(std::time::Instant::now() + std::time::Duration::from_millis(20)))?;
+        let ended = child.wait(Some(
+            std::time::Instant::now() + std::time::Duration::from_millis(20),
+        ))?;
         n += reader.drain(&mut print);
         if ended.is_some() {
             break;

@@ -12,7 +12,10 @@ fn main() -> anyhow::Result<()> {
     println!("recorded in {:?}", t.elapsed());
     let (mut certain, mut maybe) = (0u64, 0u64);
     for file in &recording.trace.files {
-        let (mut c, mut m) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let (mut c, mut m) = (
+            std::collections::BTreeSet::new(),
+            std::collections::BTreeSet::new(),
+        );
         for t in &file.touches {
             let pages = t.start_page..t.start_page + u64::from(t.pages);
             match t.certainty {

@@ -67,25 +67,47 @@ impl Collector {
     }
 
     fn sort_in(&mut self, record: Record) {
-        let at = At { time_ns: record.time_ns, tgid: record.tgid };
+        let at = At {
+            time_ns: record.time_ns,
+            tgid: record.tgid,
+        };
         match record.what {
             What::Touch(t) => {
-                self.touches.entry(t.inode).or_default().push((at, t.base_page, t.pages));
+                self.touches
+                    .entry(t.inode)
+                    .or_default()
+                    .push((at, t.base_page, t.pages));
             }
             What::Block(t) => {
-                self.blocks.entry(t.inode).or_default().push((at, t.base_page, t.pages));
+                self.blocks
+                    .entry(t.inode)
+                    .or_default()
+                    .push((at, t.base_page, t.pages));
             }
             What::Fault(f) => {
-                self.faults.entry((f.inode, at.tgid)).or_default().push((at, f));
+                self.faults
+                    .entry((f.inode, at.tgid))
+                    .or_default()
+                    .push((at, f));
             }
             What::Inode(inode) => {
                 self.inodes.insert(inode.inode, inode);
             }
             What::Name(name) => {
-                self.names.push(SeenName { at, base: name.base, path: name.path, exec: false });
+                self.names.push(SeenName {
+                    at,
+                    base: name.base,
+                    path: name.path,
+                    exec: false,
+                });
             }
             What::Exec(name) => {
-                self.names.push(SeenName { at, base: None, path: name.path, exec: true });
+                self.names.push(SeenName {
+                    at,
+                    base: None,
+                    path: name.path,
+                    exec: true,
+                });
             }
             What::List(name) => {
                 if let Some(base) = name.base {

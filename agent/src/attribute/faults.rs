@@ -54,8 +54,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn fault(start: u64, last: u64, vpn: u64) -> Fault {
-        let inode = InodeKey { address: 1, ino: 1, generation: 0, dev: 0 };
-        Fault { inode, start, last, vpn: Some(vpn) }
+        let inode = InodeKey {
+            address: 1,
+            ino: 1,
+            generation: 0,
+            dev: 0,
+        };
+        Fault {
+            inode,
+            start,
+            last,
+            vpn: Some(vpn),
+        }
     }
 
     /// `do_fault_around` for a mapping of `pages` file pages from `offset` on,
@@ -72,9 +82,14 @@ mod tests {
     #[test]
     fn a_window_cut_by_its_mapping_is_told_by_the_others() {
         // A mapping of pages 0..64 at virtual page 0x1005: windows before 0x1010 are cut.
-        let faults: Vec<Fault> =
-            [3, 20, 40].iter().map(|&page| kernel_window(0x1005, 0, 64, page)).collect();
-        assert_eq!(faulting_pages(&faults, 16), vec![Some(3), Some(20), Some(40)]);
+        let faults: Vec<Fault> = [3, 20, 40]
+            .iter()
+            .map(|&page| kernel_window(0x1005, 0, 64, page))
+            .collect();
+        assert_eq!(
+            faulting_pages(&faults, 16),
+            vec![Some(3), Some(20), Some(40)]
+        );
     }
 
     #[test]

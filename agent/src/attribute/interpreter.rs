@@ -7,13 +7,23 @@
 pub(super) fn interpreter(head: &[u8]) -> Option<&[u8]> {
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|&b| b == b'\n').next()?;
-        return line.split(|&b| b == b' ' || b == b'\t').find(|word| !word.is_empty());
+        return line
+            .split(|&b| b == b' ' || b == b'\t')
+            .find(|word| !word.is_empty());
     }
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
-    let word = |at: usize| Some(u64::from_le_bytes(head.get(at..at.checked_add(8)?)?.try_into().ok()?));
-    let half = |at: usize| Some(u16::from_le_bytes(head.get(at..at.checked_add(2)?)?.try_into().ok()?));
+    let word = |at: usize| {
+        Some(u64::from_le_bytes(
+            head.get(at..at.checked_add(8)?)?.try_into().ok()?,
+        ))
+    };
+    let half = |at: usize| {
+        Some(u16::from_le_bytes(
+            head.get(at..at.checked_add(2)?)?.try_into().ok()?,
+        ))
+    };
     let table = usize::try_from(word(0x20)?).ok()?;
     let (size, count) = (usize::from(half(0x36)?), usize::from(half(0x38)?));
     for i in 0..count {
@@ -23,7 +33,10 @@ pub(super) fn interpreter(head: &[u8]) -> Option<&[u8]> {
             let from = usize::try_from(word(header + 8)?).ok()?;
             let len = usize::try_from(word(header + 0x20)?).ok()?;
             let bytes = head.get(from..from.checked_add(len)?)?;
-            return bytes.split(|&b| b == 0).next().filter(|path| !path.is_empty());
+            return bytes
+                .split(|&b| b == 0)
+                .next()
+                .filter(|path| !path.is_empty());
         }
     }
     None
@@ -40,7 +53,11 @@ mod tests {
         assert_eq!(interpreter(b"plain text"), None);
         let own = std::fs::read("/proc/self/exe").expect("own program");
         if let Some(path) = interpreter(&own[..own.len().min(4096)]) {
-            assert!(path.starts_with(b"/lib"), "{}", String::from_utf8_lossy(path));
+            assert!(
+                path.starts_with(b"/lib"),
+                "{}",
+                String::from_utf8_lossy(path)
+            );
         }
     }
 

@@ -30,13 +30,20 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     pub(super) fn new(allowed: &'a dyn Fn(&[u8]) -> bool) -> Self {
-        Self { seen: HashMap::new(), allowed }
+        Self {
+            seen: HashMap::new(),
+            allowed,
+        }
     }
 
     /// Calls `each` with the absolute path of every name looked up for `path`,
     /// a path from `base` (absolute), the last one followed if it is a link.
     pub(super) fn walk(&mut self, base: &[u8], path: &[u8], each: &mut dyn FnMut(&[u8], &Found)) {
-        let mut current: Vec<u8> = if path.first() == Some(&b'/') { Vec::new() } else { base.to_vec() };
+        let mut current: Vec<u8> = if path.first() == Some(&b'/') {
+            Vec::new()
+        } else {
+            base.to_vec()
+        };
         if current == b"/" {
             current.clear();
         }
@@ -52,7 +59,9 @@ impl<'a> Walker<'a> {
             let parent = current.len();
             current.push(b'/');
             current.extend_from_slice(&component);
-            let Some(found) = self.look(&current) else { return };
+            let Some(found) = self.look(&current) else {
+                return;
+            };
             each(&current, &found);
             match found.kind {
                 NameKind::Missing => return,
@@ -103,9 +112,17 @@ fn look_up(path: &[u8]) -> Option<Found> {
                 .then(|| rustix::fs::readlinkat(CWD, os_path, Vec::new()).ok())
                 .flatten()
                 .map(|target| target.into_bytes());
-            Some(Found { kind, ino: stat.stx_ino, target })
+            Some(Found {
+                kind,
+                ino: stat.stx_ino,
+                target,
+            })
         }
-        Err(rustix::io::Errno::NOENT) => Some(Found { kind: NameKind::Missing, ino: 0, target: None }),
+        Err(rustix::io::Errno::NOENT) => Some(Found {
+            kind: NameKind::Missing,
+            ino: 0,
+            target: None,
+        }),
         Err(_) => None,
     }
 }
@@ -154,7 +171,10 @@ mod tests {
         );
         assert_eq!(
             walk(b"real/none/deeper"),
-            vec![("real".into(), NameKind::Directory), ("real/none".into(), NameKind::Missing)]
+            vec![
+                ("real".into(), NameKind::Directory),
+                ("real/none".into(), NameKind::Missing)
+            ]
         );
         assert_eq!(walk(b"real/file/x").len(), 2);
         assert_eq!(walk(b"loop").len(), MAX_LINKS as usize + 1);

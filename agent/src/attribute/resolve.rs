@@ -48,11 +48,7 @@ pub struct Attributed {
 ///
 /// # Errors
 /// The mount table can't be read.
-pub fn attribute(
-    records: &Collector,
-    origin: Origin,
-    around: u64,
-) -> std::io::Result<Attributed> {
+pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::Result<Attributed> {
     let mounts = mountinfo::read()?;
     let mut resolver = Resolver::new(&mounts, records, origin);
     resolver.files(around);
@@ -102,10 +98,17 @@ impl<'a> Resolver<'a> {
             let windows: Vec<_> = seen.iter().map(|(_, fault)| *fault).collect();
             let touches = faults.entry(*key).or_default();
             for ((at, fault), page) in seen.iter().zip(faulting_pages(&windows, around)) {
-                let Some(first_use_ns) = self.origin.since(*at) else { continue };
+                let Some(first_use_ns) = self.origin.since(*at) else {
+                    continue;
+                };
                 if let Some(start_page) = page {
                     let certainty = Certainty::Certain;
-                    touches.push(PageTouch { start_page, pages: 1, certainty, first_use_ns });
+                    touches.push(PageTouch {
+                        start_page,
+                        pages: 1,
+                        certainty,
+                        first_use_ns,
+                    });
                 }
                 touches.push(PageTouch {
                     start_page: fault.start,
@@ -129,11 +132,18 @@ impl<'a> Resolver<'a> {
     }
 
     fn file(&mut self, key: InodeKey, mut touches: Vec<PageTouch>) {
-        let Some(inode) = self.records.inodes.get(&key).filter(|inode| !inode.truncated) else {
+        let Some(inode) = self
+            .records
+            .inodes
+            .get(&key)
+            .filter(|inode| !inode.truncated)
+        else {
             self.out.gaps.no_path += 1;
             return;
         };
-        let Some((mount, rel)) = self.place(inode) else { return };
+        let Some((mount, rel)) = self.place(inode) else {
+            return;
+        };
         let absolute = join(&mount.mount_point, &rel);
         let Some(version) = version_of(&absolute, key.ino) else {
             self.out.gaps.vanished += 1;
@@ -146,9 +156,16 @@ impl<'a> Resolver<'a> {
             touch.pages > 0
         });
         let first = touches.iter().map(|t| t.first_use_ns).min();
-        let (Some(first_use_ns), Ok(path)) = (first, RelPath::new(rel)) else { return };
+        let (Some(first_use_ns), Ok(path)) = (first, RelPath::new(rel)) else {
+            return;
+        };
         let volume = self.volume(mount);
-        self.out.trace.files.push(FileTouches { volume, path, version, touches });
+        self.out.trace.files.push(FileTouches {
+            volume,
+            path,
+            version,
+            touches,
+        });
         self.note(&absolute, NameKind::File, first_use_ns);
     }
 
@@ -158,7 +175,9 @@ impl<'a> Resolver<'a> {
         let mut best: Option<(&Mount, &[u8])> = None;
         for mount in self.mounts.iter().filter(|mount| mount.device == device) {
             let root = mount.root.strip_prefix(b"/").unwrap_or(&mount.root);
-            let Some(rest) = below(root, &inode.path) else { continue };
+            let Some(rest) = below(root, &inode.path) else {
+                continue;
+            };
             // The filesystem's own root is best: its paths hold elsewhere too.
             if best.is_none_or(|(other, _)| mount.root.len() < other.root.len()) {
                 best = Some((mount, rest));
@@ -186,14 +205,21 @@ impl<'a> Resolver<'a> {
         };
         let mut walker = Walker::new(&allowed);
         // Files by their own path: also those that no system call named.
-        let files: Vec<(Vec<u8>, u64)> =
-            self.found.iter().map(|(path, state)| (path.clone(), state.first_use_ns)).collect();
+        let files: Vec<(Vec<u8>, u64)> = self
+            .found
+            .iter()
+            .map(|(path, state)| (path.clone(), state.first_use_ns))
+            .collect();
         for (path, time) in files {
-            walker.walk(b"/", &path, &mut |name, found| self.note_found(name, found, time));
+            walker.walk(b"/", &path, &mut |name, found| {
+                self.note_found(name, found, time)
+            });
         }
         let records = self.records;
         for name in &records.names {
-            let Some(time) = self.origin.since(name.at) else { continue };
+            let Some(time) = self.origin.since(name.at) else {
+                continue;
+            };
             let base = match (name.path.first(), name.base) {
                 (Some(b'/'), Some(base)) if !self.is_root(&base) => None,
                 (Some(b'/'), _) => Some(b"/".to_vec()),
@@ -204,18 +230,24 @@ impl<'a> Resolver<'a> {
                 self.out.gaps.names_unresolved += 1;
                 continue;
             };
-            walker.walk(&base, &name.path, &mut |path, found| self.note_found(path, found, time));
+            walker.walk(&base, &name.path, &mut |path, found| {
+                self.note_found(path, found, time)
+            });
             if name.exec {
                 self.interpreters(&mut walker, &name.path, time);
             }
         }
         for (at, key) in &records.lists {
-            let Some(time) = self.origin.since(*at) else { continue };
+            let Some(time) = self.origin.since(*at) else {
+                continue;
+            };
             let Some(path) = self.absolute(key) else {
                 self.out.gaps.names_unresolved += 1;
                 continue;
             };
-            walker.walk(b"/", &path, &mut |name, found| self.note_found(name, found, time));
+            walker.walk(b"/", &path, &mut |name, found| {
+                self.note_found(name, found, time)
+            });
             if let Some(state) = self.found.get_mut(&path) {
                 state.listed = true;
             }
@@ -228,8 +260,12 @@ impl<'a> Resolver<'a> {
         let mut path = program.to_vec();
         for _ in 0..3 {
             let Some(head) = read_head(&path) else { return };
-            let Some(next) = interpreter(&head) else { return };
-            walker.walk(b"/", next, &mut |name, found| self.note_found(name, found, time));
+            let Some(next) = interpreter(&head) else {
+                return;
+            };
+            walker.walk(b"/", next, &mut |name, found| {
+                self.note_found(name, found, time)
+            });
             path = next.to_vec();
         }
     }
@@ -241,13 +277,20 @@ impl<'a> Resolver<'a> {
 
     /// The absolute path of an inode whose record came through.
     fn absolute(&self, key: &InodeKey) -> Option<Vec<u8>> {
-        let inode = self.records.inodes.get(key).filter(|inode| !inode.truncated)?;
+        let inode = self
+            .records
+            .inodes
+            .get(key)
+            .filter(|inode| !inode.truncated)?;
         let device = key.device();
         let mounts = self.mounts.iter().filter(|mount| mount.device == device);
         mounts
             .filter_map(|mount| {
                 let root = mount.root.strip_prefix(b"/").unwrap_or(&mount.root);
-                Some((mount.root.len(), join(&mount.mount_point, below(root, &inode.path)?)))
+                Some((
+                    mount.root.len(),
+                    join(&mount.mount_point, below(root, &inode.path)?),
+                ))
             })
             .min()
             .map(|(_, path)| path)
@@ -264,7 +307,11 @@ impl<'a> Resolver<'a> {
                 state.kind = kind;
             }
             None => {
-                let state = NameState { kind, listed: false, first_use_ns };
+                let state = NameState {
+                    kind,
+                    listed: false,
+                    first_use_ns,
+                };
                 self.found.insert(path.to_vec(), state);
             }
         }
@@ -284,15 +331,20 @@ impl<'a> Resolver<'a> {
             };
             let volume = self.volume(mount);
             for &(at, base, bits) in seen {
-                let Some(first_use_ns) = self.origin.since(at) else { continue };
+                let Some(first_use_ns) = self.origin.since(at) else {
+                    continue;
+                };
                 let mut runs = Vec::new();
                 push_runs(&mut runs, base, bits, first_use_ns);
-                self.out.trace.blocks.extend(runs.iter().map(|run| BlockTouch {
-                    volume,
-                    start_page: run.start_page,
-                    pages: run.pages,
-                    first_use_ns,
-                }));
+                self.out
+                    .trace
+                    .blocks
+                    .extend(runs.iter().map(|run| BlockTouch {
+                        volume,
+                        start_page: run.start_page,
+                        pages: run.pages,
+                        first_use_ns,
+                    }));
             }
         }
     }
@@ -320,9 +372,15 @@ impl<'a> Resolver<'a> {
     fn finish(mut self) -> Attributed {
         let found = std::mem::take(&mut self.found);
         for (path, state) in found {
-            let Some(mount) = mountinfo::covering(self.mounts, &path) else { continue };
-            let Some(rest) = below(&mount.mount_point, &path) else { continue };
-            let Ok(rel) = RelPath::new(rest) else { continue };
+            let Some(mount) = mountinfo::covering(self.mounts, &path) else {
+                continue;
+            };
+            let Some(rest) = below(&mount.mount_point, &path) else {
+                continue;
+            };
+            let Ok(rel) = RelPath::new(rest) else {
+                continue;
+            };
             let volume = self.volume(mount);
             self.out.trace.names.push(NameTouch {
                 volume,
@@ -345,7 +403,11 @@ fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
         return Some(path_start);
     }
     let rest = path_start.strip_prefix(dir)?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+    if rest.is_empty() {
+        Some(rest)
+    } else {
+        rest.strip_prefix(b"/")
+    }
 }
 
 fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
@@ -365,7 +427,12 @@ fn push_runs(out: &mut Vec<PageTouch>, base: u64, mut bits: u64, first_use_ns: u
         let from = bits.trailing_zeros();
         let pages = (bits >> from).trailing_ones();
         let start_page = base + u64::from(from);
-        out.push(PageTouch { start_page, pages, certainty: Certainty::Certain, first_use_ns });
+        out.push(PageTouch {
+            start_page,
+            pages,
+            certainty: Certainty::Certain,
+            first_use_ns,
+        });
         bits &= u64::MAX.checked_shl(from + pages).unwrap_or(0);
     }
 }
@@ -390,7 +457,11 @@ fn read_head(path: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut head = Vec::new();
-    std::fs::File::open(path).ok()?.take(PAGE_SIZE).read_to_end(&mut head).ok()?;
+    std::fs::File::open(path)
+        .ok()?
+        .take(PAGE_SIZE)
+        .read_to_end(&mut head)
+        .ok()?;
     Some(head)
 }
 

@@ -1,1 +1,182 @@
-//! (to come)
+//! Prediction → ordered actions under a budget. Pure: the same input gives the
+//! same plan.
+
+mod merge;
+
+use crate::model::{Action, DeviceCost, PAGE_SIZE, Plan, PlanFile, PlanName, PlanTotals};
+use crate::predict::{Prediction, Sureness};
+use merge::{Run, choose_gap, merge, subtract};
+
+/// When the workload starts, which decides the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// Later: few, large reads.
+    Ahead,
+    /// Now: what is certain first, in the order in which it will be needed;
+    /// what may be needed last.
+    Beside,
+}
+
+/// What bounds a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    /// File data to read at most, bytes.
+    pub budget: u64,
+    /// When the workload starts.
+    pub timing: Timing,
+    /// Whether to read pages that no run is known to have used.
+    pub maybe: bool,
+    /// What reads cost.
+    pub cost: DeviceCost,
+}
+
+/// Something to do, and when its result is needed.
+struct Step {
+    /// 0 before 1 before 2.
+    rank: u8,
+    first_use_ns: u64,
+    action: Action,
+}
+
+/// Builds the plan for a prediction.
+pub fn build(prediction: &Prediction, options: &PlanOptions) -> Plan {
+    let mut totals = PlanTotals {
+        unlikely_bytes: prediction.unlikely_pages * PAGE_SIZE,
+        ..PlanTotals::default()
+    };
+    let mut steps = Vec::new();
+    block_steps(prediction, &mut steps, &mut totals);
+    name_steps(prediction, &mut steps, &mut totals);
+    read_steps(prediction, options, &mut steps);
+    steps.sort_by_key(|step| (step.rank, step.first_use_ns));
+
+    let mut actions = Vec::with_capacity(steps.len());
+    for step in steps {
+        if let Action::Read {
+            pages,
+            gap_pages,
+            certain,
+            ..
+        } = step.action
+        {
+            let bytes = u64::from(pages) * PAGE_SIZE;
+            if totals.bytes + bytes > options.budget {
+                totals.over_budget_bytes += bytes;
+                continue;
+            }
+            totals.bytes += bytes;
+            let gap_bytes = u64::from(gap_pages) * PAGE_SIZE;
+            totals.gap_bytes += gap_bytes;
+            if certain {
+                totals.certain_bytes += bytes - gap_bytes;
+            } else {
+                totals.maybe_bytes += bytes - gap_bytes;
+            }
+        }
+        actions.push(step.action);
+    }
+    Plan {
+        volumes: prediction.volumes.clone(),
+        files: prediction
+            .files
+            .iter()
+            .map(|file| PlanFile {
+                volume: file.volume,
+                path: file.path.clone(),
+                version: file.version,
+            })
+            .collect(),
+        names: prediction
+            .names
+            .iter()
+            .map(|name| PlanName {
+                volume: name.volume,
+                path: name.path.clone(),
+                kind: name.kind,
+                listed: name.listed,
+            })
+            .collect(),
+        actions,
+        totals,
+    }
+}
+
+/// Metadata blocks come before all else: everything waits for them, they are
+/// few, and read together they need no waiting for one another.
+fn block_steps(prediction: &Prediction, steps: &mut Vec<Step>, totals: &mut PlanTotals) {
+    for block in &prediction.blocks {
+        totals.block_bytes += u64::from(block.pages) * PAGE_SIZE;
+        steps.push(Step {
+            rank: 0,
+            first_use_ns: block.first_use_ns,
+            action: Action::Blocks {
+                volume: block.volume,
+                start_page: block.start_page,
+                pages: block.pages,
+            },
+        });
+    }
+}
+
+fn name_steps(prediction: &Prediction, steps: &mut Vec<Step>, totals: &mut PlanTotals) {
+    totals.names = prediction.names.len() as u64;
+    for (index, name) in prediction.names.iter().enumerate() {
+        steps.push(Step {
+            rank: 1,
+            first_use_ns: name.first_use_ns,
+            action: Action::Name { name: index as u32 },
+        });
+    }
+}
+
+fn read_steps(prediction: &Prediction, options: &PlanOptions, steps: &mut Vec<Step>) {
+    // Runs of wanted pages by file: certain ones, and (beside a start, apart)
+    // maybe ones.
+    let mut first: Vec<Vec<Run>> = Vec::with_capacity(prediction.files.len());
+    let mut second: Vec<Vec<Run>> = Vec::with_capacity(prediction.files.len());
+    for file in &prediction.files {
+        let (mut sure, mut unsure) = (Vec::new(), Vec::new());
+        for extent in &file.extents {
+            let run = Run {
+                start: extent.start_page,
+                end: extent.start_page + u64::from(extent.pages),
+                gap_pages: 0,
+                first_use_ns: extent.first_use_ns,
+                certain: extent.sureness == Sureness::Certain,
+            };
+            match (extent.sureness, options.timing) {
+                (Sureness::Maybe, _) if !options.maybe => {}
+                (Sureness::Maybe, Timing::Beside) => unsure.push(run),
+                _ => sure.push(run),
+            }
+        }
+        first.push(sure);
+        second.push(unsure);
+    }
+    let slack = match options.timing {
+        Timing::Ahead => u64::MAX,
+        Timing::Beside => prediction.duration_ns / 8,
+    };
+    let gap = choose_gap(&first, slack, &options.cost);
+    for (file, (sure, unsure)) in first.iter().zip(&second).enumerate() {
+        let sure = merge(sure, gap, slack);
+        // Maybe pages in a gap that is read through anyway come for nothing.
+        let unsure = merge(&subtract(unsure, &sure), gap, slack);
+        for (runs, rank) in [(sure, 1), (unsure, 2)] {
+            steps.extend(runs.iter().map(|run| Step {
+                rank,
+                first_use_ns: run.first_use_ns,
+                action: Action::Read {
+                    file: file as u32,
+                    start_page: run.start,
+                    pages: (run.end - run.start) as u32,
+                    gap_pages: run.gap_pages as u32,
+                    certain: run.certain,
+                },
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

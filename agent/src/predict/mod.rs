@@ -1,1 +1,286 @@
-//! (to come)
+//! Profile → what the next run will read, and how sure. Pure.
+//!
+//! Newer runs weigh more ([`AGE_FACTOR`] a run), so that a program that changed
+//! is followed within a few runs, and what stopped being used fades.
+
+use crate::model::{FileVersion, RelPath};
+use crate::model::{NameKind, Profile, RunMask, Volume};
+
+/// Weight of a run relative to the next newer one.
+const AGE_FACTOR: f64 = 0.8;
+
+/// Certain pages, names and blocks are expected where runs of at least this
+/// share of the weight used them: one of the newest four.
+const EXPECTED: f64 = 0.15;
+
+/// Maybe pages are expected only where nearly all runs had them in a window.
+/// Windows are aligned to virtual addresses, which address space layout
+/// randomisation shifts against the file from run to run: a page that is used
+/// is in a window every time, an unused neighbour only some of the time.
+const EXPECTED_MAYBE: f64 = 0.95;
+
+/// How sure a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sureness {
+    /// Some run certainly used it.
+    Certain,
+    /// It was in every run's windows, and no run is known to have used it.
+    Maybe,
+}
+
+/// Pages of one file that will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// First page.
+    pub start_page: u64,
+    /// Number of pages.
+    pub pages: u32,
+    /// When, ns since the run's start.
+    pub first_use_ns: u64,
+    /// How sure.
+    pub sureness: Sureness,
+}
+
+/// A file and what of it will be read, sorted by page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedFile {
+    /// Index into [`Prediction::volumes`].
+    pub volume: u32,
+    /// Path in the volume.
+    pub path: RelPath,
+    /// As the newest run saw it.
+    pub version: FileVersion,
+    /// What of it.
+    pub extents: Vec<Expected>,
+}
+
+/// A name that will be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedName {
+    /// Index into [`Prediction::volumes`].
+    pub volume: u32,
+    /// Path in the volume.
+    pub path: RelPath,
+    /// What it was.
+    pub kind: NameKind,
+    /// Whether it will be listed.
+    pub listed: bool,
+    /// When, ns since the run's start.
+    pub first_use_ns: u64,
+}
+
+/// Metadata blocks that will be needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedBlocks {
+    /// Index into [`Prediction::volumes`].
+    pub volume: u32,
+    /// First 4 KiB page of the device.
+    pub start_page: u64,
+    /// Number of pages.
+    pub pages: u32,
+    /// When, ns since the run's start.
+    pub first_use_ns: u64,
+}
+
+/// What the next run will read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prediction {
+    /// Volumes that the other fields index.
+    pub volumes: Vec<Volume>,
+    /// Files with at least one expected page.
+    pub files: Vec<ExpectedFile>,
+    /// Names.
+    pub names: Vec<ExpectedName>,
+    /// Metadata blocks.
+    pub blocks: Vec<ExpectedBlocks>,
+    /// Length of the longest remembered run, ns.
+    pub duration_ns: u64,
+    /// Pages that some run used and that are not expected.
+    pub unlikely_pages: u64,
+}
+
+/// Says what the next run of `profile`'s workload will read.
+pub fn predict(profile: &Profile) -> Prediction {
+    let weights = Weights::new(profile.runs.len());
+    let mut unlikely_pages = 0;
+    let mut files = Vec::with_capacity(profile.files.len());
+    for file in &profile.files {
+        let mut extents = Vec::with_capacity(file.extents.len());
+        for extent in &file.extents {
+            let seen = weights.share(extent.seen);
+            let sureness = match extent.certain {
+                0 if seen >= EXPECTED_MAYBE => Sureness::Maybe,
+                certain if certain != 0 && seen >= EXPECTED => Sureness::Certain,
+                _ => {
+                    unlikely_pages += u64::from(extent.pages);
+                    continue;
+                }
+            };
+            extents.push(Expected {
+                start_page: extent.start_page,
+                pages: extent.pages,
+                first_use_ns: extent.first_use_ns,
+                sureness,
+            });
+        }
+        if !extents.is_empty() {
+            files.push(ExpectedFile {
+                volume: file.volume,
+                path: file.path.clone(),
+                version: file.version,
+                extents,
+            });
+        }
+    }
+    let names = profile
+        .names
+        .iter()
+        .filter(|name| weights.share(name.seen) >= EXPECTED)
+        .map(|name| ExpectedName {
+            volume: name.volume,
+            path: name.path.clone(),
+            kind: name.kind,
+            listed: name.listed,
+            first_use_ns: name.first_use_ns,
+        })
+        .collect();
+    let blocks = profile
+        .blocks
+        .iter()
+        .filter(|block| weights.share(block.seen) >= EXPECTED)
+        .map(|block| ExpectedBlocks {
+            volume: block.volume,
+            start_page: block.start_page,
+            pages: block.pages,
+            first_use_ns: block.first_use_ns,
+        })
+        .collect();
+    Prediction {
+        volumes: profile.volumes.clone(),
+        files,
+        names,
+        blocks,
+        duration_ns: profile
+            .runs
+            .iter()
+            .map(|run| run.duration_ns)
+            .max()
+            .unwrap_or(0),
+        unlikely_pages,
+    }
+}
+
+/// Weight of each run; the last is the newest.
+struct Weights {
+    of_run: Vec<f64>,
+    total: f64,
+}
+
+impl Weights {
+    fn new(runs: usize) -> Self {
+        let of_run: Vec<f64> = (0..runs)
+            .map(|i| AGE_FACTOR.powi((runs - 1 - i) as i32))
+            .collect();
+        let total = of_run.iter().sum();
+        Self { of_run, total }
+    }
+
+    /// Share of the weight that `mask`'s runs have.
+    fn share(&self, mask: RunMask) -> f64 {
+        let sum: f64 = self
+            .of_run
+            .iter()
+            .enumerate()
+            .filter(|&(run, _)| mask >> run & 1 == 1)
+            .map(|(_, weight)| weight)
+            .sum();
+        if self.total > 0.0 {
+            sum / self.total
+        } else {
+            0.0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Extent, ProfileFile, RunInfo, VolumeId};
+
+    fn profile(runs: usize, extents: &[(u64, RunMask, RunMask)]) -> Profile {
+        Profile {
+            runs: (0..runs)
+                .map(|i| RunInfo {
+                    started_ms: i as u64,
+                    id: 1,
+                    duration_ns: 1_000,
+                })
+                .collect(),
+            volumes: vec![Volume {
+                id: VolumeId("uuid:x".into()),
+                fs_type: "ext4".into(),
+                mount_point: b"/".to_vec(),
+            }],
+            files: vec![ProfileFile {
+                volume: 0,
+                path: RelPath::new(b"a".to_vec()).expect("path"),
+                version: FileVersion {
+                    size: 1 << 30,
+                    mtime_ns: 0,
+                },
+                extents: extents
+                    .iter()
+                    .map(|&(start_page, certain, seen)| Extent {
+                        start_page,
+                        pages: 1,
+                        first_use_ns: 0,
+                        certain,
+                        seen,
+                    })
+                    .collect(),
+            }],
+            ..Profile::default()
+        }
+    }
+
+    fn sure(profile: &Profile) -> Vec<(u64, Sureness)> {
+        let prediction = predict(profile);
+        prediction
+            .files
+            .iter()
+            .flat_map(|f| &f.extents)
+            .map(|e| (e.start_page, e.sureness))
+            .collect()
+    }
+
+    #[test]
+    fn one_run_keeps_its_maybes_and_two_keep_only_the_common_ones() {
+        assert_eq!(
+            sure(&profile(1, &[(0, 1, 1), (1, 0, 1)])),
+            vec![(0, Sureness::Certain), (1, Sureness::Maybe)]
+        );
+        assert_eq!(
+            sure(&profile(
+                2,
+                &[(0, 0b01, 0b11), (1, 0, 0b01), (2, 0, 0b11), (3, 0b10, 0b10)]
+            )),
+            vec![
+                (0, Sureness::Certain),
+                (2, Sureness::Maybe),
+                (3, Sureness::Certain)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_stops_being_used_fades() {
+        // Used by the oldest of eight runs only.
+        assert_eq!(sure(&profile(8, &[(0, 1, 1)])), vec![]);
+        assert_eq!(predict(&profile(8, &[(0, 1, 1)])).unlikely_pages, 1);
+        // Used by the newest only: a program that changed.
+        assert_eq!(
+            sure(&profile(8, &[(0, 0x80, 0x80)])),
+            vec![(0, Sureness::Certain)]
+        );
+    }
+}

@@ -52,7 +52,12 @@ impl<'a> Btf<'a> {
         };
         let types = section(type_off, type_len)?;
         let strings = section(str_off, str_len)?;
-        let mut btf = Self { types, strings, offsets: vec![0], structs: HashMap::new() };
+        let mut btf = Self {
+            types,
+            strings,
+            offsets: vec![0],
+            structs: HashMap::new(),
+        };
         let mut at = 0;
         while at < types.len() {
             let id = btf.offsets.len() as u32;
@@ -81,7 +86,9 @@ impl<'a> Btf<'a> {
             .structs
             .get(structure.as_bytes())
             .ok_or_else(|| BtfError::Missing(structure.to_string()))?;
-        ids.iter().find_map(|&id| self.walk(id, path, 0)).ok_or_else(missing)
+        ids.iter()
+            .find_map(|&id| self.walk(id, path, 0))
+            .ok_or_else(missing)
     }
 
     fn walk(&self, id: u32, path: &str, depth: u32) -> Option<u32> {
@@ -180,16 +187,36 @@ mod tests {
         let strings = b"\0s\0a\0in\0named\0b\0inner\0int\0x\0";
         let name = |wanted: &str| {
             let needle = [b"\0", wanted.as_bytes(), b"\0"].concat();
-            strings.windows(needle.len()).position(|w| w == needle).expect("in strings") as u32 + 1
+            strings
+                .windows(needle.len())
+                .position(|w| w == needle)
+                .expect("in strings") as u32
+                + 1
         };
         let mut types: Vec<u32> = Vec::new();
         types.extend([name("int"), 1 << 24, 4, 32]); // 1: int
-        types.extend([name("inner"), 4 << 24 | 2, 8, name("x"), 1, 0, name("b"), 1, 32]); // 2
+        types.extend([
+            name("inner"),
+            4 << 24 | 2,
+            8,
+            name("x"),
+            1,
+            0,
+            name("b"),
+            1,
+            32,
+        ]); // 2
         types.extend([0, 5 << 24 | 2, 8, name("a"), 1, 0, name("in"), 2, 0]); // 3: anonymous union
         types.extend([name("s"), 4 << 24 | 2, 16, 0, 3, 0, name("named"), 2, 64]); // 4
         let types: Vec<u8> = types.iter().flat_map(|w| w.to_le_bytes()).collect();
         let mut data = vec![0x9f, 0xeb, 1, 0];
-        for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+        for word in [
+            24,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ] {
             data.extend(word.to_le_bytes());
         }
         data.extend(types);
@@ -204,7 +231,10 @@ mod tests {
         assert_eq!(btf.offset("s", "a"), Ok(0));
         assert_eq!(btf.offset("s", "in.b"), Ok(4));
         assert_eq!(btf.offset("s", "named.b"), Ok(12));
-        assert_eq!(btf.offset("s", "nope"), Err(BtfError::Missing("s.nope".into())));
+        assert_eq!(
+            btf.offset("s", "nope"),
+            Err(BtfError::Missing("s.nope".into()))
+        );
         assert_eq!(btf.offset("t", "a"), Err(BtfError::Missing("t".into())));
     }
 

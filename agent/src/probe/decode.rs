@@ -130,7 +130,10 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         .get(..4)
         .and_then(|b| b.try_into().ok())
         .map(u32::from_le_bytes)
-        .ok_or(DecodeError::Short { kind: 0, len: bytes.len() })?;
+        .ok_or(DecodeError::Short {
+            kind: 0,
+            len: bytes.len(),
+        })?;
     let kind = RecordKind::from_u32(number).ok_or(DecodeError::Kind(number))?;
     let (header, what) = match kind {
         RecordKind::Touch | RecordKind::Block => {
@@ -143,8 +146,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
                     .ok_or(DecodeError::Field("chunk"))?,
                 pages: raw.pages,
             };
-            let what =
-                if kind == RecordKind::Touch { What::Touch(touch) } else { What::Block(touch) };
+            let what = if kind == RecordKind::Touch {
+                What::Touch(touch)
+            } else {
+                What::Block(touch)
+            };
             (raw.header, what)
         }
         RecordKind::Fault => {
@@ -187,18 +193,36 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
             (raw.header, what)
         }
     };
-    let Header { tgid, time_ns, cgroup, .. } = header;
-    Ok(Record { time_ns, tgid, cgroup, what })
+    let Header {
+        tgid,
+        time_ns,
+        cgroup,
+        ..
+    } = header;
+    Ok(Record {
+        time_ns,
+        tgid,
+        cgroup,
+        what,
+    })
 }
 
 fn key(address: u64, ino: u64, generation: u32, dev: u32) -> InodeKey {
-    InodeKey { address, ino, generation, dev }
+    InodeKey {
+        address,
+        ino,
+        generation,
+        dev,
+    }
 }
 
 /// The fixed part of a record.
 fn take<T: Copy>(bytes: &[u8], kind: u32) -> Result<T, DecodeError> {
     if bytes.len() < size_of::<T>() {
-        return Err(DecodeError::Short { kind, len: bytes.len() });
+        return Err(DecodeError::Short {
+            kind,
+            len: bytes.len(),
+        });
     }
     // SAFETY: the ABI's records are repr(C), hold only integers (any bytes are
     // valid), and there are enough bytes; alignment is not assumed.
@@ -213,7 +237,10 @@ fn variable<T>(bytes: &[u8], len: u32, kind: u32) -> Result<&[u8], DecodeError> 
     }
     bytes
         .get(size_of::<T>()..size_of::<T>() + len)
-        .ok_or(DecodeError::Short { kind, len: bytes.len() })
+        .ok_or(DecodeError::Short {
+            kind,
+            len: bytes.len(),
+        })
 }
 
 /// `leaf\0parent\0` → `parent/leaf`.

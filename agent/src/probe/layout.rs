@@ -13,7 +13,9 @@ pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The kernel has no BTF, or it can't be read.
-    #[error("reading the kernel's types from {path}: {source}; without them nothing can be recorded (a kernel built with CONFIG_DEBUG_INFO_BTF has them)")]
+    #[error(
+        "reading the kernel's types from {path}: {source}; without them nothing can be recorded (a kernel built with CONFIG_DEBUG_INFO_BTF has them)"
+    )]
     Read {
         /// File.
         path: PathBuf,
@@ -46,7 +48,12 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ("inode", "i_sb", |l| &mut l.inode_sb, Need::All),
     ("inode", "i_ino", |l| &mut l.inode_ino, Need::All),
     ("inode", "i_mode", |l| &mut l.inode_mode, Need::All),
-    ("inode", "i_generation", |l| &mut l.inode_generation, Need::All),
+    (
+        "inode",
+        "i_generation",
+        |l| &mut l.inode_generation,
+        Need::All,
+    ),
     ("inode", "i_rdev", |l| &mut l.inode_rdev, Need::Part),
     ("inode", "i_dentry", |l| &mut l.inode_dentry, Need::All),
     ("super_block", "s_dev", |l| &mut l.sb_dev, Need::All),
@@ -64,8 +71,18 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ("fdtable", "fd", |l| &mut l.fdt_fd, Need::Part),
     ("fdtable", "max_fds", |l| &mut l.fdt_max, Need::Part),
     ("file", "f_path.dentry", |l| &mut l.file_dentry, Need::Part),
-    ("linux_binprm", "filename", |l| &mut l.bprm_filename, Need::Part),
-    ("cgroup", "self.parent", |l| &mut l.cgroup_parent, Need::Part),
+    (
+        "linux_binprm",
+        "filename",
+        |l| &mut l.bprm_filename,
+        Need::Part,
+    ),
+    (
+        "cgroup",
+        "self.parent",
+        |l| &mut l.cgroup_parent,
+        Need::Part,
+    ),
     ("cgroup", "kn", |l| &mut l.cgroup_kn, Need::Part),
     ("kernfs_node", "id", |l| &mut l.kn_id, Need::Part),
 ];
@@ -78,10 +95,14 @@ const REGISTERS: [&str; 3] = ["syscallno", "orig_x0", "regs"];
 /// Reads the kernel's BTF and fills in a layout; also the names of the fields
 /// that were not found.
 pub(crate) fn kernel_layout(path: &Path) -> Result<(KernelLayout, Vec<String>), LayoutError> {
-    let data = std::fs::read(path)
-        .map_err(|source| LayoutError::Read { path: path.to_path_buf(), source })?;
-    from_btf(&data)
-        .map_err(|error| LayoutError::Parse { path: path.to_path_buf(), reason: error.to_string() })
+    let data = std::fs::read(path).map_err(|source| LayoutError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    from_btf(&data).map_err(|error| LayoutError::Parse {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })
 }
 
 fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {

@@ -69,7 +69,9 @@ impl Counters {
 
     /// What was counted since `before`.
     pub fn since(&self, before: &Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].saturating_sub(before.0[i])))
+        Self(std::array::from_fn(|i| {
+            self.0[i].saturating_sub(before.0[i])
+        }))
     }
 }
 
@@ -102,11 +104,20 @@ impl Probes {
             .override_global("CONFIG", layout, true)
             .map_max_entries("EVENTS", ring_bytes)
             .load(OBJECT)
-            .map_err(|error| ProbeError::Load { reason: chain(&error) })?;
-        let mut probes = Self { ebpf, missing_fields, generation: 0, watched: Vec::new() };
+            .map_err(|error| ProbeError::Load {
+                reason: chain(&error),
+            })?;
+        let mut probes = Self {
+            ebpf,
+            missing_fields,
+            generation: 0,
+            watched: Vec::new(),
+        };
         let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
         for &(number, class) in SYSCALLS {
-            syscalls.set(number as u32, class, 0).map_err(|e| map_error("SYSCALLS", &e))?;
+            syscalls
+                .set(number as u32, class, 0)
+                .map_err(|e| map_error("SYSCALLS", &e))?;
         }
         Ok(probes)
     }
@@ -147,7 +158,10 @@ impl Probes {
     fn attach_raw(&mut self, program: &str, tracepoint: &str) -> Result<(), String> {
         let program: &mut RawTracePoint = self.program(program)?;
         load_once(program.load())?;
-        program.attach(tracepoint).map(drop).map_err(|error| chain(&error))
+        program
+            .attach(tracepoint)
+            .map(drop)
+            .map_err(|error| chain(&error))
     }
 
     fn program<'a, T>(&'a mut self, name: &str) -> Result<&'a mut T, String>
@@ -165,7 +179,10 @@ impl Probes {
     /// children it gets from now on. What an earlier watch sent is sent again.
     pub fn watch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
         let slot = track_slot(cgroup);
-        let current = self.track()?.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
+        let current = self
+            .track()?
+            .get(&slot, 0)
+            .map_err(|e| map_error("TRACK", &e))?;
         if current.cgroup != 0 && current.cgroup != cgroup {
             return Err(ProbeError::SlotTaken(cgroup));
         }
@@ -199,8 +216,13 @@ impl Probes {
         let mut track = self.track()?;
         for cgroup in watched {
             let slot = track_slot(cgroup);
-            let entry = TrackEntry { cgroup, key: u64::from(slot) << 40 | generation };
-            track.set(slot, entry, 0).map_err(|e| map_error("TRACK", &e))?;
+            let entry = TrackEntry {
+                cgroup,
+                key: u64::from(slot) << 40 | generation,
+            };
+            track
+                .set(slot, entry, 0)
+                .map_err(|e| map_error("TRACK", &e))?;
         }
         Ok(())
     }
@@ -224,7 +246,9 @@ impl Probes {
             PerCpuArray::try_from(map).map_err(|e| map_error("COUNTS", &e))?;
         let mut sums = Counters::default();
         for (index, sum) in sums.0.iter_mut().enumerate() {
-            let values = counts.get(&(index as u32), 0).map_err(|e| map_error("COUNTS", &e))?;
+            let values = counts
+                .get(&(index as u32), 0)
+                .map_err(|e| map_error("COUNTS", &e))?;
             *sum = values.iter().sum();
         }
         Ok(sums)
@@ -232,7 +256,10 @@ impl Probes {
 
     /// The reading end of the ring buffer; there is one.
     pub fn reader(&mut self) -> Result<Reader, ProbeError> {
-        let map = self.ebpf.take_map("EVENTS").ok_or_else(|| no_map("EVENTS"))?;
+        let map = self
+            .ebpf
+            .take_map("EVENTS")
+            .ok_or_else(|| no_map("EVENTS"))?;
         let ring = RingBuf::try_from(map).map_err(|e| map_error("EVENTS", &e))?;
         Ok(Reader { ring })
     }
@@ -278,11 +305,17 @@ fn load_once(result: Result<(), ProgramError>) -> Result<(), String> {
 }
 
 fn no_map(map: &'static str) -> ProbeError {
-    ProbeError::Map { map, reason: "it is not in the object".into() }
+    ProbeError::Map {
+        map,
+        reason: "it is not in the object".into(),
+    }
 }
 
 fn map_error(map: &'static str, error: &dyn std::error::Error) -> ProbeError {
-    ProbeError::Map { map, reason: chain(error) }
+    ProbeError::Map {
+        map,
+        reason: chain(error),
+    }
 }
 
 /// An error and its causes in one line; a verifier log is left to debug output.

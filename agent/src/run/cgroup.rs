@@ -10,7 +10,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// The v2 hierarchy can't be reached.
-    #[error("reaching the cgroup v2 hierarchy: {0} (recording needs root and a kernel with cgroup v2)")]
+    #[error(
+        "reaching the cgroup v2 hierarchy: {0} (recording needs root and a kernel with cgroup v2)"
+    )]
     Hierarchy(io::Error),
     /// The cgroup can't be made.
     #[error("making cgroup `{name}`: {source}")]
@@ -55,7 +57,12 @@ impl Cgroup {
         // kernfs: the inode number is the cgroup's id on 64-bit machines.
         let id = rustix::fs::fstat(&directory).map_err(make)?.st_ino;
         let name = CString::new(name).unwrap_or_default();
-        Ok(Self { parent, directory, name, id })
+        Ok(Self {
+            parent,
+            directory,
+            name,
+            id,
+        })
     }
 
     /// What `bpf_get_current_cgroup_id` returns inside.
@@ -100,8 +107,14 @@ impl Drop for Cgroup {
 /// Mounts the v2 hierarchy where no path leads to it: it goes when the
 /// descriptor is closed, whatever becomes of this process.
 fn detached_mount() -> io::Result<OwnedFd> {
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+    };
     let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(context.as_fd())?;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?)
 }

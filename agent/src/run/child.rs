@@ -109,8 +109,8 @@ impl Child {
             Output::Inherit => None,
             Output::Null => Some(std::fs::File::options().write(true).open("/dev/null")?),
         };
-        let (error_in, error_out) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(io::Error::from)?;
+        let (error_in, error_out) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
         let (signals, old_mask) = take_signals()?;
         let started = Instant::now();
         // SAFETY: `argv` ends with a null pointer and points into `args`, which
@@ -121,8 +121,15 @@ impl Child {
         }
         .inspect_err(|_| restore_mask(&old_mask))?;
         drop(error_out);
-        let mut child =
-            Self { pid, pidfd, signals, old_mask, started, exec_ns: 0, ended: None };
+        let mut child = Self {
+            pid,
+            pidfd,
+            signals,
+            old_mask,
+            started,
+            exec_ns: 0,
+            ended: None,
+        };
         // First the time just before exec; then the pipe is closed by a
         // successful exec, else errno comes through.
         let mut message = Vec::new();
@@ -256,7 +263,11 @@ unsafe fn clone_and_exec(
     }
     // SAFETY: as fork: the child has its own copy of memory and only this thread.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
     };
     if pid < 0 {
         return Err(io::Error::last_os_error());

@@ -79,12 +79,22 @@ impl Recorder {
         let mut probes = Probes::load(ring_bytes)?;
         let reader = probes.reader()?;
         let hooks = probes.attach(&RECORDING);
-        if !hooks.iter().any(|hook| hook.live && hook.group == Group::Use) {
-            let reasons: Vec<String> =
-                hooks.iter().map(|h| format!("{}: {}", h.program, h.reason)).collect();
+        if !hooks
+            .iter()
+            .any(|hook| hook.live && hook.group == Group::Use)
+        {
+            let reasons: Vec<String> = hooks
+                .iter()
+                .map(|h| format!("{}: {}", h.program, h.reason))
+                .collect();
             return Err(RecordError::NoHooks(reasons.join("; ")));
         }
-        Ok(Self { probes, reader, hooks, runs: 0 })
+        Ok(Self {
+            probes,
+            reader,
+            hooks,
+            runs: 0,
+        })
     }
 
     /// Which hooks are live.
@@ -127,9 +137,12 @@ impl Recorder {
         self.probes.unwatch(cgroup.id())?;
         let (child, ended, elapsed) = outcome?;
         let counters = self.probes.counters()?.since(&before);
-        let origin = Origin { time_ns: child.exec_ns(), tgid: child.pid() as u32 };
-        let Attributed { mut trace, gaps } = attribute(&collector, origin, 16)
-            .map_err(io("reading the mount table"))?;
+        let origin = Origin {
+            time_ns: child.exec_ns(),
+            tgid: child.pid() as u32,
+        };
+        let Attributed { mut trace, gaps } =
+            attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
         trace.duration_ns = elapsed.as_nanos() as u64;
         trace.lost = counters.get(Counter::LostRing) + collector.lost();
         if let Some(error) = collector.last_error() {
@@ -158,9 +171,10 @@ fn run(
     let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
     beside();
     let deadline = window.map(|window| child.started + window);
-    let ended = child
-        .wait(deadline)
-        .map_err(|source| RecordError::Io { operation: "waiting for the command", source })?;
+    let ended = child.wait(deadline).map_err(|source| RecordError::Io {
+        operation: "waiting for the command",
+        source,
+    })?;
     let elapsed = Instant::now().duration_since(child.started);
     Ok((child, ended, elapsed))
 }

@@ -14,8 +14,8 @@ mod track;
 pub use counters::{COUNTERS, Counter};
 pub use layout::{KernelLayout, NO_OFFSET};
 pub use record::{
-    CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord, PATH_COMPONENTS,
-    RecordKind, TouchRecord,
+    CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord,
+    PATH_COMPONENTS, RecordKind, TouchRecord,
 };
 pub use track::{
     FaultSlot, SYSCALL_AT, SYSCALL_LIST, SYSCALL_PATH, SYSCALL_SLOTS, TRACK_SLOTS, TrackEntry,

@@ -1,0 +1,175 @@
+//! Merging neighbours: which gaps are worth reading through.
+
+use crate::model::{DeviceCost, PAGE_SIZE};
+
+/// Longest read made by merging, pages: 8 MiB. Longer wanted runs stay whole.
+const MAX_MERGED: u64 = 2048;
+
+/// Gaps that are considered, pages.
+const GAPS: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
+
+/// Pages `start..end` of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Of these, pages that nobody wanted.
+    pub(super) gap_pages: u64,
+    pub(super) first_use_ns: u64,
+    pub(super) certain: bool,
+}
+
+/// Joins runs (sorted by page, disjoint) that lie at most `gap` pages apart and
+/// are first used within `slack` ns of each other.
+pub(super) fn merge(runs: &[Run], gap: u64, slack: u64) -> Vec<Run> {
+    let mut out: Vec<Run> = Vec::with_capacity(runs.len());
+    for run in runs {
+        if let Some(last) = out.last_mut() {
+            let between = run.start.saturating_sub(last.end);
+            let near_in_time = last.first_use_ns.abs_diff(run.first_use_ns) <= slack;
+            if between <= gap && near_in_time && run.end - last.start <= MAX_MERGED {
+                last.end = run.end;
+                last.gap_pages += between;
+                last.first_use_ns = last.first_use_ns.min(run.first_use_ns);
+                last.certain |= run.certain;
+                continue;
+            }
+        }
+        out.push(*run);
+    }
+    out
+}
+
+/// What of `runs` does not lie in `others` (both sorted and disjoint).
+pub(super) fn subtract(runs: &[Run], others: &[Run]) -> Vec<Run> {
+    let mut out = Vec::with_capacity(runs.len());
+    let mut next = 0;
+    for run in runs {
+        while others.get(next).is_some_and(|other| other.end <= run.start) {
+            next += 1;
+        }
+        let mut start = run.start;
+        for other in others[next..]
+            .iter()
+            .take_while(|other| other.start < run.end)
+        {
+            if other.start > start {
+                out.push(Run {
+                    start,
+                    end: other.start,
+                    ..*run
+                });
+            }
+            start = start.max(other.end);
+        }
+        if start < run.end {
+            out.push(Run { start, ..*run });
+        }
+    }
+    out
+}
+
+/// The gap for which reading all files takes least: a batch takes as long as
+/// the slower of its bytes and its number of reads. Of equals the smallest.
+pub(super) fn choose_gap(files: &[Vec<Run>], slack: u64, cost: &DeviceCost) -> u64 {
+    let seconds = |gap: u64| {
+        let (mut reads, mut pages) = (0u64, 0u64);
+        for runs in files {
+            for run in merge(runs, gap, slack) {
+                reads += 1;
+                pages += run.end - run.start;
+            }
+        }
+        let by_reads = reads as f64 * cost.read_ns / 1e9;
+        let by_bytes = (pages * PAGE_SIZE) as f64 / cost.bytes_per_s;
+        by_reads.max(by_bytes)
+    };
+    let mut best = (f64::INFINITY, 0);
+    for gap in GAPS {
+        let time = seconds(gap);
+        if time < best.0 * 0.99 {
+            best = (time, gap);
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn run(start: u64, end: u64) -> Run {
+        Run {
+            start,
+            end,
+            gap_pages: 0,
+            first_use_ns: 0,
+            certain: true,
+        }
+    }
+
+    fn cost(read_ns: f64, bytes_per_s: f64) -> DeviceCost {
+        DeviceCost {
+            read_ns,
+            latency_ns: read_ns,
+            bytes_per_s,
+            measured_ms: 1,
+        }
+    }
+
+    #[test]
+    fn a_gap_is_read_through_where_a_read_costs_more() {
+        let files = vec![(0..100).map(|i| run(i * 4, i * 4 + 1)).collect::<Vec<_>>()];
+        // 100 reads of 1 ms against 300 more pages at 1 GB/s.
+        assert!(choose_gap(&files, u64::MAX, &cost(1e6, 1e9)) >= 3);
+        // Reads cost nothing.
+        assert_eq!(choose_gap(&files, u64::MAX, &cost(0.0, 1e6)), 0);
+    }
+
+    #[test]
+    fn pages_of_other_times_are_not_drawn_forward() {
+        let late = Run {
+            first_use_ns: 1_000,
+            ..run(2, 3)
+        };
+        assert_eq!(merge(&[run(0, 1), late], 4, 10).len(), 2);
+        assert_eq!(merge(&[run(0, 1), late], 4, 1_000).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn subtracting_leaves_exactly_the_rest(
+            a in proptest::collection::vec(any::<bool>(), 64), b in proptest::collection::vec(any::<bool>(), 64)
+        ) {
+            let runs = |bits: &[bool]| -> Vec<Run> {
+                let pages: Vec<Run> = bits.iter().enumerate().filter(|(_, b)| **b).map(|(i, _)| run(i as u64, i as u64 + 1)).collect();
+                merge(&pages, 0, u64::MAX)
+            };
+            let left = subtract(&runs(&a), &runs(&b));
+            let pages: Vec<u64> = left.iter().flat_map(|r| r.start..r.end).collect();
+            let wanted: Vec<u64> = (0..64).filter(|&i| a[i as usize] && !b[i as usize]).collect();
+            prop_assert_eq!(pages, wanted);
+        }
+
+        #[test]
+        fn merging_keeps_every_page_and_counts_the_gaps(
+            lengths in proptest::collection::vec((0u64..20, 1u64..40, 0u64..100), 1..50), gap in 0u64..20, slack in 0u64..100
+        ) {
+            let mut at = 0;
+            let runs: Vec<Run> = lengths.iter().map(|&(skip, len, time)| {
+                let start = at + skip;
+                at = start + len;
+                Run { first_use_ns: time, ..run(start, at) }
+            }).collect();
+            let merged = merge(&runs, gap, slack);
+            let wanted: u64 = runs.iter().map(|r| r.end - r.start).sum();
+            let got: u64 = merged.iter().map(|r| r.end - r.start - r.gap_pages).sum();
+            prop_assert_eq!(wanted, got);
+            for run in &runs {
+                prop_assert!(merged.iter().any(|m| m.start <= run.start && run.end <= m.end && m.first_use_ns <= run.first_use_ns));
+            }
+            prop_assert!(merged.windows(2).all(|w| w[0].end <= w[1].start));
+        }
+    }
+}
