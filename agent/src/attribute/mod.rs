@@ -1,1 +1,6 @@
-//! (to come)
+//! Touches → files named by volume and path.
+//!
+//! Invariant: what is not known stays unknown; nothing is guessed.
+
+pub mod mountinfo;
+pub mod volume;
