@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::files::{FileTable, Source};
+use super::files::{FileTable, Source, descriptors};
 use super::lookup::Opener;
 use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
@@ -233,7 +233,8 @@ pub(super) fn execute(
     progress: &Arc<Progress>,
     cancel: &Cancel,
 ) -> WarmReport {
-    let limits = Limits::of(&options.cost, options.lead);
+    let mut limits = Limits::of(&options.cost, options.lead);
+    limits.ops = limits.ops.min(descriptors() as usize);
     let threads = limits.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);

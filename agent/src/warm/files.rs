@@ -61,6 +61,13 @@ fn advise(fd: BorrowedFd<'_>) {
     let _ = rustix::fs::fadvise(fd, 0, None, Advice::Random);
 }
 
+/// A quarter of the descriptors that this process may have: so many files may
+/// be kept open, and as many again may be held by reads in flight.
+pub(super) fn descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    (limit.unwrap_or(u64::MAX) / 4).max(4)
+}
+
 /// Why a file is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -70,6 +77,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// No descriptor was free, which says nothing about the file.
+    pub(super) fn is_temporary(self) -> bool {
+        matches!(self.errno, Errno::MFILE | Errno::NFILE)
+    }
+
     pub(super) fn of(errno: Errno) -> Self {
         let kind = match errno {
             Errno::NOENT | Errno::NOTDIR => None,
@@ -112,13 +124,10 @@ pub(super) struct FileTable {
 
 impl FileTable {
     pub(super) fn new(files: usize, opener: Opener) -> Self {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
-            .current
-            .unwrap_or(MAX_OPEN * 2);
         Self {
             entries: std::iter::repeat_with(Entry::default).take(files).collect(),
             opened: Mutex::new(VecDeque::new()),
-            capacity: (limit / 2).clamp(8, MAX_OPEN) as usize,
+            capacity: descriptors().min(MAX_OPEN) as usize,
             opener,
             sees_all: sees_all(),
         }
@@ -138,13 +147,15 @@ impl FileTable {
         }
     }
 
-    /// The file, open. `first` is told of a refusal, once a file.
+    /// The file, open. `first` is told of a refusal, once a file, but not of a
+    /// temporary one unless this is the last `try`.
     pub(super) fn get(
         &self,
         index: u32,
         file: &PlanFile,
         root: &VolumeRoot,
         progress: &Progress,
+        last_try: bool,
         first: impl FnOnce(Refusal),
     ) -> Result<Arc<Source>, Refusal> {
         let Some(entry) = self.entries.get(index as usize) else {
@@ -166,12 +177,15 @@ impl FileTable {
         };
         let result = match self.open(index, file, root) {
             // Some other part of the process uses many: give up ours.
-            Err(refusal) if matches!(refusal.errno, Errno::MFILE | Errno::NFILE) => {
+            Err(refusal) if refusal.is_temporary() => {
                 self.close_down_to(0);
                 self.open(index, file, root)
             }
             other => other,
         };
+        if !last_try && result.as_ref().is_err_and(|r| r.is_temporary()) {
+            return result.map(|(source, _)| Arc::new(source));
+        }
         if !seen {
             progress.files_seen.add(1);
         }

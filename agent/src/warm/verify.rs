@@ -132,7 +132,7 @@ impl Worker<'_> {
                 if volume.is_none_or(|v| shared.is_stuck(v)) {
                     return;
                 }
-                self.open(file).ok()
+                self.open(file, true).ok()
             }
             Of::Device(volume) if shared.is_stuck(volume) => None,
             Of::Device(volume) => shared.on_volume(self.slot, volume, || shared.device(volume)),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -177,7 +178,19 @@ impl<'a> Worker<'a> {
         if volume.is_some_and(|v| shared.is_stuck(v)) {
             return;
         }
-        match self.open(file) {
+        let mut opened = self.open(file, false);
+        for tries in (0..4).rev() {
+            if !opened.as_ref().is_err_and(|r| r.is_temporary()) || self.stopped() {
+                break;
+            }
+            // Our own reads in flight hold descriptors; so do others'.
+            while let Some(step) = self.window.pop() {
+                self.finish(&step);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            opened = self.open(file, tries == 0);
+        }
+        match opened {
             Ok(source) => self.pages(&source, start, pages),
             Err(refusal) if refusal.kind.is_none() => data.gone.add(bytes),
             Err(_) => data.failed.add(bytes),
@@ -185,7 +198,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The file, open; may block.
-    pub(super) fn open(&self, index: u32) -> Result<Arc<Source>, Refusal> {
+    pub(super) fn open(&self, index: u32, last_try: bool) -> Result<Arc<Source>, Refusal> {
         let shared = self.shared;
         let no_volume = Refusal {
             kind: Some(FailureKind::Volume),
@@ -196,7 +209,7 @@ impl<'a> Worker<'a> {
             let root = shared.root(file.volume).ok_or(no_volume)?;
             shared
                 .files
-                .get(index, file, root, &shared.progress, |refusal| {
+                .get(index, file, root, &shared.progress, last_try, |refusal| {
                     if let Some(kind) = refusal.kind {
                         let path = file.path.as_bytes();
                         shared.fail_at(
