@@ -1,1 +1,132 @@
-//! (to come)
+//! Plan → resident bytes and names, verified.
+//!
+//! Invariants: a start never waits for anything here; no file is opened before
+//! it is known to be a regular one; every planned byte ends in exactly one of
+//! the report's counts.
+//!
+//! Data is brought in by `readahead(2)`, which copies nothing and leaves pages
+//! on the inactive list, unreferenced: the workload's own use is their first.
+//! (`read`, `sendfile` and populated mappings were measured too. All of them
+//! mark pages as used, so that the workload's first use makes them active, and
+//! active page cache counts as memory in use.) The call is asynchronous and
+//! stops silently after one readahead window, so it is made in steps of at most
+//! that; a step is waited for by reading the first byte of its last page, which
+//! marks that one page as used.
+
+mod engine;
+mod files;
+mod lookup;
+mod measure;
+mod progress;
+mod report;
+mod residency;
+mod roots;
+mod submit;
+mod sys;
+mod verify;
+mod work;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::model::{DeviceCost, Plan};
+
+pub use measure::{MeasureError, measure};
+pub use progress::Progress;
+pub use report::{ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
+pub use roots::{VolumeError, VolumeRoot, VolumeRoots, device_node};
+
+/// Priority of the I/O, as `ioprio_set(2)` knows it. Schedulers other than BFQ
+/// and mq-deadline ignore it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoClass {
+    /// As the process has it.
+    #[default]
+    Default,
+    /// Best effort, 0 (first) to 7 (last).
+    BestEffort(u8),
+    /// Only when nobody else reads.
+    Idle,
+}
+
+/// When the workload starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lead {
+    /// Later: the disk may be kept busy.
+    #[default]
+    Ahead,
+    /// It has started: its own reads must not queue behind ours for long, and
+    /// the CPU is its own.
+    Beside,
+}
+
+/// How to carry a plan out.
+#[derive(Clone, Debug)]
+pub struct WarmOptions {
+    /// Give up what is left at this time.
+    pub deadline: Option<Instant>,
+    /// Priority of the I/O.
+    pub io_class: IoClass,
+    /// Whether to look names up and read metadata blocks.
+    pub metadata: bool,
+    /// When the workload starts.
+    pub lead: Lead,
+    /// Number of threads; 0 for as many as the device repays.
+    pub threads: usize,
+    /// Whether to check at the end that the pages are there (`mincore`).
+    pub verify: bool,
+    /// What reads cost on the device; decides how many are kept in flight.
+    pub cost: DeviceCost,
+}
+
+impl Default for WarmOptions {
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            io_class: IoClass::Default,
+            metadata: true,
+            lead: Lead::Ahead,
+            threads: 0,
+            verify: true,
+            cost: DeviceCost::UNMEASURED,
+        }
+    }
+}
+
+/// Stops an execution from another thread, or from a signal handler.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A handle that nobody has pulled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops what was given a clone of this handle, soon.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Cancel::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Carries `plan` out and says what came of it.
+///
+/// Returns when everything is done, at the deadline or soon after a cancel
+/// (both at most a quarter of a second late), or when the rest lies on volumes
+/// that have answered nothing for 30 seconds. A thread that is stuck in a
+/// system call on such a volume is left behind; it ends when the call does.
+pub fn execute(
+    plan: &Arc<Plan>,
+    roots: &Arc<VolumeRoots>,
+    options: &WarmOptions,
+    progress: &Arc<Progress>,
+    cancel: &Cancel,
+) -> WarmReport {
+    engine::execute(plan, roots, options, progress, cancel)
+}

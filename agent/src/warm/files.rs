@@ -1,0 +1,299 @@
+//! Open files of a plan, as many as the process may have.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Access, Advice, AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::lookup::{Opener, reopen};
+use super::progress::Progress;
+use super::report::FailureKind;
+use super::residency::Sight;
+use super::roots::VolumeRoot;
+use crate::model::{FileVersion, PAGE_SIZE, PlanFile};
+
+/// Most files kept open, however many the process may have.
+const MAX_OPEN: u64 = 4096;
+
+/// Something that pages are read from: a file, or a volume's device.
+#[derive(Debug)]
+pub(super) struct Source {
+    fd: OwnedFd,
+    /// Pages that exist, the last one maybe in part.
+    pub(super) pages: u64,
+    /// Index into the plan's volumes.
+    pub(super) volume: u32,
+    /// Index into the plan's files; `None` for the device.
+    pub(super) file: Option<u32>,
+    /// Bytes that one readahead call brings in at most.
+    pub(super) window: u64,
+    pub(super) sight: Sight,
+}
+
+impl Source {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn device(fd: OwnedFd, bytes: u64, volume: u32, window: u64) -> Self {
+        // Who could open a device but not see its pages reads all of them.
+        advise(fd.as_fd());
+        Self {
+            fd,
+            pages: bytes / PAGE_SIZE,
+            volume,
+            file: None,
+            window,
+            sight: Sight {
+                allowed: sees_all(),
+                counts: true,
+            },
+        }
+    }
+}
+
+/// Without this, waiting for a page that is not there after all would start
+/// readahead of its own, past what is wanted.
+fn advise(fd: BorrowedFd<'_>) {
+    let _ = rustix::fs::fadvise(fd, 0, None, Advice::Random);
+}
+
+/// A quarter of the descriptors that this process may have: so many files may
+/// be kept open, and as many again may be held by reads in flight.
+pub(super) fn descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    (limit.unwrap_or(u64::MAX) / 4).max(4)
+}
+
+/// Why a file is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// `None`: it is not there any more.
+    pub(super) kind: Option<FailureKind>,
+    pub(super) errno: Errno,
+}
+
+impl Refusal {
+    /// No descriptor was free, which says nothing about the file.
+    pub(super) fn is_temporary(self) -> bool {
+        matches!(self.errno, Errno::MFILE | Errno::NFILE)
+    }
+
+    pub(super) fn of(errno: Errno) -> Self {
+        let kind = match errno {
+            Errno::NOENT | Errno::NOTDIR => None,
+            Errno::LOOP | Errno::XDEV => Some(FailureKind::Escapes),
+            Errno::ACCESS | Errno::PERM => Some(FailureKind::Denied),
+            Errno::IO => Some(FailureKind::Read),
+            _ => Some(FailureKind::Other),
+        };
+        Self { kind, errno }
+    }
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Unseen,
+    /// Counted before, closed since.
+    Seen,
+    Open(Arc<Source>),
+    Refused(Refusal),
+}
+
+/// A file's entry: its state, and how many of its actions have not begun.
+#[derive(Debug, Default)]
+struct Entry {
+    state: Mutex<State>,
+    to_come: AtomicU64,
+}
+
+/// The files of a plan.
+#[derive(Debug)]
+pub(super) struct FileTable {
+    entries: Vec<Entry>,
+    /// Opened ones, oldest first; may hold some that are closed.
+    opened: Mutex<VecDeque<u32>>,
+    capacity: usize,
+    opener: Opener,
+    sees_all: bool,
+}
+
+impl FileTable {
+    pub(super) fn new(files: usize, opener: Opener) -> Self {
+        Self {
+            entries: std::iter::repeat_with(Entry::default).take(files).collect(),
+            opened: Mutex::new(VecDeque::new()),
+            capacity: descriptors().min(MAX_OPEN) as usize,
+            opener,
+            sees_all: sees_all(),
+        }
+    }
+
+    /// Announces an action, so that the file is closed after its last one.
+    pub(super) fn expect(&self, file: u32) {
+        if let Some(entry) = self.entries.get(file as usize) {
+            entry.to_come.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An action of the file was handed out to its end.
+    pub(super) fn begun(&self, file: u32) {
+        if let Some(entry) = self.entries.get(file as usize) {
+            entry.to_come.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The file, open. `first` is told of a refusal, once a file, but not of a
+    /// temporary one unless this is the last `try`.
+    pub(super) fn get(
+        &self,
+        index: u32,
+        file: &PlanFile,
+        root: &VolumeRoot,
+        progress: &Progress,
+        last_try: bool,
+        first: impl FnOnce(Refusal),
+    ) -> Result<Arc<Source>, Refusal> {
+        let Some(entry) = self.entries.get(index as usize) else {
+            return Err(Refusal::of(Errno::INVAL));
+        };
+        let mut state = entry.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = entry.to_come.load(Ordering::Relaxed) == 0;
+        let seen = match &*state {
+            State::Open(source) => {
+                let source = source.clone();
+                if last {
+                    *state = State::Seen;
+                }
+                return Ok(source);
+            }
+            State::Refused(refusal) => return Err(*refusal),
+            State::Unseen => false,
+            State::Seen => true,
+        };
+        let result = match self.open(index, file, root) {
+            // Some other part of the process uses many: give up ours.
+            Err(refusal) if refusal.is_temporary() => {
+                self.close_down_to(0);
+                self.open(index, file, root)
+            }
+            other => other,
+        };
+        if !last_try && result.as_ref().is_err_and(|r| r.is_temporary()) {
+            return result.map(|(source, _)| Arc::new(source));
+        }
+        if !seen {
+            progress.files_seen.add(1);
+        }
+        match result {
+            Ok((source, version)) => {
+                if !seen && version != file.version {
+                    progress.files_changed.add(1);
+                }
+                let source = Arc::new(source);
+                if last {
+                    *state = State::Seen;
+                    return Ok(source);
+                }
+                *state = State::Open(source.clone());
+                drop(state);
+                self.opened
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push_back(index);
+                self.close_down_to(self.capacity);
+                Ok(source)
+            }
+            Err(refusal) => {
+                *state = State::Refused(refusal);
+                match refusal.kind {
+                    None => progress.files_missing.add(1),
+                    Some(_) => progress.files_failed.add(1),
+                }
+                first(refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Closes the oldest until `count` are listed as open.
+    fn close_down_to(&self, count: usize) {
+        loop {
+            let oldest = {
+                let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+                if opened.len() <= count {
+                    return;
+                }
+                opened.pop_front()
+            };
+            let Some(entry) = oldest.and_then(|at| self.entries.get(at as usize)) else {
+                return;
+            };
+            // One that is locked is being opened, by a thread that may be
+            // waiting for a dead volume.
+            if let Ok(mut state) = entry.state.try_lock()
+                && matches!(*state, State::Open(_))
+            {
+                *state = State::Seen;
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        index: u32,
+        file: &PlanFile,
+        root: &VolumeRoot,
+    ) -> Result<(Source, FileVersion), Refusal> {
+        let handle = self
+            .opener
+            .open(root.fd.as_fd(), &file.path)
+            .map_err(Refusal::of)?;
+        let stat = rustix::fs::fstat(&handle).map_err(Refusal::of)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Refusal {
+                kind: Some(FailureKind::NotRegular),
+                errno: Errno::INVAL,
+            });
+        }
+        let fd = reopen(handle.as_fd()).map_err(Refusal::of)?;
+        advise(fd.as_fd());
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let source = Source {
+            pages: size.div_ceil(PAGE_SIZE),
+            volume: file.volume,
+            file: Some(index),
+            window: root.window,
+            sight: Sight {
+                allowed: self.sees_all || may_see(handle.as_fd(), stat.st_uid),
+                counts: root.fs_type != "overlay",
+            },
+            fd,
+        };
+        let version = FileVersion {
+            size,
+            mtime_ns: (stat.st_mtime as i64)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(stat.st_mtime_nsec as i64),
+        };
+        Ok((source, version))
+    }
+}
+
+/// Whether this process may ask about every file's pages, whoever owns it.
+pub(super) fn sees_all() -> bool {
+    use rustix::thread::CapabilitySet;
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::FOWNER))
+}
+
+/// Whether the kernel tells which pages of a file are resident to one who is
+/// not capable of all (`can_do_mincore`): its owner, or who may write it.
+fn may_see(fd: BorrowedFd<'_>, owner: u32) -> bool {
+    owner == rustix::process::geteuid().as_raw()
+        || rustix::fs::accessat(fd, "", Access::WRITE_OK, AtFlags::EMPTY_PATH).is_ok()
+}

@@ -1,0 +1,140 @@
+//! What came of a plan.
+
+use serde::Serialize;
+
+/// How many failures a report names; the rest is only counted.
+pub const MAX_FAILURES: usize = 64;
+
+/// What became of a number of bytes: `planned` is the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ByteCounts {
+    /// Asked for by the plan.
+    pub planned: u64,
+    /// Resident already.
+    pub resident_before: u64,
+    /// Brought in.
+    pub read: u64,
+    /// Not brought in because of an error.
+    pub failed: u64,
+    /// Not there any more: the file is missing or shorter.
+    pub gone: u64,
+    /// Were resident, but not at the end: memory is short.
+    pub evicted: u64,
+    /// Not got to: cancelled, out of time, or on a volume that stopped answering.
+    pub left: u64,
+}
+
+impl ByteCounts {
+    /// All but what is left.
+    pub(super) fn accounted(&self) -> u64 {
+        self.resident_before + self.read + self.failed + self.gone + self.evicted
+    }
+
+    /// Whether the counts add up.
+    pub fn is_consistent(&self) -> bool {
+        self.planned == self.accounted() + self.left
+    }
+}
+
+/// Why something was not warmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The volume is not mounted here, or can't be opened.
+    Volume,
+    /// The volume has stopped answering.
+    Stuck,
+    /// The path leads out of the volume, by a symbolic link or a mount.
+    Escapes,
+    /// Not a regular file: never opened.
+    NotRegular,
+    /// No permission.
+    Denied,
+    /// The device or filesystem reported an error.
+    Read,
+    /// Metadata blocks of a volume without a block device of its own, or one
+    /// that was not recognised by its id.
+    NoDevice,
+    /// Anything else.
+    Other,
+}
+
+/// One thing that was not warmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Id of the volume.
+    pub volume: String,
+    /// Path in the volume, escaped; empty for the volume or its device.
+    pub path: String,
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// The system's words for it.
+    pub error: String,
+    /// First page of what was not read.
+    pub start_page: u64,
+    /// Bytes not read; 0 for a name.
+    pub bytes: u64,
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct WarmReport {
+    /// File data.
+    pub data: ByteCounts,
+    /// Metadata blocks.
+    pub blocks: ByteCounts,
+    /// Bytes that the plan left out because its budget was spent; not in `data`.
+    pub over_budget_bytes: u64,
+    /// Names asked for.
+    pub names_planned: u64,
+    /// Looked up.
+    pub names_warmed: u64,
+    /// Looked up, and no longer what was profiled: there though it was missing,
+    /// or missing though it was there.
+    pub names_gone: u64,
+    /// Not looked up because of an error.
+    pub names_failed: u64,
+    /// Not got to.
+    pub names_left: u64,
+    /// Files asked for.
+    pub files_planned: u64,
+    /// Of another size or mtime than profiled; read as far as extents lie in them.
+    pub files_changed: u64,
+    /// Not there any more.
+    pub files_missing: u64,
+    /// Refused, or not openable.
+    pub files_failed: u64,
+    /// Whether residency was checked at the end.
+    pub verified: bool,
+    /// Bytes that can't be checked because the kernel does not tell this
+    /// process about that file (not its owner, no CAP_FOWNER).
+    pub unverified_bytes: u64,
+    /// Whether it was cancelled.
+    pub cancelled: bool,
+    /// Whether the deadline came before the end.
+    pub deadline_reached: bool,
+    /// Threads left behind in a system call that does not return.
+    pub stuck_threads: usize,
+    /// Ids of the volumes they are stuck on.
+    pub stuck_volumes: Vec<String>,
+    /// Seconds until the last read was in or given up.
+    pub warm_seconds: f64,
+    /// Seconds of checking after that.
+    pub verify_seconds: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// The first [`MAX_FAILURES`] failures.
+    pub failures: Vec<Failure>,
+    /// How many more there were.
+    pub failures_unnamed: u64,
+}
+
+impl WarmReport {
+    /// Whether every planned byte and name is resident.
+    pub fn is_complete(&self) -> bool {
+        let resident = |c: &ByteCounts| c.resident_before + c.read == c.planned;
+        resident(&self.data)
+            && resident(&self.blocks)
+            && self.names_warmed + self.names_gone == self.names_planned
+    }
+}

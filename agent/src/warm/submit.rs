@@ -1,0 +1,316 @@
+//! Reads in flight: how many, and what comes of each.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::files::Source;
+use super::{Lead, WarmOptions, sys};
+use crate::model::{DeviceCost, PAGE_SIZE};
+
+/// Most pages of a failed step that are tried one by one.
+pub(super) const MAX_RETRIES: usize = 64;
+
+/// How much to keep in flight, over all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) ops: usize,
+    pub(super) bytes: u64,
+}
+
+impl Limits {
+    /// Enough to keep the device busy, and no more than it clears in the time
+    /// that someone else's read may have to wait behind it.
+    pub(super) fn of(cost: &DeviceCost, lead: Lead) -> Self {
+        let wait_ns: f64 = match lead {
+            Lead::Ahead => 20e6,
+            Lead::Beside => 5e6,
+        };
+        // A float out of range saturates, NaN becomes 0: the clamps hold.
+        let busy = (cost.latency_ns / cost.read_ns * 2.0) as usize;
+        let ops = ((wait_ns / cost.read_ns) as usize).max(busy);
+        let filled = cost.bytes_per_s * cost.latency_ns / 1e9 * 2.0;
+        let bytes = (cost.bytes_per_s * wait_ns / 1e9).max(filled) as u64;
+        Self {
+            ops: ops.clamp(4, 256),
+            bytes: bytes.clamp(512 << 10, 64 << 20),
+        }
+    }
+
+    /// Threads that repay themselves: metadata is read one block a thread.
+    pub(super) fn threads(self, options: &WarmOptions) -> usize {
+        match options.threads {
+            0 => (self.ops / 2).clamp(2, 8),
+            n => n.min(64),
+        }
+    }
+
+    /// One thread's share.
+    pub(super) fn share(self, threads: usize) -> Self {
+        Self {
+            ops: (self.ops / threads).max(1),
+            bytes: (self.bytes / threads as u64).max(64 << 10),
+        }
+    }
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) source: Arc<Source>,
+    pub(super) start_page: u64,
+    pub(super) pages: u32,
+}
+
+/// Pages of a step that failed alike.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) start_page: u64,
+    pub(super) pages: u64,
+    pub(super) errno: Errno,
+}
+
+/// What came of a step, in pages.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) read: u64,
+    pub(super) gone: u64,
+    pub(super) failed: Vec<Failed>,
+}
+
+impl Step {
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.pages) * PAGE_SIZE
+    }
+
+    /// Asks for the pages. Where the filesystem has no readahead, they are
+    /// read here and now.
+    pub(super) fn start(&self) -> Option<Outcome> {
+        let fd = self.source.fd();
+        match sys::readahead(fd, self.start_page * PAGE_SIZE, self.bytes()) {
+            Ok(()) => None,
+            Err(_) => Some(self.read_through()),
+        }
+    }
+
+    /// Waits until the last page is there. Pages of one step are asked for in
+    /// order and end nearly together; the final check sees the others.
+    pub(super) fn wait(&self) -> Outcome {
+        let last = self.start_page + u64::from(self.pages) - 1;
+        match sys::pread(self.source.fd(), &mut [0; 1], last * PAGE_SIZE) {
+            Ok(1..) => Outcome {
+                read: u64::from(self.pages),
+                ..Outcome::default()
+            },
+            // It has shrunk, or cannot be read: find out how much.
+            Ok(0) | Err(_) => self.page_by_page(),
+        }
+    }
+
+    /// Whether all of it is there, without waiting: pages that are.
+    pub(super) fn peek(&self) -> u64 {
+        let mut vector = Vec::new();
+        let source = &self.source;
+        match source.sight.up_to_date(
+            source.fd(),
+            self.start_page,
+            self.pages as usize,
+            &mut vector,
+        ) {
+            Ok(()) => vector.iter().map(|&r| u64::from(r)).sum(),
+            Err(_) => 0,
+        }
+    }
+
+    fn page_by_page(&self) -> Outcome {
+        let mut vector = Vec::new();
+        let source = &self.source;
+        let seen = source.sight.up_to_date(
+            source.fd(),
+            self.start_page,
+            self.pages as usize,
+            &mut vector,
+        );
+        if seen.is_err() {
+            vector.clear();
+            vector.resize(self.pages as usize, 0);
+        }
+        read_missing(source, self.start_page, &vector, MAX_RETRIES)
+    }
+
+    /// Reads into a buffer that is thrown away.
+    fn read_through(&self) -> Outcome {
+        let mut buffer = vec![0; 128 << 10];
+        let mut at = 0;
+        while at < self.bytes() {
+            let length = (self.bytes() - at).min(buffer.len() as u64) as usize;
+            let offset = self.start_page * PAGE_SIZE + at;
+            match sys::pread(self.source.fd(), &mut buffer[..length], offset) {
+                Ok(n) if n == length => at += n as u64,
+                Ok(n) => {
+                    let read = (at + n as u64).div_ceil(PAGE_SIZE);
+                    return Outcome {
+                        read,
+                        gone: u64::from(self.pages) - read,
+                        failed: Vec::new(),
+                    };
+                }
+                Err(errno) => {
+                    let read = at / PAGE_SIZE;
+                    return Outcome {
+                        read,
+                        gone: 0,
+                        failed: vec![Failed {
+                            start_page: self.start_page + read,
+                            pages: u64::from(self.pages) - read,
+                            errno,
+                        }],
+                    };
+                }
+            }
+        }
+        Outcome {
+            read: u64::from(self.pages),
+            ..Outcome::default()
+        }
+    }
+}
+
+/// Reads the pages that `vector` says are missing, one by one, to get each one's
+/// error. After `retries` of them the rest is taken to have failed as the last
+/// failure did.
+pub(super) fn read_missing(
+    source: &Source,
+    start_page: u64,
+    vector: &[u8],
+    retries: usize,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut failures = 0;
+    let mut last = Errno::IO;
+    for (at, &resident) in vector.iter().enumerate() {
+        let page = start_page + at as u64;
+        if resident == 1 {
+            outcome.read += 1;
+            continue;
+        }
+        if failures < retries {
+            match sys::pread(source.fd().as_fd(), &mut [0; 1], page * PAGE_SIZE) {
+                Ok(0) => {
+                    outcome.gone += 1;
+                    continue;
+                }
+                Ok(_) => {
+                    outcome.read += 1;
+                    continue;
+                }
+                Err(errno) => last = errno,
+            }
+            failures += 1;
+        }
+        match outcome.failed.last_mut() {
+            Some(run) if run.errno == last && run.start_page + run.pages == page => run.pages += 1,
+            _ => outcome.failed.push(Failed {
+                start_page: page,
+                pages: 1,
+                errno: last,
+            }),
+        }
+    }
+    outcome
+}
+
+/// One thread's reads in flight, oldest first.
+#[derive(Debug)]
+pub(super) struct Window {
+    steps: VecDeque<Step>,
+    bytes: u64,
+    limits: Limits,
+}
+
+impl Window {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            steps: VecDeque::new(),
+            bytes: 0,
+            limits,
+        }
+    }
+
+    /// Longest step for a source, in pages: two fit into the window, and one
+    /// readahead call reaches its end.
+    pub(super) fn step_pages(&self, source: &Source) -> u32 {
+        let bytes = source.window.min(self.limits.bytes / 2).min(2 << 20);
+        (bytes / PAGE_SIZE).max(1) as u32
+    }
+
+    /// The step to wait for before another of `bytes` may start.
+    pub(super) fn must_wait(&mut self, bytes: u64) -> Option<Step> {
+        let full = self.steps.len() >= self.limits.ops || self.bytes + bytes > self.limits.bytes;
+        if full { self.pop() } else { None }
+    }
+
+    pub(super) fn push(&mut self, step: Step) {
+        self.bytes += step.bytes();
+        self.steps.push_back(step);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Step> {
+        let step = self.steps.pop_front()?;
+        self.bytes -= step.bytes();
+        Some(step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fast_disk_gets_much_and_a_slow_one_little() {
+        let fast = DeviceCost {
+            read_ns: 10_000.0,
+            latency_ns: 80_000.0,
+            bytes_per_s: 3e9,
+            measured_ms: 1,
+        };
+        let slow = DeviceCost {
+            read_ns: 500_000.0,
+            latency_ns: 500_000.0,
+            bytes_per_s: 100e6,
+            measured_ms: 1,
+        };
+        let remote = DeviceCost {
+            read_ns: 100_000.0,
+            latency_ns: 10e6,
+            bytes_per_s: 1e9,
+            measured_ms: 1,
+        };
+        assert_eq!(Limits::of(&fast, Lead::Ahead).bytes, 60_000_000);
+        assert_eq!(Limits::of(&slow, Lead::Ahead).ops, 40);
+        assert_eq!(Limits::of(&slow, Lead::Beside).ops, 10);
+        assert_eq!(Limits::of(&slow, Lead::Beside).bytes, 512 << 10);
+        assert_eq!(
+            Limits::of(&remote, Lead::Beside).ops,
+            200,
+            "latency is hidden"
+        );
+    }
+
+    #[test]
+    fn nonsense_costs_give_usable_limits() {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300] {
+            let cost = DeviceCost {
+                read_ns: bad,
+                latency_ns: bad,
+                bytes_per_s: bad,
+                measured_ms: 0,
+            };
+            let limits = Limits::of(&cost, Lead::Ahead);
+            assert!((4..=256).contains(&limits.ops), "{bad}: {limits:?}");
+            assert!((512 << 10..=64 << 20).contains(&limits.bytes), "{bad}");
+        }
+    }
+}

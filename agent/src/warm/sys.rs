@@ -1,0 +1,193 @@
+//! System calls that rustix does not wrap.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::IoClass;
+use crate::model::PAGE_SIZE;
+
+/// Same number on every architecture (added after the tables were unified).
+const SYS_CACHESTAT: libc::c_long = 451;
+
+#[repr(C)]
+struct CachestatRange {
+    off: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Cachestat {
+    cache: u64,
+    dirty: u64,
+    writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
+/// How many system pages of the range are in the page cache, those in flight
+/// and those whose read failed included.
+///
+/// # Errors
+/// ENOSYS before Linux 6.5; EPERM where the kernel keeps it from this process;
+/// EOPNOTSUPP for hugetlbfs.
+pub(super) fn cachestat(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<u64> {
+    let range = CachestatRange { off: offset, len };
+    let mut stat = Cachestat::default();
+    // SAFETY: both structs have the layout of their namesakes in linux/mman.h
+    // and live across the call, which keeps no pointer to them.
+    let result = unsafe {
+        libc::syscall(
+            SYS_CACHESTAT,
+            fd.as_raw_fd(),
+            &raw const range,
+            &raw mut stat,
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(stat.cache)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Sets `resident` to one byte a [`PAGE_SIZE`] page from `start_page` on: 1
+/// where the page is in the page cache and up to date.
+///
+/// # Errors
+/// The file can't be mapped (ENODEV), or no address space is left (ENOMEM).
+pub(super) fn mincore(
+    fd: BorrowedFd<'_>,
+    start_page: u64,
+    pages: usize,
+    resident: &mut Vec<u8>,
+) -> io::Result<()> {
+    resident.clear();
+    if pages == 0 {
+        return Ok(());
+    }
+    let system = rustix::param::page_size() as u64;
+    let offset = start_page * PAGE_SIZE;
+    // mmap wants a multiple of the system's page size, which may exceed ours.
+    let base = offset - offset % system;
+    let end = offset + pages as u64 * PAGE_SIZE;
+    let length = usize::try_from(end - base).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let system_pages = length.div_ceil(system as usize);
+    // SAFETY: a new mapping at an address of the kernel's choosing. It can't be
+    // accessed (no PROT_READ), so a file that shrinks meanwhile can't hurt.
+    let map = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            length,
+            ProtFlags::empty(),
+            MapFlags::SHARED,
+            fd,
+            base,
+        )
+    }?;
+    let mut vector = vec![0u8; system_pages];
+    // SAFETY: `map` is page aligned and `length` bytes long, and `vector` has
+    // one byte for each of its pages.
+    let result = unsafe { libc::mincore(map, length, vector.as_mut_ptr()) };
+    let outcome = if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    };
+    // SAFETY: exactly the mapping made above; nothing refers to it.
+    let _ = unsafe { rustix::mm::munmap(map, length) };
+    outcome?;
+    resident.extend((0..pages as u64).map(|page| {
+        let at = (offset + page * PAGE_SIZE - base) / system;
+        vector[at as usize] & 1
+    }));
+    Ok(())
+}
+
+/// Starts reading; returns before the data is there.
+///
+/// # Errors
+/// EINVAL where the filesystem has no page cache to read into.
+pub(super) fn readahead(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Result<()> {
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let count = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: no memory is involved; the descriptor is open.
+    let result = unsafe { libc::readahead(fd.as_raw_fd(), offset, count) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Reads at `offset` until `buffer` is full or the file ends, through signals.
+pub(super) fn pread(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(&fd, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Sets the I/O priority of the calling thread.
+pub(super) fn set_io_class(class: IoClass) -> io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_SHIFT: libc::c_int = 13;
+    let value = match class {
+        IoClass::Default => return Ok(()),
+        IoClass::BestEffort(level) => 2 << CLASS_SHIFT | libc::c_int::from(level.min(7)),
+        IoClass::Idle => 3 << CLASS_SHIFT,
+    };
+    // SAFETY: three integers; 0 stands for the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, value) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_file_is_resident_and_a_hole_is_not() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("dir");
+        let path = dir.path().join("f");
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(path)
+            .expect("create");
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(&[1; 8192], 4096).expect("write");
+        file.set_len(5 * 4096).expect("extend");
+        let mut resident = Vec::new();
+        mincore(file.as_fd(), 0, 5, &mut resident).expect("mincore");
+        assert_eq!(resident, [0, 1, 1, 0, 0]);
+        mincore(file.as_fd(), 2, 2, &mut resident).expect("mincore");
+        assert_eq!(resident, [1, 0]);
+    }
+
+    #[test]
+    fn io_classes_are_taken() {
+        std::thread::spawn(|| {
+            set_io_class(IoClass::BestEffort(200)).expect("clamped");
+            set_io_class(IoClass::Idle).expect("idle");
+        })
+        .join()
+        .expect("thread");
+    }
+}

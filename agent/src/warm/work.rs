@@ -1,0 +1,338 @@
+//! What one thread does.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::engine::{Shared, Slot, lock};
+use super::files::{Refusal, Source};
+use super::lookup::Looked;
+use super::progress::Bytes;
+use super::report::FailureKind;
+use super::residency::{Missing, holes};
+use super::submit::{Limits, Outcome, Step, Window};
+use super::verify::Of;
+use crate::model::{Action, PAGE_SIZE};
+
+/// Pages of a read that one thread takes at a time, so that several share a
+/// large one.
+const UNIT_PAGES: u32 = 512;
+
+/// How far the plan has been handed out.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    action: usize,
+    /// Pages of it.
+    page: u32,
+}
+
+/// Pages to read, or a name.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Name(u32),
+    Blocks(u32, u64, u32),
+    /// File, first page, pages.
+    Read(u32, u64, u32),
+}
+
+/// One thread.
+pub(super) struct Worker<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) slot: &'a Slot,
+    window: Window,
+    /// Scratch: one byte a page.
+    pub(super) vector: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, slot: &'a Slot, share: Limits) -> Self {
+        Self {
+            shared,
+            slot,
+            window: Window::new(share),
+            vector: Vec::new(),
+        }
+    }
+
+    /// Whether to begin nothing more.
+    pub(super) fn stopped(&self) -> bool {
+        self.slot.is_abandoned() || self.shared.stopped()
+    }
+
+    /// Works until the plan is handed out, then waits for what is in flight.
+    pub(super) fn warm(&mut self) {
+        while !self.stopped() {
+            let Some(unit) = self.next_unit() else { break };
+            match unit {
+                Unit::Name(name) => self.name(name),
+                Unit::Blocks(volume, start, pages) => self.blocks(volume, start, pages),
+                Unit::Read(file, start, pages) => self.read(file, start, pages),
+            }
+        }
+        while let Some(step) = self.window.pop() {
+            self.finish(&step);
+        }
+    }
+
+    fn next_unit(&self) -> Option<Unit> {
+        let plan = &self.shared.plan;
+        let mut cursor = lock(&self.shared.cursor);
+        loop {
+            let action = *plan.actions.get(cursor.action)?;
+            let (Action::Read { pages, .. } | Action::Blocks { pages, .. }) = action else {
+                cursor.action += 1;
+                match action {
+                    Action::Name { name } if self.shared.options.metadata => {
+                        return Some(Unit::Name(name));
+                    }
+                    _ => continue,
+                }
+            };
+            let from = cursor.page;
+            let count = (pages - from).min(UNIT_PAGES);
+            let ends = from + count == pages;
+            if ends {
+                cursor.action += 1;
+                cursor.page = 0;
+            } else {
+                cursor.page += count;
+            }
+            match action {
+                Action::Read {
+                    file, start_page, ..
+                } => {
+                    if ends {
+                        self.shared.files.begun(file);
+                    }
+                    return Some(Unit::Read(
+                        file,
+                        start_page.saturating_add(u64::from(from)),
+                        count,
+                    ));
+                }
+                Action::Blocks {
+                    volume, start_page, ..
+                } if self.shared.options.metadata => {
+                    let start = start_page.saturating_add(u64::from(from));
+                    return Some(Unit::Blocks(volume, start, count));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn name(&mut self, index: u32) {
+        let shared = self.shared;
+        let progress = &shared.progress;
+        let Some(name) = shared.plan.names.get(index as usize) else {
+            progress.names_failed.add(1);
+            return;
+        };
+        if shared.is_stuck(name.volume) {
+            return;
+        }
+        let stopped = || shared.stopped();
+        let result = shared.on_volume(self.slot, name.volume, || {
+            let root = shared.root(name.volume)?;
+            Some(
+                shared
+                    .opener
+                    .look_up(std::os::fd::AsFd::as_fd(&root.fd), name, &stopped),
+            )
+        });
+        match result {
+            Some(Ok(Looked::Warmed)) => progress.names_warmed.add(1),
+            Some(Ok(Looked::Gone)) => progress.names_gone.add(1),
+            Some(Err(errno)) => {
+                progress.names_failed.add(1);
+                let kind = Refusal::of(errno).kind.unwrap_or(FailureKind::Other);
+                shared.fail_at(name.volume, name.path.as_bytes(), kind, errno, 0, 0);
+            }
+            // The volume's own failure is reported.
+            None => progress.names_failed.add(1),
+        }
+    }
+
+    fn blocks(&mut self, volume: u32, start: u64, pages: u32) {
+        let shared = self.shared;
+        if shared.is_stuck(volume) {
+            return;
+        }
+        match shared.on_volume(self.slot, volume, || shared.device(volume)) {
+            Some(device) => self.pages(&device, start, pages),
+            None => shared
+                .progress
+                .blocks
+                .failed
+                .add(u64::from(pages) * PAGE_SIZE),
+        }
+    }
+
+    fn read(&mut self, file: u32, start: u64, pages: u32) {
+        let shared = self.shared;
+        let bytes = u64::from(pages) * PAGE_SIZE;
+        let data = &shared.progress.data;
+        let volume = shared.plan.files.get(file as usize).map(|f| f.volume);
+        if volume.is_some_and(|v| shared.is_stuck(v)) {
+            return;
+        }
+        let mut opened = self.open(file, false);
+        for tries in (0..4).rev() {
+            if !opened.as_ref().is_err_and(|r| r.is_temporary()) || self.stopped() {
+                break;
+            }
+            // Our own reads in flight hold descriptors; so do others'.
+            while let Some(step) = self.window.pop() {
+                self.finish(&step);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            opened = self.open(file, tries == 0);
+        }
+        match opened {
+            Ok(source) => self.pages(&source, start, pages),
+            Err(refusal) if refusal.kind.is_none() => data.gone.add(bytes),
+            Err(_) => data.failed.add(bytes),
+        }
+    }
+
+    /// The file, open; may block.
+    pub(super) fn open(&self, index: u32, last_try: bool) -> Result<Arc<Source>, Refusal> {
+        let shared = self.shared;
+        let no_volume = Refusal {
+            kind: Some(FailureKind::Volume),
+            errno: Errno::NODEV,
+        };
+        let file = shared.plan.files.get(index as usize).ok_or(no_volume)?;
+        shared.on_volume(self.slot, file.volume, || {
+            let root = shared.root(file.volume).ok_or(no_volume)?;
+            shared
+                .files
+                .get(index, file, root, &shared.progress, last_try, |refusal| {
+                    if let Some(kind) = refusal.kind {
+                        let path = file.path.as_bytes();
+                        shared.fail_at(
+                            file.volume,
+                            path,
+                            kind,
+                            refusal.errno,
+                            0,
+                            file.version.size,
+                        );
+                    }
+                })
+        })
+    }
+
+    /// Brings pages of an open source in, except those that are there.
+    fn pages(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
+        let shared = self.shared;
+        let bytes = self.bytes_of(source);
+        let there = source.pages.saturating_sub(start).min(u64::from(pages)) as u32;
+        bytes.gone.add(u64::from(pages - there) * PAGE_SIZE);
+        if there == 0 {
+            return;
+        }
+        let mut vector = std::mem::take(&mut self.vector);
+        let missing = shared.on_volume(self.slot, source.volume, || {
+            source.sight.missing(source.fd(), start, there, &mut vector)
+        });
+        match missing {
+            Missing::None => bytes.resident_before.add(u64::from(there) * PAGE_SIZE),
+            Missing::All | Missing::Unknown => self.submit(source, start, there),
+            Missing::Some => {
+                let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
+                bytes.resident_before.add(resident * PAGE_SIZE);
+                for (at, length) in holes(&vector) {
+                    self.submit(source, start + at as u64, length as u32);
+                }
+            }
+        }
+        self.vector = vector;
+    }
+
+    fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
+        let most = self.window.step_pages(source);
+        let mut at = 0;
+        while at < pages && !self.stopped() {
+            let count = (pages - at).min(most);
+            let step = Step {
+                source: source.clone(),
+                start_page: start + u64::from(at),
+                pages: count,
+            };
+            at += count;
+            while let Some(oldest) = self.window.must_wait(step.bytes()) {
+                self.finish(&oldest);
+            }
+            let done = self
+                .shared
+                .on_volume(self.slot, source.volume, || step.start());
+            match done {
+                None => self.window.push(step),
+                Some(outcome) => self.settle(&step, outcome),
+            }
+        }
+    }
+
+    /// Waits for a step, or only looks when there is no time.
+    fn finish(&self, step: &Step) {
+        let volume = step.source.volume;
+        if self.stopped() || self.shared.is_stuck(volume) {
+            let outcome = Outcome {
+                read: step.peek(),
+                ..Outcome::default()
+            };
+            self.settle(step, outcome);
+            return;
+        }
+        let outcome = self.shared.on_volume(self.slot, volume, || step.wait());
+        self.settle(step, outcome);
+    }
+
+    fn settle(&self, step: &Step, outcome: Outcome) {
+        let bytes = self.bytes_of(&step.source);
+        bytes.read.add(outcome.read * PAGE_SIZE);
+        bytes.gone.add(outcome.gone * PAGE_SIZE);
+        let of = match step.source.file {
+            Some(file) => Of::File(file),
+            None => Of::Device(step.source.volume),
+        };
+        if outcome.gone > 0 {
+            let pages = u64::from(step.pages);
+            lock(&self.shared.settled).push((of, step.start_page, pages));
+        }
+        for failed in &outcome.failed {
+            lock(&self.shared.settled).push((of, failed.start_page, failed.pages));
+            bytes.failed.add(failed.pages * PAGE_SIZE);
+            self.name_failure(&step.source, failed.errno, failed.start_page, failed.pages);
+        }
+    }
+
+    pub(super) fn name_failure(&self, source: &Source, errno: Errno, start: u64, pages: u64) {
+        let file = source
+            .file
+            .and_then(|at| self.shared.plan.files.get(at as usize));
+        let path = file.map(|f| f.path.as_bytes()).unwrap_or_default();
+        let kind = match Refusal::of(errno).kind {
+            Some(FailureKind::Denied) => FailureKind::Denied,
+            _ => FailureKind::Read,
+        };
+        let bytes = pages * PAGE_SIZE;
+        self.shared
+            .fail_at(source.volume, path, kind, errno, start, bytes);
+    }
+
+    pub(super) fn bytes_of(&self, source: &Source) -> &'a Bytes {
+        match source.file {
+            Some(_) => &self.shared.progress.data,
+            None => &self.shared.progress.blocks,
+        }
+    }
+
+    /// Takes the next check, if there is one.
+    pub(super) fn next_check(&self) -> usize {
+        self.shared.next_check.fetch_add(1, Ordering::Relaxed)
+    }
+}
