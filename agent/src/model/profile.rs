@@ -27,7 +27,7 @@ pub struct Extent {
     pub start_page: u64,
     /// Number of pages, at least 1.
     pub pages: u32,
-    /// Earliest first use over all runs, ns since the run's start.
+    /// First use in the newest run of `seen`, ns since that run's start.
     pub first_use_ns: u64,
     /// Runs that certainly used these pages. A subset of `seen`.
     pub certain: RunMask,
@@ -42,9 +42,10 @@ pub struct ProfileFile {
     pub volume: u32,
     /// Path in the volume.
     pub path: RelPath,
-    /// As the newest run saw it.
+    /// As the newest run that used it saw it.
     pub version: FileVersion,
-    /// Sorted by `start_page`, disjoint.
+    /// Sorted by `start_page`, disjoint. Those that older runs used may lie past
+    /// the end of `version` (`profile::within_version` leaves them out).
     pub extents: Vec<Extent>,
 }
 
@@ -55,11 +56,11 @@ pub struct NameRecord {
     pub volume: u32,
     /// Path in the volume.
     pub path: RelPath,
-    /// As the newest run saw it.
+    /// As the newest run of `seen` found it.
     pub kind: NameKind,
-    /// The directory was listed by some run.
+    /// The newest run of `seen` listed the directory.
     pub listed: bool,
-    /// Earliest first use over all runs, ns since the run's start.
+    /// First use in the newest run of `seen`, ns since that run's start.
     pub first_use_ns: u64,
     /// Runs that used it.
     pub seen: RunMask,
@@ -74,7 +75,7 @@ pub struct BlockExtent {
     pub start_page: u64,
     /// Number of pages, at least 1.
     pub pages: u32,
-    /// Earliest first use over all runs, ns since the run's start.
+    /// First use in the newest run of `seen`, ns since that run's start.
     pub first_use_ns: u64,
     /// Runs that needed it.
     pub seen: RunMask,
