@@ -1,1 +1,5 @@
-//! (to come)
+//! Kernel hooks → decoded touches.
+
+mod object;
+
+pub use object::object;
