@@ -17,8 +17,7 @@ fn main() {
     let object = match source() {
         Some(path) => {
             println!("cargo::rerun-if-changed={}", path.display());
-            fs::read(&path)
-                .unwrap_or_else(|e| panic!("reading the probes {}: {e}", path.display()))
+            fs::read(&path).unwrap_or_else(|e| panic!("reading the probes {}: {e}", path.display()))
         }
         None => {
             println!("cargo::rustc-cfg=headstart_no_probes");

@@ -6,7 +6,10 @@ pub fn object() -> Option<&'static [u8]> {
     if cfg!(headstart_no_probes) {
         return None;
     }
-    Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o")))
+    Some(aya::include_bytes_aligned!(concat!(
+        env!("OUT_DIR"),
+        "/probes.o"
+    )))
 }
 
 #[cfg(test)]
@@ -17,6 +20,10 @@ mod tests {
             return;
         };
         assert_eq!(&object[..4], b"\x7fELF");
-        assert_eq!(u16::from_le_bytes([object[18], object[19]]), 247, "e_machine is not EM_BPF");
+        assert_eq!(
+            u16::from_le_bytes([object[18], object[19]]),
+            247,
+            "e_machine is not EM_BPF"
+        );
     }
 }
