@@ -24,9 +24,20 @@ fn version_names_the_program() {
 fn help_lists_every_command() {
     let text = stdout(headstart().arg("--help"));
     for command in [
-        "record", "warm", "run", "compare", "observe", "profile", "doctor", "completions", "man",
+        "record",
+        "warm",
+        "run",
+        "compare",
+        "observe",
+        "profile",
+        "doctor",
+        "completions",
+        "man",
     ] {
-        assert!(text.contains(&format!("\n  {command} ")), "{command} is not in:\n{text}");
+        assert!(
+            text.contains(&format!("\n  {command} ")),
+            "{command} is not in:\n{text}"
+        );
     }
 }
 
@@ -42,7 +53,11 @@ fn completions_name_the_commands_of_each_shell() {
         assert!(text.contains("headstart"), "{shell}");
         assert!(text.contains("doctor"), "{shell}");
     }
-    headstart().args(["completions", "abacus"]).assert().failure().code(2);
+    headstart()
+        .args(["completions", "abacus"])
+        .assert()
+        .failure()
+        .code(2);
 }
 
 #[test]
@@ -50,7 +65,11 @@ fn man_pages_are_written_into_a_directory_that_is_made() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let pages = dir.path().join("share/man1");
     headstart().arg("man").arg(&pages).assert().success();
-    for page in ["headstart.1", "headstart-doctor.1", "headstart-profile-show.1"] {
+    for page in [
+        "headstart.1",
+        "headstart-doctor.1",
+        "headstart-profile-show.1",
+    ] {
         let text = std::fs::read_to_string(pages.join(page)).expect("a page");
         assert!(text.contains(".TH"), "{page}");
     }
@@ -83,7 +102,10 @@ fn doctor_exits_as_its_verdict_says() {
     assert!(checks.len() > 20, "{} rows", checks.len());
     for row in checks {
         assert!(!row["name"].as_str().expect("a name").is_empty());
-        assert!(!row["found"].as_str().expect("a finding").is_empty(), "{row}");
+        assert!(
+            !row["found"].as_str().expect("a finding").is_empty(),
+            "{row}"
+        );
         assert!(["ok", "degraded", "missing"].contains(&row["status"].as_str().expect("a status")));
     }
 }
