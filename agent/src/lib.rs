@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! The modules stand in the order in which data flows; a module uses only
-//! those above it (`tests/layering.rs` enforces this):
+//! those above it (`cargo xtask tidy` enforces this):
 //!
 //! 1. [`model`]: plain types. No I/O, no clocks.
 //! 2. [`probe`]: kernel hooks → decoded touches.

@@ -1,2 +1,5 @@
-//! Build, test and benchmark commands of the workspace: `cargo xtask --help`.
-fn main() {}
+//! The `cargo xtask` binary: everything lives in the library.
+
+fn main() -> std::process::ExitCode {
+    xtask::main()
+}

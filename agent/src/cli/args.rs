@@ -180,7 +180,16 @@ pub(crate) enum ProfileCommand {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {}
+#[command(after_help = "\
+Exit status:
+  0  this machine records and warms
+  1  it warms only: something that recording needs is missing
+  2  it can do neither")]
+pub(crate) struct DoctorArgs {
+    /// Attach each kernel hook once instead, and say which do not and why
+    #[arg(long)]
+    pub(crate) hooks: bool,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {

@@ -10,15 +10,7 @@ use headstart_abi::{COUNTERS, Counter, KernelLayout, TRACK_SLOTS, TrackEntry, tr
 
 use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
 use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
-
-/// The programs, as `cargo xtask build` made them; empty where it did not.
-static OBJECT: &[u8] = {
-    #[repr(C, align(8))]
-    struct Aligned<T: ?Sized>(T);
-    static ALIGNED: &Aligned<[u8]> =
-        &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/probes.o")));
-    &ALIGNED.0
-};
+use super::object::object;
 
 /// Why there are no probes.
 #[derive(Debug, thiserror::Error)]
@@ -87,14 +79,13 @@ impl Probes {
     /// Loads the programs with a ring buffer of `ring_bytes` (a power of two).
     /// Nothing is attached yet.
     pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
-        if OBJECT.is_empty() {
-            return Err(ProbeError::NotBuilt);
-        }
+        let object = object().ok_or(ProbeError::NotBuilt)?;
         let (layout, missing_fields) = kernel_layout(Path::new(KERNEL_BTF))?;
-        Self::load_with(&layout, missing_fields, ring_bytes)
+        Self::load_with(object, &layout, missing_fields, ring_bytes)
     }
 
     fn load_with(
+        object: &[u8],
         layout: &KernelLayout,
         missing_fields: Vec<String>,
         ring_bytes: u32,
@@ -103,7 +94,7 @@ impl Probes {
             .btf(None)
             .override_global("CONFIG", layout, true)
             .map_max_entries("EVENTS", ring_bytes)
-            .load(OBJECT)
+            .load(object)
             .map_err(|error| ProbeError::Load {
                 reason: chain(&error),
             })?;

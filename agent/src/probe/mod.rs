@@ -8,8 +8,10 @@ mod decode;
 mod hooks;
 mod layout;
 mod load;
+mod object;
 
 pub use decode::{DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode};
 pub use hooks::{Group, HOOKS, Hook, HookState};
 pub use layout::LayoutError;
 pub use load::{Counters, ProbeError, Probes, Reader};
+pub use object::object;

@@ -1,0 +1,156 @@
+//! The kernel and what it was built with; the probes in this binary; cgroups.
+
+use super::super::snapshot::{Cgroups, Snapshot};
+use super::{Group, Need, Row, Status, ok_or};
+
+pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
+    let mut rows = vec![version(seen), btf(seen), lockdown(seen), probes(seen)];
+    rows.extend(cgroups(&seen.cgroups));
+    rows
+}
+
+/// The ring buffer came with 5.8; the trace points of reads with about 6.12.
+fn version(seen: &Snapshot) -> Row {
+    let status = match seen.version() {
+        (0..=4, _) | (5, 0..=7) => Status::Missing,
+        (5, _) | (6, 0..=11) => Status::Degraded,
+        _ => Status::Ok,
+    };
+    Row::ok(Group::Kernel, "version", &seen.release)
+        .is(status)
+        .costs("before 5.8 nothing is recorded; before 6.12 by costlier hooks, less exactly")
+        .fix("run Linux 6.12 or later")
+        .needed_for(Need::Record)
+}
+
+fn btf(seen: &Snapshot) -> Row {
+    let (found, status) = match &seen.btf {
+        Ok(bytes) => (
+            format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024),
+            Status::Ok,
+        ),
+        Err(error) => (format!("/sys/kernel/btf/vmlinux: {error}"), Status::Missing),
+    };
+    Row::ok(Group::Kernel, "type information", found)
+        .is(status)
+        .costs("the probes can't learn this kernel's structures: nothing is recorded")
+        .fix("use a kernel built with CONFIG_DEBUG_INFO_BTF=y, and let the agent read the file")
+        .needed_for(Need::Record)
+}
+
+fn lockdown(seen: &Snapshot) -> Row {
+    let mode = seen.lockdown.as_deref().unwrap_or("none");
+    let row = Row::ok(Group::Kernel, "lockdown", mode).needed_for(Need::Record);
+    match mode {
+        "none" => row,
+        "confidentiality" => row
+            .is(Status::Missing)
+            .costs("probes may not read kernel memory: nothing is recorded")
+            .fix("boot with lockdown=integrity or without lockdown"),
+        _ => row
+            .is(Status::Degraded)
+            .costs(
+                "debugfs is closed: pages next to a used one stay `maybe` while a start is learned",
+            )
+            .fix("nothing needed; without lockdown profiles are more exact"),
+    }
+}
+
+fn probes(seen: &Snapshot) -> Row {
+    let (found, status) = match seen.probes {
+        Some(bytes) => (format!("in this binary, {} KiB", bytes / 1024), Status::Ok),
+        None => ("not in this binary".to_owned(), Status::Missing),
+    };
+    Row::ok(Group::Kernel, "probes", found)
+        .is(status)
+        .costs("nothing is recorded")
+        .fix("build with `cargo xtask build`")
+        .needed_for(Need::Record)
+}
+
+fn cgroups(seen: &Cgroups) -> Vec<Row> {
+    let mode = match (&seen.v2, seen.v1_controllers.is_empty()) {
+        (Some(root), true) => format!("v2 at {}", root.display()),
+        (Some(root), false) => {
+            format!(
+                "hybrid: v2 at {}, v1: {}",
+                root.display(),
+                seen.v1_controllers.join(" ")
+            )
+        }
+        (None, false) => format!("v1 only: {}", seen.v1_controllers.join(" ")),
+        (None, true) => "none mounted".to_owned(),
+    };
+    let mode = Row::ok(Group::Cgroups, "hierarchy", mode)
+        .is(ok_or(seen.v2.is_some(), Status::Missing))
+        .costs("what was read can't be told apart by workload")
+        .fix("mount -t cgroup2 none /sys/fs/cgroup/unified (beside v1), or boot with v2")
+        .needed_for(Need::Record);
+    let controller = |name, controller, cost| {
+        let there = seen.v2_controllers.iter().any(|c| c == controller);
+        let found = match (there, seen.v1_controllers.iter().any(|c| c == controller)) {
+            (true, _) => "in the v2 tree",
+            (false, true) => "in a v1 tree",
+            (false, false) => "not in the v2 tree",
+        };
+        Row::ok(Group::Cgroups, name, found)
+            .is(ok_or(there, Status::Degraded))
+            .costs(cost)
+            .fix("boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all")
+    };
+    vec![
+        mode,
+        controller(
+            "memory controller",
+            "memory",
+            "warmed pages can't be bounded by memory.high: only the agent's own budget holds",
+        ),
+        controller(
+            "io controller",
+            "io",
+            "warming can't be bounded by io.max: only the agent's own pacing holds",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_fall_into_three_classes() {
+        let status = |release: &str| {
+            let seen = Snapshot {
+                release: release.to_owned(),
+                ..super::super::tests::good()
+            };
+            version(&seen).status
+        };
+        assert_eq!(status("4.19.0-26-amd64"), Status::Missing);
+        assert_eq!(status("5.7.19"), Status::Missing);
+        assert_eq!(status("5.8"), Status::Degraded);
+        assert_eq!(status("6.11.4-generic"), Status::Degraded);
+        assert_eq!(status("6.12.0"), Status::Ok);
+        assert_eq!(status("7.0-rc1"), Status::Ok);
+    }
+
+    #[test]
+    fn hybrid_hierarchies_are_told_from_pure_ones() {
+        let seen = Cgroups {
+            v2: Some("/sys/fs/cgroup/unified".into()),
+            v2_controllers: Vec::new(),
+            v1_controllers: vec!["memory".to_owned()],
+        };
+        let rows = cgroups(&seen);
+        assert_eq!(rows[0].status, Status::Ok);
+        assert_eq!(
+            rows[0].found,
+            "hybrid: v2 at /sys/fs/cgroup/unified, v1: memory"
+        );
+        assert_eq!(
+            (rows[1].status, rows[1].found.as_str()),
+            (Status::Degraded, "in a v1 tree")
+        );
+        assert_eq!(rows[2].found, "not in the v2 tree");
+    }
+}

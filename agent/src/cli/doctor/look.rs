@@ -1,0 +1,177 @@
+//! Asks the machine. Decides nothing.
+
+mod calls;
+mod mounts;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
+use rustix::process::{Resource, getrlimit};
+
+use super::snapshot::{Limit, Snapshot, StateDir, Tried};
+use super::{judge, nearest_existing};
+
+/// Looks at this machine; `state_dir` is where profiles would be kept.
+pub(super) fn look(state_dir: &Path) -> Snapshot {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let tracefs = mounts::first_of_type(&mountinfo, "tracefs");
+    let btf = fs::read("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string());
+    let tracepoints = judge::tracepoints()
+        .map(|name| {
+            (
+                name.to_owned(),
+                has_tracepoint(name, tracefs.as_deref(), btf.as_deref().ok()),
+            )
+        })
+        .collect::<BTreeMap<_, _>>();
+    Snapshot {
+        release: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        btf: btf.map(|bytes| bytes.len() as u64),
+        lockdown: lockdown(),
+        capabilities: capabilities(),
+        cgroups: mounts::cgroups(&mountinfo),
+        bpffs: mounts::first_of_type(&mountinfo, "bpf"),
+        tracepoints,
+        // The file is in sysfs with or without tracefs.
+        kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+        tracefs,
+        cachestat: calls::cachestat(),
+        openat2: calls::openat2(),
+        mincore: calls::mincore(),
+        fuse: open("/dev/fuse"),
+        pressure: open("/proc/pressure/memory").and_then(|()| open("/proc/pressure/io")),
+        drop_caches: may_write(Path::new("/proc/sys/vm/drop_caches")),
+        state_dir: look_at_state_dir(state_dir),
+        memlock: limit(Resource::Memlock),
+        nofile: limit(Resource::Nofile),
+        probes: crate::probe::object().map(<[u8]>::len),
+    }
+}
+
+/// Where tracefs can't be looked at, the kernel's type information names every
+/// trace point too: each has a typedef `btf_trace_<name>`.
+fn has_tracepoint(name: &str, tracefs: Option<&Path>, btf: Option<&[u8]>) -> bool {
+    if tracefs.is_some_and(|root| root.join("events").join(name).exists()) {
+        return true;
+    }
+    let Some((_, name)) = name.split_once('/') else {
+        return false;
+    };
+    let typedef = format!("\0btf_trace_{name}\0");
+    btf.is_some_and(|bytes| contains(bytes, typedef.as_bytes()))
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// The word in brackets, as in `none [integrity] confidentiality`.
+fn lockdown() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(word, _)| word.to_owned())
+}
+
+fn capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn open(path: &str) -> Tried {
+    fs::File::open(path)
+        .map(drop)
+        .map_err(|e| format!("{path}: {e}"))
+}
+
+fn may_write(path: &Path) -> Tried {
+    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS)
+        .map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn limit(resource: Resource) -> Limit {
+    let limit = getrlimit(resource);
+    Limit {
+        soft: limit.current,
+        hard: limit.maximum,
+    }
+}
+
+fn look_at_state_dir(path: &Path) -> StateDir {
+    let there = nearest_existing(path);
+    StateDir {
+        path: path.to_owned(),
+        exists: there == path,
+        writable: may_write(there),
+        free_bytes: statvfs(there).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize)),
+        read_ahead_kb: read_ahead_kb(there),
+    }
+}
+
+/// Readahead is set per backing device: file systems without a disk of their
+/// own have one too; a partition's is its disk's.
+fn read_ahead_kb(path: &Path) -> Option<u64> {
+    let device = fs::metadata(path).ok()?.dev();
+    let id = format!(
+        "{}:{}",
+        rustix::fs::major(device),
+        rustix::fs::minor(device)
+    );
+    let disk = PathBuf::from("/sys/dev/block").join(&id);
+    [
+        PathBuf::from("/sys/class/bdi")
+            .join(&id)
+            .join("read_ahead_kb"),
+        disk.join("queue/read_ahead_kb"),
+        disk.join("../queue/read_ahead_kb"),
+    ]
+    .iter()
+    .find_map(|file| fs::read_to_string(file).ok())
+    .and_then(|text| text.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracepoint_is_found_in_type_information_without_tracefs() {
+        let btf = b"\0btf_trace_cgroup_mkdir\0btf_trace_page_fault_user_exit\0";
+        assert!(has_tracepoint("cgroup/cgroup_mkdir", None, Some(btf)));
+        assert!(!has_tracepoint(
+            "exceptions/page_fault_user",
+            None,
+            Some(btf)
+        ));
+        assert!(!has_tracepoint("cgroup/cgroup_mkdir", None, None));
+    }
+
+    #[test]
+    fn this_machine_can_be_looked_at() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let seen = look(dir.path());
+        assert!(seen.version() > (3, 0), "{}", seen.release);
+        assert!(seen.state_dir.exists);
+        assert!(seen.state_dir.writable.is_ok());
+        assert!(seen.state_dir.free_bytes > 0);
+    }
+
+    #[test]
+    fn a_state_dir_that_is_not_there_is_judged_by_what_is_above() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let seen = look_at_state_dir(&dir.path().join("not/yet"));
+        assert!(!seen.exists);
+        assert!(seen.writable.is_ok());
+    }
+}

@@ -1,0 +1,85 @@
+//! What the machine said, before anyone judges it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A system call or file that was tried: it worked, or why not.
+pub(super) type Tried = Result<(), String>;
+
+/// Everything `headstart doctor` judges. Plain data, so that a test can make up
+/// any machine.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    /// `uname -r`.
+    pub(super) release: String,
+    /// Bytes of `/sys/kernel/btf/vmlinux`, or why it can't be read.
+    pub(super) btf: Result<u64, String>,
+    /// The active word of the kernel's lockdown file; `None` without the LSM.
+    pub(super) lockdown: Option<String>,
+    /// Effective capabilities, one bit each.
+    pub(super) capabilities: u64,
+    pub(super) cgroups: Cgroups,
+    /// Where tracefs is mounted.
+    pub(super) tracefs: Option<PathBuf>,
+    /// Where a bpffs is mounted.
+    pub(super) bpffs: Option<PathBuf>,
+    /// Trace points asked for, `group/name`: present or not.
+    pub(super) tracepoints: BTreeMap<String, bool>,
+    /// Whether this kernel has kprobes.
+    pub(super) kprobes: bool,
+    pub(super) cachestat: Tried,
+    pub(super) openat2: Tried,
+    pub(super) mincore: Tried,
+    pub(super) fuse: Tried,
+    /// Pressure of memory and of I/O can be read.
+    pub(super) pressure: Tried,
+    pub(super) drop_caches: Tried,
+    pub(super) state_dir: StateDir,
+    /// Soft and hard limits; `None` is unlimited.
+    pub(super) memlock: Limit,
+    pub(super) nofile: Limit,
+    /// Bytes of kernel programs in this binary.
+    pub(super) probes: Option<usize>,
+}
+
+/// A resource limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) soft: Option<u64>,
+    pub(super) hard: Option<u64>,
+}
+
+/// The cgroup hierarchies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cgroups {
+    /// Where the v2 tree is mounted.
+    pub(super) v2: Option<PathBuf>,
+    /// Controllers of the v2 tree's root.
+    pub(super) v2_controllers: Vec<String>,
+    /// Controllers in v1 trees.
+    pub(super) v1_controllers: Vec<String>,
+}
+
+/// Where profiles are kept.
+#[derive(Debug, Clone)]
+pub(super) struct StateDir {
+    pub(super) path: PathBuf,
+    /// Whether it exists; else the facts are those of the nearest directory that does.
+    pub(super) exists: bool,
+    pub(super) writable: Tried,
+    pub(super) free_bytes: u64,
+    /// Readahead of the device below it.
+    pub(super) read_ahead_kb: Option<u64>,
+}
+
+impl Snapshot {
+    /// Major and minor of the release.
+    pub(super) fn version(&self) -> (u32, u32) {
+        let mut numbers = self
+            .release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(str::parse);
+        let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+        (next(), next())
+    }
+}

@@ -1,0 +1,207 @@
+//! Slow storage: a cgroup in which reads from one device are limited.
+//!
+//! Works with cgroup v1 (blkio) and with v2 (`io.max`). The cgroup goes away
+//! with the guard.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+/// How much may be read a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// Requests.
+    pub requests: Option<u64>,
+}
+
+/// A limited cgroup, which is removed when this is dropped.
+#[derive(Debug)]
+pub struct Throttle {
+    cgroup: PathBuf,
+}
+
+/// Where cgroups of a kind are made.
+#[derive(Debug, PartialEq, Eq)]
+enum Tree {
+    Blkio(PathBuf),
+    V2(PathBuf),
+}
+
+impl Throttle {
+    /// Limits reads from the disk on which `path` lies.
+    pub fn new(path: &Path, limits: Limits) -> Result<Self> {
+        let disk = disk_of(path)?;
+        let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
+        let has_io = |root: &Path| {
+            fs::read_to_string(root.join("cgroup.controllers"))
+                .is_ok_and(|text| text.split_whitespace().any(|word| word == "io"))
+        };
+        let Some(tree) = find_tree(&mounts, has_io) else {
+            bail!("no cgroup tree has the blkio or io controller");
+        };
+        let guard = Self {
+            cgroup: make_cgroup(&tree)?,
+        };
+        for (file, line) in settings(&tree, &disk, limits) {
+            let file = guard.cgroup.join(file);
+            fs::write(&file, &line)
+                .with_context(|| format!("writing `{line}` to {}", file.display()))?;
+        }
+        Ok(guard)
+    }
+
+    /// A command that runs in the cgroup from its first instruction on.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+            .arg(self.cgroup.join("cgroup.procs"))
+            .arg(program);
+        command
+    }
+}
+
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        // A child that was just waited for may still be counted.
+        for _ in 0..20 {
+            match fs::remove_dir(&self.cgroup) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                _ => return,
+            }
+        }
+        eprintln!(
+            "warning: {} is still in use and stays",
+            self.cgroup.display()
+        );
+    }
+}
+
+/// `major:minor` of the whole disk: limits are not kept per partition.
+fn disk_of(path: &Path) -> Result<String> {
+    let device = path
+        .metadata()
+        .with_context(|| format!("looking at {}", path.display()))?
+        .dev();
+    // As the kernel's headers put the two numbers together.
+    let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
+    let minor = (device & 0xff) | ((device >> 12) & !0xff);
+    let directory = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let directory = directory
+        .canonicalize()
+        .with_context(|| format!("{} does not lie on a block device", path.display()))?;
+    let disk = match directory.parent() {
+        Some(disk) if directory.join("partition").exists() => disk,
+        _ => &directory,
+    };
+    Ok(fs::read_to_string(disk.join("dev"))
+        .context("reading the disk's numbers")?
+        .trim()
+        .to_owned())
+}
+
+/// v1 first: where its tree has the controller, the v2 tree has not.
+fn find_tree(mounts: &str, has_io: impl Fn(&Path) -> bool) -> Option<Tree> {
+    let of_type = |kind: &'static str| {
+        mounts.lines().filter_map(move |line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            (*words.get(2)? == kind).then(|| (PathBuf::from(words[1]), words[3].to_owned()))
+        })
+    };
+    let blkio = of_type("cgroup").find(|(_, options)| options.split(',').any(|o| o == "blkio"));
+    let v2 = || of_type("cgroup2").find(|(root, _)| has_io(root));
+    blkio
+        .map(|(root, _)| Tree::Blkio(root))
+        .or_else(|| v2().map(|(root, _)| Tree::V2(root)))
+}
+
+fn make_cgroup(tree: &Tree) -> Result<PathBuf> {
+    let root = match tree {
+        Tree::Blkio(root) => root,
+        Tree::V2(root) => {
+            fs::write(root.join("cgroup.subtree_control"), "+io")
+                .context("giving the io controller to children")?;
+            root
+        }
+    };
+    for number in 0..100 {
+        let cgroup = root.join(format!("headstart-bench-{}-{number}", std::process::id()));
+        match fs::create_dir(&cgroup) {
+            Ok(()) => return Ok(cgroup),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).context(format!("making {}", cgroup.display())),
+        }
+    }
+    bail!("too many throttled cgroups in {}", root.display())
+}
+
+/// Files and the lines that go into them.
+fn settings(tree: &Tree, disk: &str, limits: Limits) -> Vec<(&'static str, String)> {
+    match tree {
+        Tree::Blkio(_) => [
+            ("blkio.throttle.read_bps_device", limits.bytes),
+            ("blkio.throttle.read_iops_device", limits.requests),
+        ]
+        .into_iter()
+        .filter_map(|(file, limit)| limit.map(|limit| (file, format!("{disk} {limit}"))))
+        .collect(),
+        Tree::V2(_) => {
+            let text = |limit: Option<u64>| limit.map_or("max".to_owned(), |l| l.to_string());
+            let line = format!(
+                "{disk} rbps={} riops={}",
+                text(limits.bytes),
+                text(limits.requests)
+            );
+            vec![("io.max", line)]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0
+cgroup /sys/fs/cgroup/blkio cgroup rw,relatime,blkio 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
+";
+
+    #[test]
+    fn the_tree_with_the_controller_is_found() {
+        let blkio = Tree::Blkio("/sys/fs/cgroup/blkio".into());
+        assert_eq!(find_tree(HYBRID, |_| false), Some(blkio));
+        let pure = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        assert_eq!(
+            find_tree(pure, |_| true),
+            Some(Tree::V2("/sys/fs/cgroup".into()))
+        );
+        assert_eq!(find_tree(pure, |_| false), None);
+    }
+
+    #[test]
+    fn limits_are_written_as_each_tree_wants_them() {
+        let limits = Limits {
+            bytes: Some(1000),
+            requests: None,
+        };
+        let v1 = settings(&Tree::Blkio("/x".into()), "8:0", limits);
+        assert_eq!(
+            v1,
+            [("blkio.throttle.read_bps_device", "8:0 1000".to_owned())]
+        );
+        let v2 = settings(&Tree::V2("/x".into()), "8:0", limits);
+        assert_eq!(v2, [("io.max", "8:0 rbps=1000 riops=max".to_owned())]);
+    }
+}

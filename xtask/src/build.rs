@@ -1,0 +1,135 @@
+//! `cargo xtask build`: the probes, then the agent with the probes inside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{self, Stages};
+use crate::toolchain::Toolchain;
+use crate::workspace::Workspace;
+
+/// Little-endian BPF, as every machine that the agent runs on has it.
+const TARGET: &str = "bpfel-unknown-none";
+/// The probes' types as BTF, which the kernel wants for maps and the agent for globals.
+const RUSTFLAGS: [&str; 2] = ["-Cdebuginfo=2", "-Clink-arg=--btf"];
+
+/// `cargo xtask build`
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Build the agent without optimisation; the probes are always optimised
+    #[arg(long)]
+    pub debug: bool,
+}
+
+/// Builds everything; the path of the agent.
+pub fn run(args: &Args) -> Result<PathBuf> {
+    let workspace = Workspace::here();
+    let mut stages = Stages::default();
+    let agent = build(&workspace, &mut stages, args.debug)?;
+    println!("{}: built in {}", agent.display(), stages.summary());
+    Ok(agent)
+}
+
+/// The stages of a build.
+pub fn build(workspace: &Workspace, stages: &mut Stages, debug: bool) -> Result<PathBuf> {
+    let object = probes(workspace, stages)?;
+    stages.stage("agent", || agent(workspace, &object, debug))
+}
+
+/// The toolchain and the probes; the path of their object.
+pub fn probes(workspace: &Workspace, stages: &mut Stages) -> Result<PathBuf> {
+    let toolchain = stages.stage("BPF toolchain", || {
+        let toolchain = Toolchain::ensure()?;
+        println!(
+            "compiler: {}, linker: {}",
+            toolchain.compiler.name,
+            toolchain.bpf_linker.display()
+        );
+        Ok(toolchain)
+    })?;
+    stages.stage("probes", || build_probes(workspace, &toolchain))
+}
+
+fn build_probes(workspace: &Workspace, toolchain: &Toolchain) -> Result<PathBuf> {
+    let target = workspace.target.join("bpf-build");
+    run::run(
+        toolchain
+            .cargo()?
+            .args([
+                "build",
+                "--locked",
+                "--release",
+                "-Z",
+                "build-std=core",
+                "--target",
+                TARGET,
+            ])
+            .arg("--manifest-path")
+            .arg(workspace.probes_manifest())
+            .arg("--target-dir")
+            .arg(&target)
+            .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f")),
+    )?;
+    let built = target.join(TARGET).join("release/headstart-probes");
+    let object = workspace.probes_object();
+    copy_if_changed(&built, &object)?;
+    Ok(object)
+}
+
+/// Leaves an equal file alone: cargo would build the agent anew for its date.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let new = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+    if !is_bpf_object(&new) {
+        bail!("{} is no BPF object", from.display());
+    }
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    fs::write(to, new).with_context(|| format!("writing {}", to.display()))
+}
+
+/// ELF whose machine is EM_BPF.
+fn is_bpf_object(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF") && bytes.get(18..20) == Some(&247u16.to_le_bytes())
+}
+
+/// The agent, with this object inside; its path.
+pub fn agent(workspace: &Workspace, object: &Path, debug: bool) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--locked", "--package", "headstart"])
+        .current_dir(&workspace.root)
+        .env("HEADSTART_PROBES", object);
+    let profile = if debug {
+        "debug"
+    } else {
+        cargo.arg("--release");
+        "release"
+    };
+    run::run(&mut cargo)?;
+    let agent = workspace.agent(profile);
+    if !agent.exists() {
+        bail!("cargo built the agent elsewhere than {}", agent.display());
+    }
+    Ok(agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bpf_object_is_told_from_others() {
+        let mut object = [0u8; 64];
+        object[..4].copy_from_slice(b"\x7fELF");
+        assert!(!is_bpf_object(&object));
+        object[18] = 247;
+        assert!(is_bpf_object(&object));
+        assert!(!is_bpf_object(b""));
+    }
+}

@@ -1,0 +1,72 @@
+//! Build, test and benchmark commands of the workspace: `cargo xtask --help`.
+//!
+//! - [`build`]: probes with a compiler that has rust-src ([`toolchain`]), then
+//!   the agent with the probes inside.
+//! - [`load`]: build, look at the machine, show the gain on a real program.
+//! - [`test`]: everything that a change must pass, in stages.
+//! - [`tidy`]: rules of the source tree, with the reason for each.
+//! - [`bench`]: measurements, and what they share.
+
+pub mod bench;
+pub mod build;
+pub mod load;
+pub mod packages;
+pub mod run;
+pub mod test;
+pub mod tidy;
+pub mod toolchain;
+pub mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, test and benchmark commands of the workspace
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the probes, and the agent with the probes inside
+    Build(build::Args),
+    /// Build, check the hooks, compare starts of a real program, then observe
+    BuildAndLoad(load::Args),
+    /// Run everything that a change must pass
+    Test(test::Args),
+    /// Check the rules of the source tree
+    Tidy,
+    /// Measure
+    Bench(bench::Args),
+}
+
+/// Runs the command line; the process' exit code.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Build(args) => build::run(&args).map(|_| ()),
+        Command::BuildAndLoad(args) => load::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,109 @@
+//! `cargo xtask build-and-load`: from a checkout to a number, in one command.
+
+pub mod sample;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build;
+use crate::run::{self, Stages};
+use crate::workspace::{Workspace, is_root};
+
+/// `cargo xtask build-and-load`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Stop after the comparison
+    #[arg(long)]
+    once: bool,
+    /// Where profiles are kept [default: state, in the target directory]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Builds, mounts, looks, compares, observes.
+pub fn run(args: &Args) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "loading probes needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask build-and-load`"
+        );
+    }
+    let workspace = Workspace::here();
+    let state_dir = match &args.state_dir {
+        Some(dir) => std::path::absolute(dir)?,
+        None => workspace.target.join("state"),
+    };
+    let mut stages = Stages::default();
+    let agent = build::build(&workspace, &mut stages, false)?;
+    stages.stage("mounts", mount_all)?;
+    let headstart = || {
+        let mut command = Command::new(&agent);
+        command.arg("--state-dir").arg(&state_dir);
+        command
+    };
+    stages.stage("hooks", || {
+        run::run(headstart().args(["doctor", "--hooks"]))
+    })?;
+    stages.stage("comparison", || {
+        let sample = sample::choose(&workspace.target.join("sample"))?;
+        println!("{}: {}", sample.name, sample.what);
+        run::run(
+            headstart()
+                .args(["compare", "--rounds", "3", "--"])
+                .args(&sample.command),
+        )
+    })?;
+    println!("{}", stages.summary());
+    if args.once {
+        return Ok(());
+    }
+    println!("==> observing; Ctrl-C ends it");
+    // In this process' place: an interrupt reaches it alone, and it ends in its
+    // own time.
+    let error = headstart().arg("observe").exec();
+    Err(error).with_context(|| format!("starting {}", agent.display()))
+}
+
+/// Mounts what probes are attached and pinned by.
+pub fn mount_all() -> Result<()> {
+    mount("tracefs", "/sys/kernel/tracing")?;
+    mount("bpf", "/sys/fs/bpf")
+}
+
+/// Mounts a pseudo file system where it is not mounted yet.
+fn mount(kind: &str, point: &str) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    if let Some(place) = mounted_at(&mounts, kind) {
+        println!("{kind}: mounted at {place}");
+        return Ok(());
+    }
+    if !Path::new(point).exists() {
+        bail!("this kernel has no {kind}: {point} does not exist");
+    }
+    println!("{kind}: mounting it at {point}");
+    run::run(Command::new("mount").args(["-t", kind, "nodev", point]))
+}
+
+/// The mount point of the first file system of that type.
+fn mounted_at<'a>(mounts: &'a str, kind: &str) -> Option<&'a str> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let point = words.next()?;
+        (words.next()? == kind).then_some(point)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_type() {
+        let mounts = "proc /proc proc rw 0 0\nnodev /sys/kernel/tracing tracefs rw 0 0\n";
+        assert_eq!(mounted_at(mounts, "tracefs"), Some("/sys/kernel/tracing"));
+        assert_eq!(mounted_at(mounts, "bpf"), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! Packages of the distribution that the build and the tests need, and why.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::run;
+use crate::workspace::{is_root, on_path};
+
+/// One package.
+#[derive(Debug, Clone, Copy)]
+pub struct Package {
+    /// As apt calls it.
+    pub name: &'static str,
+    /// A program or file that it brings: if it is there, the package is not needed.
+    pub brings: &'static str,
+    /// What it is for.
+    pub reason: &'static str,
+}
+
+/// What builds the probes where no rustup toolchain has rust-src.
+pub const BPF_TOOLCHAIN: &[Package] = &[
+    Package {
+        name: "rustc-web",
+        brings: "/usr/bin/rustc",
+        reason: "a compiler that matches rust-web-src",
+    },
+    Package {
+        name: "cargo-web",
+        brings: "/usr/bin/cargo",
+        reason: "a cargo that matches it",
+    },
+    Package {
+        name: "rust-web-src",
+        brings: "/usr/lib/rustlib/src/rust/library/core/src/lib.rs",
+        reason: "core is built for the BPF target from its source",
+    },
+    Package {
+        name: "rust-web-llvm",
+        brings: "rust-lld",
+        reason: "the compiler's linker helpers",
+    },
+];
+
+/// What bpf-linker is built against.
+pub const LLVM: &[Package] = &[
+    Package {
+        name: "llvm-22",
+        brings: "/usr/lib/llvm-22/bin/llvm-config",
+        reason: "bpf-linker asks it for paths",
+    },
+    Package {
+        name: "llvm-22-dev",
+        brings: "/usr/lib/llvm-22/include/llvm",
+        reason: "bpf-linker links against it",
+    },
+];
+
+/// What the tests run against.
+pub const TESTS: &[Package] = &[
+    Package {
+        name: "fio",
+        brings: "fio",
+        reason: "reads of known size, order and kind",
+    },
+    Package {
+        name: "xfsprogs",
+        brings: "mkfs.xfs",
+        reason: "a file system to record and warm on",
+    },
+    Package {
+        name: "btrfs-progs",
+        brings: "mkfs.btrfs",
+        reason: "a file system with anonymous devices and subvolumes",
+    },
+    Package {
+        name: "erofs-utils",
+        brings: "mkfs.erofs",
+        reason: "images are mounted from it",
+    },
+    Package {
+        name: "strace",
+        brings: "strace",
+        reason: "a second opinion on which names a run looked up",
+    },
+    Package {
+        name: "vmtouch",
+        brings: "vmtouch",
+        reason: "a second opinion on which pages are resident",
+    },
+];
+
+/// Those of the packages whose programs or files are not there.
+pub fn missing(packages: &[Package]) -> Vec<Package> {
+    packages.iter().filter(|p| !is_there(p)).copied().collect()
+}
+
+fn is_there(package: &Package) -> bool {
+    let sbin = ["/usr/sbin", "/sbin"].iter().any(|dir| {
+        !package.brings.starts_with('/') && std::path::Path::new(dir).join(package.brings).exists()
+    });
+    sbin || if package.brings.starts_with('/') {
+        std::path::Path::new(package.brings).exists()
+    } else {
+        on_path(package.brings).is_some()
+    }
+}
+
+/// Installs packages by apt-get; lists are updated first.
+pub fn install(packages: &[Package]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = packages.iter().map(|p| p.name).collect();
+    if on_path("apt-get").is_none() || !is_root() {
+        bail!("needs root and apt-get to install {}", names.join(" "));
+    }
+    for package in packages {
+        println!("installing {}: {}", package.name, package.reason);
+    }
+    // A mirror out of reach need not matter: the lists may be fresh enough.
+    if let Err(error) = run::run(apt_get().args(["-q", "update"])) {
+        println!("warning: {error:#}");
+    }
+    run::run(
+        apt_get()
+            .args(["-q", "-y", "--no-install-recommends", "install"])
+            .args(names),
+    )
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_missing() {
+        let here = Package {
+            name: "a",
+            brings: "sh",
+            reason: "",
+        };
+        let file = Package {
+            name: "b",
+            brings: "/proc/self/status",
+            reason: "",
+        };
+        let gone = Package {
+            name: "c",
+            brings: "no-program-of-this-name",
+            reason: "",
+        };
+        let left: Vec<_> = missing(&[here, file, gone])
+            .iter()
+            .map(|p| p.name)
+            .collect();
+        assert_eq!(left, ["c"]);
+        assert!(install(&[]).is_ok());
+    }
+}
