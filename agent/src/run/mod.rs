@@ -5,8 +5,12 @@
 
 mod cgroup;
 mod child;
+mod compare;
 mod record;
+mod warmup;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use child::{Child, Ended, LaunchError, Output};
+pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use record::{RING_BYTES, RecordError, Recorder, Recording};
+pub use warmup::Warmup;

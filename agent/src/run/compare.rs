@@ -1,0 +1,181 @@
+//! Cold, zero-lead, warmed and hot starts of one command, interleaved.
+
+use std::ffi::OsString;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::child::{Child, Ended, Output};
+use super::record::{RecordError, Recorder};
+use super::warmup::Warmup;
+use crate::model::Profile;
+use crate::plan::Timing;
+use crate::warm::{Cancel, Progress, WarmReport};
+
+/// How a start was prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Nothing cached.
+    Cold,
+    /// Nothing cached; warming begins together with the command.
+    ZeroLead,
+    /// Nothing cached, then warmed, then started.
+    Warmed,
+    /// Right after a run.
+    Hot,
+}
+
+/// All ways, in the order of a round: hot follows cold, which leaves cached
+/// what the command uses.
+pub const WAYS: [Way; 4] = [Way::Cold, Way::Hot, Way::ZeroLead, Way::Warmed];
+
+/// One start.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// How it was prepared.
+    pub way: Way,
+    /// From the moment the start was asked for to the command's end.
+    pub seconds: f64,
+    /// How the command ended.
+    pub ended: Ended,
+    /// What warming did, where there was any.
+    pub warm: Option<WarmReport>,
+    /// Seconds from the request until warming was done, where there was any.
+    pub warm_seconds: Option<f64>,
+}
+
+/// Why a comparison failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The caches can't be dropped.
+    #[error("dropping the page cache through /proc/sys/vm/drop_caches: {0} (a cold start can't be made without it; it needs root)")]
+    DropCaches(io::Error),
+    /// A run failed.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The command could not be run.
+    #[error(transparent)]
+    Launch(#[from] super::child::LaunchError),
+    /// Warming could not begin.
+    #[error("while {operation}: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// Writes dirty pages back and drops page cache, dentries and inodes.
+///
+/// # Errors
+/// `/proc/sys/vm/drop_caches` can't be written.
+pub fn drop_caches() -> io::Result<()> {
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3")
+}
+
+/// Keeps this process' own memory from being dropped with the rest: a page of
+/// ours that has to be read back would be measured too.
+fn stay_resident() {
+    // SAFETY: plain system call; it changes no memory contents.
+    let refused = unsafe { libc::mlockall(libc::MCL_CURRENT) } != 0;
+    if refused {
+        let error = io::Error::last_os_error();
+        tracing::warn!(%error, "can't lock own memory: times may include reading it back");
+    }
+}
+
+/// Starts `command` once in the given way.
+///
+/// # Errors
+/// See [`CompareError`].
+pub fn start(
+    way: Way,
+    command: &[OsString],
+    profile: &Profile,
+    warmup: &Warmup,
+    recorder: Option<&mut Recorder>,
+) -> Result<Start, CompareError> {
+    stay_resident();
+    if way != Way::Hot {
+        drop_caches().map_err(CompareError::DropCaches)?;
+    }
+    match way {
+        Way::Cold | Way::Hot => {
+            let (seconds, ended) = bare(command)?;
+            Ok(Start { way, seconds, ended, warm: None, warm_seconds: None })
+        }
+        Way::Warmed => {
+            let began = Instant::now();
+            let plan = warmup.plan(profile, Timing::Ahead);
+            let report = warm(warmup, plan, Timing::Ahead)?;
+            let warm_seconds = Some(began.elapsed().as_secs_f64());
+            let (seconds, ended) = bare(command)?;
+            Ok(Start { way, seconds, ended, warm: Some(report), warm_seconds })
+        }
+        Way::ZeroLead => zero_lead(command, profile, warmup, recorder),
+    }
+}
+
+fn bare(command: &[OsString]) -> Result<(f64, Ended), CompareError> {
+    let began = Instant::now();
+    let mut child = Child::spawn(command, None, Output::Null)?;
+    let ended = wait(&mut child)?;
+    Ok((began.elapsed().as_secs_f64(), ended))
+}
+
+fn zero_lead(
+    command: &[OsString],
+    profile: &Profile,
+    warmup: &Warmup,
+    recorder: Option<&mut Recorder>,
+) -> Result<Start, CompareError> {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let warming = scope.spawn(|| {
+            let plan = warmup.plan(profile, Timing::Beside);
+            let report = warm(warmup, plan, Timing::Beside);
+            (report, began.elapsed().as_secs_f64())
+        });
+        let ended = match recorder {
+            None => {
+                let mut child = Child::spawn(command, None, Output::Null)?;
+                wait(&mut child)?
+            }
+            Some(recorder) => {
+                let (recording, _child) = recorder.record(command, Output::Null, None, || {})?;
+                recording.ended.unwrap_or(Ended::Exited(0))
+            }
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        let (report, warm_seconds) = warming.join().unwrap_or_else(|panic| {
+            std::panic::resume_unwind(panic)
+        });
+        Ok(Start {
+            way: Way::ZeroLead,
+            seconds,
+            ended,
+            warm: Some(report?),
+            warm_seconds: Some(warm_seconds),
+        })
+    })
+}
+
+fn warm(
+    warmup: &Warmup,
+    plan: crate::model::Plan,
+    timing: Timing,
+) -> Result<WarmReport, CompareError> {
+    warmup
+        .execute(plan, timing, &Arc::new(Progress::default()), &Cancel::new())
+        .map_err(|source| CompareError::Io { operation: "reading the mount table", source })
+}
+
+fn wait(child: &mut Child) -> Result<Ended, CompareError> {
+    let ended = child
+        .wait(None)
+        .map_err(|source| CompareError::Io { operation: "waiting for the command", source })?;
+    Ok(ended.unwrap_or(Ended::Exited(0)))
+}

@@ -1,0 +1,76 @@
+//! Profile → plan → warm, in one place for the commands that do it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::{DeviceCost, Plan, Profile};
+use crate::plan::{PlanOptions, Timing, build};
+use crate::predict::predict;
+use crate::warm::{Cancel, IoClass, Lead, Progress, VolumeRoots, WarmOptions, WarmReport, execute};
+
+/// What to warm, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Warmup {
+    /// File data to read at most, bytes.
+    pub budget: u64,
+    /// Whether to read pages that no run is known to have used.
+    pub maybe: bool,
+    /// Whether to warm names and metadata blocks.
+    pub metadata: bool,
+    /// Give up what is left at this time.
+    pub deadline: Option<Instant>,
+    /// Priority of the I/O.
+    pub io_class: IoClass,
+    /// What reads cost.
+    pub cost: DeviceCost,
+}
+
+impl Default for Warmup {
+    fn default() -> Self {
+        Self {
+            budget: 2 << 30,
+            maybe: true,
+            metadata: true,
+            deadline: None,
+            io_class: IoClass::Default,
+            cost: DeviceCost::UNMEASURED,
+        }
+    }
+}
+
+impl Warmup {
+    /// The plan for a profile's next run.
+    pub fn plan(&self, profile: &Profile, timing: Timing) -> Plan {
+        let options =
+            PlanOptions { budget: self.budget, timing, maybe: self.maybe, cost: self.cost };
+        build(&predict(profile), &options)
+    }
+
+    /// Carries a plan out.
+    ///
+    /// # Errors
+    /// The mount table can't be read.
+    pub fn execute(
+        &self,
+        plan: Plan,
+        timing: Timing,
+        progress: &Arc<Progress>,
+        cancel: &Cancel,
+    ) -> std::io::Result<WarmReport> {
+        let roots = Arc::new(VolumeRoots::read()?);
+        let options = WarmOptions {
+            deadline: self.deadline,
+            io_class: self.io_class,
+            metadata: self.metadata,
+            lead: match timing {
+                Timing::Ahead => Lead::Ahead,
+                Timing::Beside => Lead::Beside,
+            },
+            // Beside a start the program's own faults check for us.
+            verify: timing == Timing::Ahead,
+            cost: self.cost,
+            ..WarmOptions::default()
+        };
+        Ok(execute(&Arc::new(plan), &roots, &options, progress, cancel))
+    }
+}
