@@ -1,6 +1,7 @@
 //! Commands. No logic: each parses its arguments, joins the stages, prints.
 
 mod args;
+mod chart;
 mod compare;
 mod doctor;
 mod generate;

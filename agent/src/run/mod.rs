@@ -6,11 +6,13 @@
 mod cgroup;
 mod child;
 mod compare;
+mod feedback;
 mod record;
 mod warmup;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
+pub use feedback::{Feedback, feedback};
 pub use record::{RING_BYTES, RecordError, Recorder, Recording};
 pub use warmup::Warmup;
