@@ -7,6 +7,8 @@ mod doctor;
 mod generate;
 mod observe;
 mod profile;
+#[allow(dead_code, reason = "the warm and run commands are about to use it")]
+mod progress;
 mod record;
 mod run;
 mod warm;

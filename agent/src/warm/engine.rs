@@ -19,10 +19,6 @@ use super::work::{Cursor, Worker};
 use super::{Cancel, Lead, WarmOptions, sys};
 use crate::model::{Action, PAGE_SIZE, Plan, escape};
 
-/// A volume that completed nothing for so long, while a thread waits for it,
-/// has stopped answering. Longer than a SCSI or NVMe command's timeout.
-const STALL: Duration = Duration::from_secs(35);
-
 /// How long threads have to notice that they should stop.
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -380,7 +376,9 @@ fn give_up_stuck(shared: &Shared, pool: &mut Pool, first: usize) -> usize {
         let since = slot.since_ms.load(Ordering::Relaxed);
         let answered = volume.answered_ms.load(Ordering::Relaxed);
         let silent = now.saturating_sub(since.max(answered));
-        if silent < STALL.as_millis() as u64 || slot.abandoned.swap(true, Ordering::Relaxed) {
+        if u128::from(silent) < shared.options.stall.as_millis()
+            || slot.abandoned.swap(true, Ordering::Relaxed)
+        {
             continue;
         }
         volume.stuck.store(true, Ordering::Relaxed);

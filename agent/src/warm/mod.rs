@@ -28,7 +28,7 @@ mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::{DeviceCost, Plan};
 
@@ -76,6 +76,10 @@ pub struct WarmOptions {
     pub threads: usize,
     /// Whether to check at the end that the pages are there (`mincore`).
     pub verify: bool,
+    /// A volume that completes nothing for so long, while somebody waits for
+    /// it, has stopped answering and is given up. Should be longer than what a
+    /// disk takes to time a command out (30 s).
+    pub stall: Duration,
     /// What reads cost on the device; decides how many are kept in flight.
     pub cost: DeviceCost,
 }
@@ -89,6 +93,7 @@ impl Default for WarmOptions {
             lead: Lead::Ahead,
             threads: 0,
             verify: true,
+            stall: Duration::from_secs(35),
             cost: DeviceCost::UNMEASURED,
         }
     }
@@ -119,7 +124,7 @@ impl Cancel {
 ///
 /// Returns when everything is done, at the deadline or soon after a cancel
 /// (both at most a quarter of a second late), or when the rest lies on volumes
-/// that have answered nothing for 30 seconds. A thread that is stuck in a
+/// that have stopped answering (see [`WarmOptions::stall`]). A thread that is stuck in a
 /// system call on such a volume is left behind; it ends when the call does.
 pub fn execute(
     plan: &Arc<Plan>,
