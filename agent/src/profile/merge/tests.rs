@@ -10,20 +10,21 @@ use crate::model::{NameKind, VolumeId};
 type ByRun<V> = BTreeMap<(u64, u64), V>;
 /// Volume id, path (empty for blocks), page.
 type Page = (VolumeId, Vec<u8>, u64);
+/// Volume id, path.
+type Place = (VolumeId, Vec<u8>);
+/// Kind, listed, first use; kind and first use reversed, for the least counts.
+type NameFacts = (std::cmp::Reverse<NameKind>, bool, std::cmp::Reverse<u64>);
 
 /// A profile as sets, with nothing clever: what merging must agree with.
 #[derive(Default, PartialEq, Debug)]
 struct Model {
     runs: BTreeMap<(u64, u64), u64>,
     volumes: BTreeMap<VolumeId, ByRun<Volume>>,
-    versions: BTreeMap<(VolumeId, Vec<u8>), ByRun<(i64, u64)>>,
+    versions: BTreeMap<Place, ByRun<(i64, u64)>>,
     /// (certain, first use reversed: the earliest is the greatest)
     pages: BTreeMap<Page, ByRun<(bool, std::cmp::Reverse<u64>)>>,
     blocks: BTreeMap<Page, ByRun<std::cmp::Reverse<u64>>>,
-    names: BTreeMap<
-        (VolumeId, Vec<u8>),
-        ByRun<(std::cmp::Reverse<NameKind>, bool, std::cmp::Reverse<u64>)>,
-    >,
+    names: BTreeMap<Place, ByRun<NameFacts>>,
 }
 
 fn newest_value<V: Clone>(by_run: &ByRun<V>, kept: &BTreeSet<(u64, u64)>) -> Option<V> {

@@ -1,0 +1,120 @@
+//! The small values beside the profiles.
+
+use crate::model::{DeviceCost, Profile};
+
+use super::super::stats::Totals;
+
+/// A profile in a list: what is known without decoding it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Bytes it takes in the store.
+    pub bytes: u64,
+    /// Runs it remembers.
+    pub runs: u64,
+    /// Files.
+    pub files: u64,
+    /// Extents of files.
+    pub extents: u64,
+    /// Names.
+    pub names: u64,
+    /// Bytes of file data, certain and maybe.
+    pub data_bytes: u64,
+    /// When it was last written, ms since the epoch.
+    pub updated_ms: u64,
+}
+
+/// First byte of an entry's encoding: its version.
+const VERSION: u8 = 1;
+
+impl Entry {
+    pub(super) fn of(name: &str, profile: &Profile, bytes: u64, updated_ms: u64) -> Entry {
+        let totals = Totals::of(profile);
+        Entry {
+            name: name.to_owned(),
+            bytes,
+            runs: profile.runs.len() as u64,
+            files: totals.files,
+            extents: totals.extents,
+            names: totals.names,
+            data_bytes: totals.data_bytes(),
+            updated_ms,
+        }
+    }
+
+    pub(super) fn unknown(name: &str) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            bytes: 0,
+            runs: 0,
+            files: 0,
+            extents: 0,
+            names: 0,
+            data_bytes: 0,
+            updated_ms: 0,
+        }
+    }
+
+    /// Version, then each number as 8 little-endian bytes.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let numbers = [
+            self.bytes,
+            self.runs,
+            self.files,
+            self.extents,
+            self.names,
+            self.data_bytes,
+            self.updated_ms,
+        ];
+        let numbers = numbers.iter().flat_map(|n| n.to_le_bytes());
+        std::iter::once(VERSION).chain(numbers).collect()
+    }
+
+    pub(super) fn from_bytes(name: &str, bytes: &[u8]) -> Option<Entry> {
+        let (&VERSION, numbers) = bytes.split_first()? else {
+            return None;
+        };
+        let [bytes, runs, files, extents, names, data_bytes, updated_ms] = words(numbers)?;
+        Some(Entry {
+            name: name.to_owned(),
+            bytes,
+            runs,
+            files,
+            extents,
+            names,
+            data_bytes,
+            updated_ms,
+        })
+    }
+}
+
+pub(super) fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
+    let numbers = [
+        cost.read_ns.to_bits(),
+        cost.latency_ns.to_bits(),
+        cost.bytes_per_s.to_bits(),
+        cost.measured_ms,
+    ];
+    numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+/// `None` for what is no cost: measuring again is better than dividing by it.
+pub(super) fn device_from_bytes(bytes: &[u8]) -> Option<DeviceCost> {
+    let [read_ns, latency_ns, bytes_per_s, measured_ms] = words(bytes)?;
+    let positive = |bits| Some(f64::from_bits(bits)).filter(|v| v.is_finite() && *v > 0.0);
+    Some(DeviceCost {
+        read_ns: positive(read_ns)?,
+        latency_ns: positive(latency_ns)?,
+        bytes_per_s: positive(bytes_per_s)?,
+        measured_ms,
+    })
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let (chunks, []) = bytes.as_chunks::<8>() else {
+        return None;
+    };
+    let words: Vec<u64> = chunks.iter().map(|c| u64::from_le_bytes(*c)).collect();
+    words.try_into().ok()
+}
