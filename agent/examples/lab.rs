@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
             if std::env::var_os("COLD").is_some() {
                 headstart::run::drop_caches()?;
             }
-            let (recording, _child) = recorder.record(command, Output::Null, None, || {})?;
+            let (recording, _child) = recorder.record(command, Output::Null, None)?;
             let info = RunInfo { started_ms: run, id: run, duration_ns: recording.trace.duration_ns };
             profile = merge(&profile, &from_trace(&recording.trace, info));
         }

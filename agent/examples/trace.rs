@@ -8,7 +8,7 @@ fn main() -> anyhow::Result<()> {
     println!("ready after {:?}", t.elapsed());
     let command: Vec<_> = std::env::args_os().skip(1).collect();
     let t = std::time::Instant::now();
-    let (recording, _child) = recorder.record(&command, Output::Null, None, || {})?;
+    let (recording, _child) = recorder.record(&command, Output::Null, None)?;
     println!("recorded in {:?}", t.elapsed());
     let (mut certain, mut maybe) = (0u64, 0u64);
     for file in &recording.trace.files {

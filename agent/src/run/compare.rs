@@ -145,7 +145,7 @@ fn zero_lead(
                 wait(&mut child)?
             }
             Some(recorder) => {
-                let (recording, _child) = recorder.record(command, Output::Null, None, || {})?;
+                let (recording, _child) = recorder.record(command, Output::Null, None)?;
                 recording.ended.unwrap_or(Ended::Exited(0))
             }
         };

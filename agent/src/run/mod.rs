@@ -3,16 +3,22 @@
 //!
 //! Invariant: the command never waits for anything but its own exec.
 
+mod beside;
+mod blind;
 mod cgroup;
 mod child;
 mod compare;
 mod feedback;
 mod record;
+mod summary;
 mod warmup;
 
+pub use beside::{Beside, run_beside};
+pub use blind::fill_blind;
 pub use cgroup::{Cgroup, CgroupError};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use feedback::{Feedback, feedback};
 pub use record::{RING_BYTES, RecordError, Recorder, Recording};
+pub use summary::{Summary, summarize};
 pub use warmup::Warmup;

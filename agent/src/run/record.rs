@@ -103,7 +103,6 @@ impl Recorder {
     }
 
     /// Runs `command` and records it until it exits or `window` has passed.
-    /// `beside` is called once, as soon as the command's process is there.
     ///
     /// The child is handed back so that a command that outlives the window can
     /// be waited for.
@@ -112,16 +111,41 @@ impl Recorder {
         command: &[OsString],
         output: Output,
         window: Option<Duration>,
-        beside: impl FnOnce(),
     ) -> Result<(Recording, Child), RecordError> {
-        let io = |operation| move |source| RecordError::Io { operation, source };
         self.runs += 1;
         let cgroup = Cgroup::create(self.runs)?;
         self.probes.watch(cgroup.id())?;
+        let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
+        let recording = self.follow(&cgroup, &mut child, 0, window)?;
+        Ok((recording, child))
+    }
+
+    /// Records a command that was started in `cgroup` before the probes were
+    /// there: what it did until now is not seen.
+    pub fn join(
+        &mut self,
+        cgroup: &Cgroup,
+        child: &mut Child,
+        window: Option<Duration>,
+    ) -> Result<Recording, RecordError> {
+        self.probes.watch(cgroup.id())?;
+        let blind_ns = child.started.elapsed().as_nanos() as u64;
+        self.follow(cgroup, child, blind_ns, window)
+    }
+
+    fn follow(
+        &mut self,
+        cgroup: &Cgroup,
+        child: &mut Child,
+        blind_ns: u64,
+        window: Option<Duration>,
+    ) -> Result<Recording, RecordError> {
+        let io = |operation| move |source| RecordError::Io { operation, source };
         let before = self.probes.counters()?;
         let stop = AtomicBool::new(false);
         let mut collector = Collector::default();
-        let outcome = std::thread::scope(|scope| {
+        let deadline = window.map(|window| child.started + window);
+        let ended = std::thread::scope(|scope| {
             let (reader, stop, collector) = (&mut self.reader, &stop, &mut collector);
             scope.spawn(move || {
                 while !stop.load(Ordering::Acquire) {
@@ -130,25 +154,24 @@ impl Recorder {
                 }
                 reader.drain(|bytes| collector.add(bytes));
             });
-            let outcome = run(command, &cgroup, output, window, beside);
+            let ended = child.wait(deadline);
             stop.store(true, Ordering::Release);
-            outcome
+            ended
         });
+        let elapsed = Instant::now().duration_since(child.started);
         self.probes.unwatch(cgroup.id())?;
-        let (child, ended, elapsed) = outcome?;
+        let ended = ended.map_err(io("waiting for the command"))?;
         let counters = self.probes.counters()?.since(&before);
-        let origin = Origin {
-            time_ns: child.exec_ns(),
-            tgid: child.pid() as u32,
-        };
+        let origin = Origin { time_ns: child.exec_ns(), tgid: child.pid() as u32 };
         let Attributed { mut trace, gaps } =
             attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
         trace.duration_ns = elapsed.as_nanos() as u64;
+        trace.blind_ns = blind_ns;
         trace.lost = counters.get(Counter::LostRing) + collector.lost();
         if let Some(error) = collector.last_error() {
             tracing::warn!(%error, lost = collector.lost(), "some records were not understood");
         }
-        let recording = Recording {
+        Ok(Recording {
             trace,
             gaps,
             ended,
@@ -156,25 +179,6 @@ impl Recorder {
             stall_seconds: cgroup.io_stall_us().map(|us| us as f64 / 1e6),
             counters,
             records: collector.records(),
-        };
-        Ok((recording, child))
+        })
     }
-}
-
-fn run(
-    command: &[OsString],
-    cgroup: &Cgroup,
-    output: Output,
-    window: Option<Duration>,
-    beside: impl FnOnce(),
-) -> Result<(Child, Option<Ended>, Duration), RecordError> {
-    let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
-    beside();
-    let deadline = window.map(|window| child.started + window);
-    let ended = child.wait(deadline).map_err(|source| RecordError::Io {
-        operation: "waiting for the command",
-        source,
-    })?;
-    let elapsed = Instant::now().duration_since(child.started);
-    Ok((child, ended, elapsed))
 }

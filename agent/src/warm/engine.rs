@@ -40,6 +40,8 @@ pub(super) struct Shared {
     /// Settled as failed or gone: not to be found missing once more.
     pub(super) settled: Mutex<Vec<(Of, u64, u64)>>,
     pub(super) unverified_bytes: AtomicU64,
+    /// When each action was begun: µs since the beginning, plus one; 0: not yet.
+    timeline: Box<[AtomicU32]>,
     roots: Arc<VolumeRoots>,
     volumes: Vec<VolumeState>,
     failures: Mutex<(Vec<Failure>, u64)>,
@@ -91,6 +93,14 @@ impl Shared {
 
     fn is_late(&self) -> bool {
         self.options.deadline.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// Notes that an action is begun.
+    pub(super) fn begun(&self, action: usize) {
+        if let Some(at) = self.timeline.get(action) {
+            let us = u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX - 1);
+            at.store(us.saturating_add(1), Ordering::Relaxed);
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -247,6 +257,9 @@ pub(super) fn execute(
         retries: AtomicUsize::new(0),
         settled: Mutex::default(),
         unverified_bytes: AtomicU64::new(0),
+        timeline: std::iter::repeat_with(AtomicU32::default)
+            .take(plan.actions.len())
+            .collect(),
         roots: roots.clone(),
         volumes: std::iter::repeat_with(VolumeState::default)
             .take(plan.volumes.len())
@@ -463,5 +476,10 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         seconds: total.as_secs_f64(),
         failures,
         failures_unnamed,
+        began_us: shared
+            .timeline
+            .iter()
+            .map(|at| at.load(Ordering::Relaxed).checked_sub(1))
+            .collect(),
     }
 }

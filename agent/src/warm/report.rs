@@ -127,6 +127,9 @@ pub struct WarmReport {
     pub failures: Vec<Failure>,
     /// How many more there were.
     pub failures_unnamed: u64,
+    /// When each action of the plan was begun, µs since the beginning.
+    #[serde(skip)]
+    pub began_us: Vec<Option<u32>>,
 }
 
 impl WarmReport {

@@ -81,6 +81,9 @@ impl<'a> Worker<'a> {
         let mut cursor = lock(&self.shared.cursor);
         loop {
             let action = *plan.actions.get(cursor.action)?;
+            if cursor.page == 0 {
+                self.shared.begun(cursor.action);
+            }
             let (Action::Read { pages, .. } | Action::Blocks { pages, .. }) = action else {
                 cursor.action += 1;
                 match action {
