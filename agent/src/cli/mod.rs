@@ -2,7 +2,10 @@
 
 mod args;
 mod compare;
+mod config;
+mod context;
 mod doctor;
+mod format;
 mod generate;
 mod observe;
 mod profile;
@@ -20,6 +23,7 @@ use args::Command;
 /// Runs the command line; the process' exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    context::init_tracing(&cli.global);
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
