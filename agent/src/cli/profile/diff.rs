@@ -190,17 +190,18 @@ impl Diff {
             only(false, true),
             names(false, true),
         );
+        let (files, names) = (only(true, true), names(true, true));
         row(
-            "in both, alike".to_owned(),
+            "in both".to_owned(),
             self.total.both,
-            self.same_files as usize,
-            self.same_names as usize,
+            self.same_files as usize + files,
+            self.same_names as usize + names,
         );
         table.row([
-            "in both, differing".to_owned(),
+            "  but different".to_owned(),
             String::new(),
-            only(true, true).to_string(),
-            names(true, true).to_string(),
+            files.to_string(),
+            names.to_string(),
         ]);
         write!(out, "{table}")?;
 
