@@ -495,6 +495,39 @@ fn killed_at_any_moment_it_can_be_used_again() {
     assert_eq!(files.collect::<Vec<_>>(), ["profiles.redb"]);
 }
 
+/// A limit on file sizes stands in for a full disk: writing fails in the middle.
+#[test]
+fn a_write_that_fails_changes_nothing() {
+    let state = State::new();
+    let paths: Vec<String> = (0..20_000)
+        .map(|i| format!("{:x}/{i}", i * 7_919_u64))
+        .collect();
+    let paths: Vec<&[u8]> = paths.iter().map(|p| p.as_bytes()).collect();
+    state.import("web", &profile(1, &[b"a"], 1));
+    fs::write(state.path("in"), encode("large", &profile(1, &paths, 1))).expect("write");
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_headstart"))
+        .arg("--state-dir")
+        .arg(state.path("state"))
+        .args(["profile", "import"])
+        .arg(state.path("in"));
+    let failed = assert_cmd::Command::from_std(limited)
+        .assert()
+        .failure()
+        .code(1);
+    let error = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(error.contains("profiles.redb: File too large"), "{error}");
+    assert!(!error.contains("panicked"), "{error}");
+
+    let listed = state.json(&["ls"]);
+    assert_eq!(listed["profiles"].as_array().map(Vec::len), Some(1));
+    assert_eq!(listed["profiles"][0]["name"], "web");
+    state.run(&["import", "in"]).success();
+    state.run(&["show", "large"]).success();
+}
+
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let state = State::new();
