@@ -3,7 +3,10 @@
 mod args;
 mod chart;
 mod compare;
+mod config;
+mod context;
 mod doctor;
+mod format;
 mod generate;
 mod observe;
 mod profile;
@@ -23,6 +26,7 @@ use args::Command;
 /// Runs the command line; the process' exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    context::init_tracing(&cli.global);
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {

@@ -23,7 +23,7 @@ pub(super) fn message(bytes: Vec<u8>) -> Result<(String, Profile), CodecError> {
     let bytes = Bytes::from(bytes);
     check_counts(bytes.clone()).map_err(|e| CodecError::Message(e.to_string()))??;
     let message = wire::Profile::decode(bytes).map_err(|e| CodecError::Message(e.to_string()))?;
-    check_name(&message.name)?;
+    check_name(&message.name).map_err(CodecError::Name)?;
     let runs = runs(&message.runs)?;
     let volumes = volumes(message.volumes)?;
     let shared = Shared {

@@ -83,7 +83,7 @@ pub enum CodecError {
     Message(String),
     /// The name inside is none.
     #[error("{0}; import it under another name with --as")]
-    Name(#[from] NameError),
+    Name(NameError),
     /// A value that breaks a rule of the format.
     #[error(
         "field {field} of {record} #{index}: {problem}; export it again with a current headstart"

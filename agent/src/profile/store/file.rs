@@ -74,10 +74,10 @@ fn builder() -> Builder {
 }
 
 fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |source| StoreError::Io {
+    move |reason| StoreError::Io {
         operation,
         path: path.to_owned(),
-        source,
+        reason,
     }
 }
 
@@ -87,6 +87,11 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), StoreError> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
+        .map_err(|e| match e.kind() {
+            // What is there is no directory, which this does not say.
+            io::ErrorKind::AlreadyExists => io::Error::from(rustix::io::Errno::NOTDIR),
+            _ => e,
+        })
         .map_err(io_error("creating the state directory", dir))
 }
 
@@ -247,10 +252,10 @@ impl Store {
 
     /// Moves the file away, if it still is the one that was found damaged.
     fn set_aside(&self, identity: Option<(u64, u64)>, problem: &str) -> Result<(), StoreError> {
-        let damaged = |source| StoreError::Damaged {
+        let damaged = |reason| StoreError::Damaged {
             path: self.path.clone(),
             problem: problem.to_owned(),
-            source,
+            reason,
         };
         let _dir = lock_dir(&self.dir)?;
         if self.identity() != identity {
@@ -277,18 +282,18 @@ impl Store {
             Failure::Damaged(problem) => StoreError::Damaged {
                 path,
                 problem,
-                source: io::Error::other("it is damaged again"),
+                reason: io::Error::other("it is damaged again"),
             },
             Failure::Other(error) => match *error {
-                redb::Error::Io(source) => StoreError::Io {
+                redb::Error::Io(reason) => StoreError::Io {
                     operation,
                     path,
-                    source,
+                    reason,
                 },
                 other => StoreError::Database {
                     operation,
                     path,
-                    source: Box::new(other),
+                    reason: Box::new(other),
                 },
             },
         }

@@ -58,14 +58,14 @@ pub enum Access {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
-    #[error("{operation} {}: {source}{}", shown(path), hint(source))]
+    #[error("{operation} {}: {reason}{}", shown(path), hint(reason))]
     Io {
         /// What was tried, as in "opening".
         operation: &'static str,
         /// On what.
         path: PathBuf,
         /// The reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Another process did not let go in time.
     #[error(
@@ -86,7 +86,7 @@ pub enum StoreError {
     NeedsRepair(PathBuf),
     /// Damaged, and could not be set aside.
     #[error(
-        "{}: the store is damaged ({problem}) and can't be set aside: {source}",
+        "{}: the store is damaged ({problem}) and can't be set aside: {reason}",
         shown(path)
     )]
     Damaged {
@@ -95,21 +95,21 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
         /// Why it is still there.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Anything else the database has to say.
-    #[error("{operation} {}: {source}", shown(path))]
+    #[error("{operation} {}: {reason}", shown(path))]
     Database {
         /// What was tried.
         operation: &'static str,
         /// The store's file.
         path: PathBuf,
         /// What the database says.
-        source: Box<redb::Error>,
+        reason: Box<redb::Error>,
     },
     /// One profile in the store can't be read.
     #[error(
-        "profile `{}` in {}: {source}. Other profiles are not affected; `headstart profile rm` removes it",
+        "profile `{}` in {}: {reason}. Other profiles are not affected; `headstart profile rm` removes it",
         escape(name.as_bytes()), shown(path)
     )]
     Profile {
@@ -118,7 +118,7 @@ pub enum StoreError {
         /// The store's file.
         path: PathBuf,
         /// What is wrong with it.
-        source: Box<CodecError>,
+        reason: Box<CodecError>,
     },
     /// Not a profile's name.
     #[error(transparent)]
@@ -393,7 +393,7 @@ impl Store {
         StoreError::Profile {
             name: name.to_owned(),
             path: self.path.clone(),
-            source: Box::new(source),
+            reason: Box::new(source),
         }
     }
 

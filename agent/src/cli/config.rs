@@ -1,0 +1,139 @@
+//! The configuration file.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use serde::{Deserialize, Deserializer};
+
+use crate::model::escape;
+
+use super::args::parse_size;
+
+/// Read if it exists and `--config` names no other.
+pub(crate) const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
+
+/// What can be configured; `config.toml` beside this file says what it means.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where profiles are kept.
+    pub(crate) state_dir: PathBuf,
+    /// Most bytes read for one start.
+    #[serde(deserialize_with = "size")]
+    pub(crate) budget: u64,
+    /// How warming competes for the disk.
+    pub(crate) io_priority: IoPriority,
+}
+
+/// I/O scheduling class of warming.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum IoPriority {
+    /// Only when nothing else wants the disk.
+    Idle,
+    /// The lowest level that others compete with.
+    BestEffort,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            state_dir: PathBuf::from("/var/lib/headstart"),
+            budget: 2 << 30,
+            io_priority: IoPriority::Idle,
+        }
+    }
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_size(&text).map_err(serde::de::Error::custom)
+}
+
+impl Config {
+    /// Reads `file`, which must exist; without one, [`DEFAULT_PATH`] if it does.
+    pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+        let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound && file.is_none() => {
+                return Ok(Config::default());
+            }
+            Err(e) => {
+                return Err(e).with_context(|| format!("reading configuration {}", shown(path)));
+            }
+        };
+        Config::parse(&text).map_err(|problem| anyhow!("{}, {problem}", shown(path)))
+    }
+
+    /// The error names the line and shows it, for the key is on it.
+    fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| {
+            let message = error.message();
+            let Some(span) = error.span() else {
+                return message.to_owned();
+            };
+            let before = text.get(..span.start).unwrap_or(text);
+            let number = before.matches('\n').count();
+            let line = text.lines().nth(number).unwrap_or_default().trim();
+            let line = escape(line.as_bytes());
+            format!(
+                "line {}: {} in `{line}`",
+                number + 1,
+                escape(message.as_bytes())
+            )
+        })
+    }
+}
+
+fn shown(path: &Path) -> String {
+    escape(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is shipped for people to start from.
+    const DEFAULTS: &str = include_str!("config.toml");
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
+        assert_eq!(keys, 3, "every key is documented");
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        let unknown = Config::parse("budget = \"1GiB\"\nbugdet = 3\n").expect_err("refused");
+        assert!(
+            unknown.starts_with("line 2: unknown field `bugdet`"),
+            "{unknown}"
+        );
+        let bad = Config::parse("\n\nbudget = \"2 parsecs\"").expect_err("refused");
+        assert!(
+            bad.contains("line 3") && bad.contains("unknown unit") && bad.contains("budget"),
+            "{bad}"
+        );
+        let malformed = Config::parse("state_dir = \n").expect_err("refused");
+        assert!(
+            malformed.contains("line 1") && malformed.contains("state_dir"),
+            "{malformed}"
+        );
+        let priority = Config::parse("io_priority = \"urgent\"").expect_err("refused");
+        assert!(
+            priority.contains("`idle`") && priority.contains("io_priority"),
+            "{priority}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_must_exist() {
+        let error = Config::load(Some(Path::new("/nonexistent/\x1b.toml"))).expect_err("refused");
+        let error = format!("{error:#}");
+        assert!(error.contains("/nonexistent/\\x1b.toml"), "{error}");
+    }
+}

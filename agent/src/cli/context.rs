@@ -1,0 +1,52 @@
+//! What every command needs: where things are, and how to say what happens.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::profile::{Access, Store};
+
+use super::args::Global;
+use super::config::Config;
+
+/// Logs to stderr: warnings, with `-v` debug and with `-vv` trace messages.
+/// `HEADSTART_LOG`, in the syntax of `RUST_LOG`, goes before both.
+pub(super) fn init_tracing(global: &Global) {
+    let level = match global.verbose {
+        0 => "warn",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("HEADSTART_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(global.verbose > 0);
+    // An error means that one is installed already (in tests).
+    let _ = match global.verbose {
+        0 => format.without_time().try_init(),
+        _ => format.try_init(),
+    };
+}
+
+/// The configuration: `--config`, the default file, or defaults.
+pub(super) fn config(global: &Global) -> anyhow::Result<Config> {
+    Config::load(global.config.as_deref())
+}
+
+/// Where profiles are kept: `--state-dir`, else as configured.
+///
+/// # Errors
+/// The configuration file can't be read; not even when `--state-dir` makes it
+/// unnecessary is an unreadable file passed over.
+pub(super) fn state_dir(global: &Global) -> anyhow::Result<PathBuf> {
+    let config = config(global)?;
+    Ok(global.state_dir.clone().unwrap_or(config.state_dir))
+}
+
+/// Opens the profile store. What it set aside is logged as a warning.
+pub(super) fn open_store(global: &Global, access: Access) -> anyhow::Result<Store> {
+    Ok(Store::open(&state_dir(global)?, access)?)
+}

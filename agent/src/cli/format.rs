@@ -1,0 +1,214 @@
+//! Numbers and tables for people.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+
+use anyhow::Context;
+
+/// `17 B`, `4.0 KiB`, `1.5 GiB`.
+pub(super) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be shown as 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `0.3 ms`, `12 ms`, `1.25 s`, `3 min 5 s`.
+pub(super) fn seconds(s: f64) -> String {
+    if !s.is_finite() || s < 0.0 {
+        return "unknown".to_owned();
+    }
+    if s < 0.00995 {
+        format!("{:.1} ms", s * 1e3)
+    } else if s < 0.9995 {
+        format!("{:.0} ms", s * 1e3)
+    } else if s < 99.995 {
+        format!("{s:.2} s")
+    } else {
+        let whole = s.round() as u64;
+        format!("{} min {} s", whole / 60, whole % 60)
+    }
+}
+
+/// `3 min ago`; both in ms since the epoch.
+pub(super) fn ago(then_ms: u64, now_ms: u64) -> String {
+    if then_ms == 0 {
+        return "unknown".to_owned();
+    }
+    let Some(ms) = now_ms.checked_sub(then_ms) else {
+        return "in the future".to_owned();
+    };
+    const UNITS: [(u64, &str); 5] = [
+        (365 * 86_400, "year"),
+        (86_400, "day"),
+        (3_600, "h"),
+        (60, "min"),
+        (1, "s"),
+    ];
+    let s = ms / 1000;
+    let unit = UNITS.iter().find(|(size, _)| s >= *size);
+    unit.map_or("just now".to_owned(), |(size, name)| {
+        let n = s / size;
+        let plural = if n > 1 && name.len() > 3 { "s" } else { "" };
+        format!("{n} {name}{plural} ago")
+    })
+}
+
+/// `1 file`, `2 files`.
+pub(super) fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Columns with a header, as wide as they have to be.
+pub(super) struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<String>>,
+    indent: usize,
+}
+
+/// On which side a column is filled up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+impl Table {
+    /// A table without rows.
+    pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
+        Table {
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+            indent: 0,
+        }
+    }
+
+    /// Moves it to the right.
+    pub(super) fn indent(mut self, by: usize) -> Self {
+        self.indent = by;
+        self
+    }
+
+    /// Adds a row, with a cell for each column. Cells must have been escaped.
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether it has no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header: Vec<String> = self
+            .columns
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        let width = |column: usize| {
+            let cells = std::iter::once(&header).chain(&self.rows);
+            let widths = cells
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            widths.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        for row in std::iter::once(&header).chain(&self.rows) {
+            let mut line = " ".repeat(self.indent);
+            for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(&self.columns) {
+                match align {
+                    Align::Left => write!(line, "{cell:<width$}  ")?,
+                    Align::Right => write!(line, "{cell:>width$}  ")?,
+                }
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) is no
+/// error: it has seen what it wanted.
+pub(super) fn emit(output: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(output.as_ref())
+        .and_then(|()| stdout.flush())
+    {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing to standard output"),
+    }
+}
+
+/// Writes one JSON object and a line end to standard output.
+pub(super) fn emit_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context("writing JSON")?;
+    text.push('\n');
+    emit(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1.0 MiB"),
+        ];
+        for (n, text) in cases {
+            assert_eq!(bytes(n), text);
+        }
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        let cases = [
+            (0.0, "0.0 ms"),
+            (0.0123, "12 ms"),
+            (0.9999, "1.00 s"),
+            (185.2, "3 min 5 s"),
+            (f64::NAN, "unknown"),
+        ];
+        for (s, text) in cases {
+            assert_eq!(seconds(s), text);
+        }
+    }
+
+    #[test]
+    fn times_are_relative() {
+        let now = 1_000_000_000_000;
+        let cases = [
+            (0, "unknown"),
+            (now + 1, "in the future"),
+            (now - 20, "just now"),
+            (now - 185_000, "3 min ago"),
+            (now - 90_000_000, "1 day ago"),
+            (now - 180_000_000, "2 days ago"),
+        ];
+        for (then, text) in cases {
+            assert_eq!(ago(then, now), text);
+        }
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("SIZE", Align::Right)]);
+        table.row(["größe".to_owned(), "1 B".to_owned()]);
+        table.row(["a".to_owned(), "100 KiB".to_owned()]);
+        let expect = "NAME      SIZE\ngröße      1 B\na      100 KiB\n";
+        assert_eq!(table.to_string(), expect);
+    }
+}
