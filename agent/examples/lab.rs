@@ -17,7 +17,11 @@ fn main() -> anyhow::Result<()> {
                 headstart::run::drop_caches()?;
             }
             let (recording, _child) = recorder.record(command, Output::Null, None)?;
-            let info = RunInfo { started_ms: run, id: run, duration_ns: recording.trace.duration_ns };
+            let info = RunInfo {
+                started_ms: run,
+                id: run,
+                duration_ns: recording.trace.duration_ns,
+            };
             profile = merge(&profile, &from_trace(&recording.trace, info));
         }
     }
@@ -27,28 +31,60 @@ fn main() -> anyhow::Result<()> {
         println!("{cost:?}");
     }
     let maybe = std::env::var_os("NO_MAYBE").is_none();
-    let warmup = Warmup { cost, maybe, ..Warmup::default() };
-    for timing in [headstart::plan::Timing::Ahead, headstart::plan::Timing::Beside] {
+    let warmup = Warmup {
+        cost,
+        maybe,
+        ..Warmup::default()
+    };
+    for timing in [
+        headstart::plan::Timing::Ahead,
+        headstart::plan::Timing::Beside,
+    ] {
         let plan = warmup.plan(&profile, timing);
-        println!("{timing:?} {} actions {:?}", plan.actions.len(), plan.totals);
+        println!(
+            "{timing:?} {} actions {:?}",
+            plan.actions.len(),
+            plan.totals
+        );
     }
     let mut times = std::collections::BTreeMap::<String, Vec<f64>>::new();
     for _ in 0..rounds {
         for way in WAYS {
-            let start = start(way, command, &profile, &warmup, None)?;
-            times.entry(format!("{way:?}")).or_default().push(start.seconds);
+            let start = start(way, command, &profile, &warmup)?;
+            times
+                .entry(format!("{way:?}"))
+                .or_default()
+                .push(start.seconds);
             if let (Some(report), Some(s)) = (&start.warm, start.warm_seconds) {
-                println!("{way:?} {:.4} warm done {s:.4} read {} failed {} names {}/{} failures {:?}", start.seconds, report.data.read, report.data.failed, report.names_warmed, report.names_planned, report.failures.first());
+                println!(
+                    "{way:?} {:.4} warm done {s:.4} read {} failed {} names {}/{} failures {:?}",
+                    start.seconds,
+                    report.data.read,
+                    report.data.failed,
+                    report.names_warmed,
+                    report.names_planned,
+                    report.failures.first()
+                );
             }
         }
     }
     let mut median = std::collections::BTreeMap::new();
     for (way, mut list) in times {
         list.sort_by(f64::total_cmp);
-        println!("{way:10} median {:.4} min {:.4} max {:.4}", list[list.len() / 2], list[0], list[list.len() - 1]);
+        println!(
+            "{way:10} median {:.4} min {:.4} max {:.4}",
+            list[list.len() / 2],
+            list[0],
+            list[list.len() - 1]
+        );
         median.insert(way, list[list.len() / 2]);
     }
     let gap = median["Cold"] - median["Hot"];
-    println!("gap closed: zero lead {:.1} %, lead {:.1} %, warmed/hot {:.3}", (median["Cold"] - median["ZeroLead"]) / gap * 100.0, (median["Cold"] - median["Warmed"]) / gap * 100.0, median["Warmed"] / median["Hot"]);
+    println!(
+        "gap closed: zero lead {:.1} %, lead {:.1} %, warmed/hot {:.3}",
+        (median["Cold"] - median["ZeroLead"]) / gap * 100.0,
+        (median["Cold"] - median["Warmed"]) / gap * 100.0,
+        median["Warmed"] / median["Hot"]
+    );
     Ok(())
 }

@@ -71,9 +71,9 @@ pub(crate) struct RecordArgs {
 pub(crate) struct WarmArgs {
     /// Profile to warm
     pub(crate) name: String,
-    /// Read at most this much (bytes; KiB, MiB, GiB)
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_size)]
-    pub(crate) budget: u64,
+    /// Read at most this much (bytes; KiB, MiB, GiB) [default: 2GiB, or `budget` of the configuration]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) budget: Option<u64>,
     /// Stop after this long
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) deadline: Option<std::time::Duration>,
@@ -90,9 +90,9 @@ pub(crate) struct RunArgs {
     /// Profile to warm from and to merge this run into
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: String,
-    /// Read at most this much (bytes; KiB, MiB, GiB)
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_size)]
-    pub(crate) budget: u64,
+    /// Read at most this much (bytes; KiB, MiB, GiB) [default: 2GiB, or `budget` of the configuration]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) budget: Option<u64>,
     /// Leave out pages that were never certainly used
     #[arg(long)]
     pub(crate) no_maybe: bool,

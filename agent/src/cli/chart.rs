@@ -19,7 +19,11 @@ pub(super) fn text(bars: &[Bar], width: usize) -> String {
     let room = width.saturating_sub(58).clamp(10, 60);
     let mut out = String::new();
     for bar in bars {
-        let eighths = if longest > 0.0 { bar.median / longest * room as f64 * 8.0 } else { 0.0 };
+        let eighths = if longest > 0.0 {
+            bar.median / longest * room as f64 * 8.0
+        } else {
+            0.0
+        };
         let eighths = eighths.round() as usize;
         let mut drawn = "█".repeat(eighths / 8);
         if let Some(part) = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(eighths % 8) {
@@ -91,7 +95,10 @@ pub(super) fn seconds(value: f64) -> String {
 }
 
 fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

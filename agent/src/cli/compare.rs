@@ -1,9 +1,226 @@
-//! `headstart compare`
+//! `headstart compare`: cold, run, warmed and hot starts of a command.
 
 use std::process::ExitCode;
 
-use super::args::{CompareArgs, Global};
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
 
-pub(super) fn run(_global: &Global, _args: &CompareArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+use super::args::{CompareArgs, Global};
+use super::chart::{self, Bar};
+use super::{common, context, format, profile};
+use crate::model::{Profile, escape};
+use crate::plan::Timing;
+use crate::profile::Access;
+use crate::run::{Output, RING_BYTES, Recorder, Start, WAYS, Warmup, Way, start};
+
+/// The starts of one way.
+struct Series {
+    way: Way,
+    seconds: Vec<f64>,
+}
+
+pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let (profile, cost) = profile_and_cost(global, args)?;
+    let warmup = Warmup {
+        maybe: !args.no_maybe,
+        ..common::warmup(global, cost)?
+    };
+    let mut series: Vec<Series> = WAYS
+        .iter()
+        .map(|&way| Series {
+            way,
+            seconds: Vec::new(),
+        })
+        .collect();
+    let mut last: Vec<Start> = Vec::new();
+    let bar = rounds_bar(global, args.rounds);
+    for round in 0..=args.rounds {
+        last.clear();
+        for series in &mut series {
+            let start = start(series.way, &args.command, &profile, &warmup)?;
+            // The first round settles what is paid once: not counted.
+            if round > 0 {
+                series.seconds.push(start.seconds);
+            }
+            last.push(start);
+        }
+        bar.set_position(u64::from(round));
+    }
+    bar.finish_and_clear();
+    if let Some(start) = last.iter().find(|start| !start.ended.success()) {
+        eprintln!("note: the command ended with {:?}", start.ended);
+    }
+    report(global, args, &profile, &warmup, &series, &last)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The named profile, or one recorded now from one run.
+fn profile_and_cost(
+    global: &Global,
+    args: &CompareArgs,
+) -> anyhow::Result<(Profile, crate::model::DeviceCost)> {
+    if let Some(name) = &args.profile {
+        let store = context::open_store(global, Access::Read)?;
+        let Some(found) = store.get(name)? else {
+            bail!("{}", profile::missing(&store, name)?);
+        };
+        let cost = common::device_cost(&store, &found, true);
+        return Ok((found, cost));
+    }
+    let mut recorder = Recorder::new(RING_BYTES)?;
+    let (mut recording, mut child) = recorder.record(&args.command, Output::Null, None)?;
+    child.wait(None)?;
+    let found = common::profile_of(&mut recording, None);
+    // Nothing of this stays: the cost is kept in a store that goes with it.
+    let scratch = std::env::temp_dir().join(format!("headstart-compare-{}", std::process::id()));
+    let store = crate::profile::Store::open(&scratch, Access::Write)?;
+    let cost = common::device_cost(&store, &found, true);
+    drop(store);
+    std::fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+    Ok((found, cost))
+}
+
+fn rounds_bar(global: &Global, rounds: u32) -> indicatif::ProgressBar {
+    use std::io::IsTerminal;
+    if global.json || !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    indicatif::ProgressBar::new(u64::from(rounds)).with_style(
+        indicatif::ProgressStyle::with_template("round {pos} of {len} {bar:30} {eta} left")
+            .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()),
+    )
+}
+
+fn report(
+    global: &Global,
+    args: &CompareArgs,
+    profile: &Profile,
+    warmup: &Warmup,
+    series: &[Series],
+    last: &[Start],
+) -> anyhow::Result<()> {
+    let bars = bars(series);
+    let median = |way: Way| {
+        let at = series.iter().position(|s| s.way == way);
+        at.map_or(f64::NAN, |at| bars[at].median)
+    };
+    let (cold, hot) = (median(Way::Cold), median(Way::Hot));
+    let closed = |way: Way| (cold - median(way)) / (cold - hot);
+    let shown: String = args
+        .command
+        .iter()
+        .map(|arg| escape(arg.as_encoded_bytes()))
+        .collect::<Vec<_>>()
+        .join(" ");
+    if let Some(path) = &args.svg {
+        std::fs::write(path, chart::svg(&shown, &picture(&bars, &closed)))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    let ahead = warmup.plan(profile, Timing::Ahead).totals;
+    if global.json {
+        let mut ways = serde_json::Map::new();
+        for (series, bar) in series.iter().zip(&bars) {
+            ways.insert(key(series.way).into(), way_json(series, bar));
+        }
+        let warm_seconds = |way: Way| {
+            last.iter()
+                .find(|s| s.way == way)
+                .and_then(|s| s.warm_seconds)
+        };
+        return format::emit_json(&json!({
+            "command": args.command.iter().map(|a| escape(a.as_encoded_bytes())).collect::<Vec<_>>(),
+            "rounds": args.rounds,
+            "runs_recorded": profile.runs.len(),
+            "ways": ways,
+            "gap_closed_zero_lead": closed(Way::ZeroLead),
+            "gap_closed_lead": closed(Way::Warmed),
+            "warmed_over_hot": median(Way::Warmed) / hot,
+            "zero_lead_over_cold": median(Way::ZeroLead) / cold,
+            "bytes_planned": ahead.bytes,
+            "bytes_certain": ahead.certain_bytes,
+            "bytes_maybe": ahead.maybe_bytes,
+            "bytes_gap": ahead.gap_bytes,
+            "names": ahead.names,
+            "warm_seconds": warm_seconds(Way::Warmed),
+            "device": {
+                "read_ns": warmup.cost.read_ns,
+                "latency_ns": warmup.cost.latency_ns,
+                "bytes_per_s": warmup.cost.bytes_per_s,
+            },
+            "warm": last.iter().find(|s| s.way == Way::Warmed).and_then(|s| s.warm.clone()),
+        }));
+    }
+    let width = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|c| c.parse().ok())
+        .unwrap_or(100);
+    format::emit(format!(
+        "{shown}\n{}\n{} planned ({} certain, {} maybe, {} read only because it lies between), {} names\n",
+        chart::text(&picture(&bars, &closed), width),
+        format::bytes(ahead.bytes),
+        format::bytes(ahead.certain_bytes),
+        format::bytes(ahead.maybe_bytes),
+        format::bytes(ahead.gap_bytes),
+        ahead.names,
+    ))
+}
+
+fn bars(series: &[Series]) -> Vec<Bar> {
+    series
+        .iter()
+        .map(|series| {
+            let mut sorted = series.seconds.clone();
+            sorted.sort_by(f64::total_cmp);
+            let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+            let middle = sorted.len() / 2;
+            let median = if sorted.len() % 2 == 1 {
+                at(middle)
+            } else {
+                (at(middle) + at(middle - 1)) / 2.0
+            };
+            Bar {
+                label: label(series.way),
+                median,
+                min: at(0),
+                max: at(sorted.len().saturating_sub(1)),
+                note: String::new(),
+            }
+        })
+        .collect()
+}
+
+/// The bars from slowest to fastest, with the share of the gap each closes.
+fn picture(bars: &[Bar], closed: &impl Fn(Way) -> f64) -> Vec<Bar> {
+    [Way::Cold, Way::ZeroLead, Way::Warmed, Way::Hot]
+        .iter()
+        .filter_map(|&way| {
+            let mut bar = bars.iter().find(|bar| bar.label == label(way))?.clone();
+            if matches!(way, Way::ZeroLead | Way::Warmed) {
+                bar.note = format!("{:.0} % of the gap closed", closed(way) * 100.0);
+            }
+            Some(bar)
+        })
+        .collect()
+}
+
+fn way_json(series: &Series, bar: &Bar) -> Value {
+    json!({"median": bar.median, "min": bar.min, "max": bar.max, "seconds": series.seconds})
+}
+
+fn label(way: Way) -> &'static str {
+    match way {
+        Way::Cold => "cold",
+        Way::ZeroLead => "zero lead",
+        Way::Warmed => "warmed",
+        Way::Hot => "hot",
+    }
+}
+
+fn key(way: Way) -> &'static str {
+    match way {
+        Way::Cold => "cold",
+        Way::ZeroLead => "zero_lead",
+        Way::Warmed => "warmed",
+        Way::Hot => "hot",
+    }
 }

@@ -2,15 +2,16 @@
 
 mod args;
 mod chart;
+mod common;
 mod compare;
 mod config;
 mod context;
 mod doctor;
 mod format;
 mod generate;
+mod interrupt;
 mod observe;
 mod profile;
-#[allow(dead_code, reason = "the warm and run commands are about to use it")]
 mod progress;
 mod record;
 mod run;

@@ -1,9 +1,112 @@
-//! `headstart run`
+//! `headstart run`: start a command at once and warm beside it.
 
 use std::process::ExitCode;
 
-use super::args::{Global, RunArgs};
+use serde_json::json;
 
-pub(super) fn run(_global: &Global, _args: &RunArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+use super::args::{Global, RunArgs};
+use super::{common, context, format};
+use crate::profile::{Access, Store, check_name};
+use crate::run::{Beside, Warmup, run_beside};
+
+pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
+    check_name(&args.profile)?;
+    // Whatever is wrong with the store: the command runs.
+    let store = context::open_store(global, Access::Read);
+    let known = store
+        .as_ref()
+        .ok()
+        .and_then(|store| match store.get(&args.profile) {
+            Ok(profile) => profile,
+            Err(error) => {
+                tracing::warn!(%error, "nothing is warmed");
+                None
+            }
+        });
+    let profile = known.clone().unwrap_or_default();
+    let cost = store
+        .as_ref()
+        .map_or(crate::model::DeviceCost::UNMEASURED, |s| {
+            common::device_cost(s, &profile, false)
+        });
+    let warmup = Warmup {
+        maybe: !args.no_maybe,
+        ..common::warmup(global, cost)?
+    };
+    let warmup = match args.budget {
+        Some(budget) => Warmup { budget, ..warmup },
+        None => warmup,
+    };
+    let mut beside = run_beside(&args.command, &profile, &warmup)?;
+    if let Err(error) = store {
+        tracing::warn!("{error:#}; nothing was warmed");
+    }
+    let runs = keep(global, args, &mut beside, known.as_ref());
+    if global.json {
+        format::emit_json(&json!({
+            "profile": args.profile,
+            "known": known.is_some(),
+            "seconds": beside.seconds,
+            "recording": beside.recording.as_ref().ok().map(|r| common::recording_json(&args.profile, r, runs)),
+            "feedback": beside.feedback,
+            "warm": beside.warm,
+        }))?;
+    } else {
+        eprint!("{}", text(args, &beside, known.is_some(), runs));
+    }
+    Ok(beside.ended.exit_code())
+}
+
+/// Merges the run into the profile; the number of runs it has then.
+fn keep(
+    global: &Global,
+    args: &RunArgs,
+    beside: &mut Beside,
+    known: Option<&crate::model::Profile>,
+) -> usize {
+    let before = known.map_or(0, |profile| profile.runs.len());
+    let recording = match &mut beside.recording {
+        Ok(recording) => recording,
+        Err(error) => {
+            tracing::warn!(%error, "this run was not recorded");
+            return before;
+        }
+    };
+    let run = common::profile_of(recording, known);
+    let merged = context::open_store(global, Access::Write)
+        .and_then(|store: Store| Ok(store.merge_into(&args.profile, &run)?));
+    match merged {
+        Ok(profile) => profile.runs.len(),
+        Err(error) => {
+            tracing::warn!("{error:#}; this run is not kept");
+            before
+        }
+    }
+}
+
+fn text(args: &RunArgs, beside: &Beside, known: bool, runs: usize) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    if !known {
+        let _ = writeln!(
+            out,
+            "profile {} was not there: nothing was warmed, the next run will be",
+            crate::model::escape(args.profile.as_bytes())
+        );
+    }
+    if let Some(feedback) = beside.feedback.filter(|_| known) {
+        let _ = writeln!(
+            out,
+            "warmed beside it: {} used, {} late (the command was there first), {} wasted, {} not got to; {} used that was not planned",
+            format::bytes(feedback.used_bytes),
+            format::bytes(feedback.late_bytes),
+            format::bytes(feedback.wasted_bytes),
+            format::bytes(feedback.not_begun_bytes),
+            format::bytes(feedback.missed_bytes),
+        );
+    }
+    if let Ok(recording) = &beside.recording {
+        out.push_str(&common::describe(&args.profile, recording, runs));
+    }
+    out
 }

@@ -1,9 +1,141 @@
-//! `headstart warm`
+//! `headstart warm`: make a profile's bytes and names resident.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use serde_json::json;
 
 use super::args::{Global, WarmArgs};
+use super::progress::ProgressLine;
+use super::{common, context, format, interrupt, profile};
+use crate::plan::Timing;
+use crate::profile::Access;
+use crate::run::Warmup;
+use crate::warm::{Cancel, Progress, WarmReport};
 
-pub(super) fn run(_global: &Global, _args: &WarmArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let cancel = Cancel::new();
+    interrupt::cancel_on_signal(&cancel);
+    let store = context::open_store(global, Access::Read)?;
+    let Some(found) = store.get(&args.name)? else {
+        bail!("{}", profile::missing(&store, &args.name)?);
+    };
+    let cost = common::device_cost(&store, &found, false);
+    let warmup = Warmup {
+        maybe: !args.no_maybe,
+        metadata: !args.no_metadata,
+        deadline: args.deadline.map(|after| began + after),
+        ..common::warmup(global, cost)?
+    };
+    let warmup = match args.budget {
+        Some(budget) => Warmup { budget, ..warmup },
+        None => warmup,
+    };
+    let plan = warmup.plan(&found, Timing::Ahead);
+    let totals = plan.totals;
+    let progress = Arc::new(Progress::default());
+    let report = {
+        let _line = ProgressLine::start(&progress, global.json);
+        warmup
+            .execute(plan, Timing::Ahead, &progress, &cancel)
+            .context("reading the mount table")?
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    if global.json {
+        format::emit_json(&json!({
+            "profile": args.name,
+            "bytes_planned": report.data.planned,
+            "bytes_certain": totals.certain_bytes,
+            "bytes_maybe": totals.maybe_bytes,
+            "bytes_gap": totals.gap_bytes,
+            "bytes_over_budget": totals.over_budget_bytes,
+            "bytes_resident_before": report.data.resident_before,
+            "bytes_read": report.data.read,
+            "bytes_failed": report.data.failed,
+            "bytes_gone": report.data.gone,
+            "bytes_evicted": report.data.evicted,
+            "bytes_left": report.data.left,
+            "names_planned": report.names_planned,
+            "names_warmed": report.names_warmed,
+            "names_failed": report.names_failed,
+            "seconds": seconds,
+            "complete": complete(&report),
+            "report": report,
+        }))?;
+    } else {
+        format::emit(text(&args.name, &report, totals.over_budget_bytes, seconds))?;
+    }
+    Ok(if complete(&report) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Whether all that could be had is there. Metadata blocks are a shortcut that
+/// a device may not allow; names do their work.
+fn complete(report: &WarmReport) -> bool {
+    report.data.failed == 0
+        && report.data.left == 0
+        && report.data.evicted == 0
+        && report.names_failed == 0
+        && report.names_left == 0
+}
+
+fn text(name: &str, report: &WarmReport, over_budget: u64, seconds: f64) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let data = &report.data;
+    let rate = data.read as f64 / report.seconds.max(1e-9);
+    let _ = writeln!(
+        out,
+        "{}: {} planned, {} there already, {} read in {} ({}/s)",
+        crate::model::escape(name.as_bytes()),
+        format::bytes(data.planned),
+        format::bytes(data.resident_before),
+        format::bytes(data.read),
+        format::seconds(seconds),
+        format::bytes(rate as u64),
+    );
+    let _ = writeln!(
+        out,
+        "{} of {} names looked up; {} files, {} changed since they were profiled, {} gone",
+        report.names_warmed + report.names_gone,
+        report.names_planned,
+        report.files_planned,
+        report.files_changed,
+        report.files_missing,
+    );
+    let losses = [
+        (over_budget, "left out: over the budget"),
+        (data.failed, "failed"),
+        (data.evicted, "evicted before the end: memory is short"),
+        (data.left, "not got to"),
+        (data.gone, "no longer there: the file is missing or shorter"),
+    ];
+    for (bytes, what) in losses.iter().filter(|(bytes, _)| *bytes > 0) {
+        let _ = writeln!(out, "{} {what}", format::bytes(*bytes));
+    }
+    let reasons = [
+        (report.cancelled, "interrupted"),
+        (report.deadline_reached, "the deadline came before the end"),
+        (report.stuck_threads > 0, "a volume does not answer"),
+    ];
+    for (_, why) in reasons.iter().filter(|(is, _)| *is) {
+        let _ = writeln!(out, "{why}");
+    }
+    for failure in &report.failures {
+        let _ = writeln!(
+            out,
+            "  {} {}: {}",
+            failure.volume, failure.path, failure.error
+        );
+    }
+    if report.failures_unnamed > 0 {
+        let _ = writeln!(out, "  and {} more", report.failures_unnamed);
+    }
+    out
 }

@@ -60,7 +60,9 @@ pub fn run_beside(
         let seconds = child.started.elapsed().as_secs_f64();
         // What the command no longer waits for is not worth reading.
         cancel.cancel();
-        let warmed = warming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let warmed = warming
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (plan, warm) = warmed;
         let since_start = child.started.saturating_duration_since(began).as_nanos() as u64;
         let feedback = match (&recording, &warm) {
@@ -74,7 +76,13 @@ pub fn run_beside(
             }
             _ => None,
         };
-        Ok(Beside { ended, seconds, recording, warm, feedback })
+        Ok(Beside {
+            ended,
+            seconds,
+            recording,
+            warm,
+            feedback,
+        })
     })
 }
 

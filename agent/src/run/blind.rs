@@ -1,8 +1,6 @@
 //! What a run did before the probes were there. Pure.
 
-use crate::model::{
-    Certainty, FileTouches, NameTouch, PageTouch, Profile, Trace,
-};
+use crate::model::{Certainty, FileTouches, NameTouch, PageTouch, Profile, Trace};
 
 /// Adds to a trace what earlier runs did in the time this one was not seen.
 ///
@@ -16,13 +14,15 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
     let volumes: Vec<u32> = profile
         .volumes
         .iter()
-        .map(|volume| match trace.volumes.iter().position(|v| v.id == volume.id) {
-            Some(index) => index as u32,
-            None => {
-                trace.volumes.push(volume.clone());
-                trace.volumes.len() as u32 - 1
-            }
-        })
+        .map(
+            |volume| match trace.volumes.iter().position(|v| v.id == volume.id) {
+                Some(index) => index as u32,
+                None => {
+                    trace.volumes.push(volume.clone());
+                    trace.volumes.len() as u32 - 1
+                }
+            },
+        )
         .collect();
     for file in &profile.files {
         let touches: Vec<PageTouch> = file
@@ -32,7 +32,11 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
             .map(|extent| PageTouch {
                 start_page: extent.start_page,
                 pages: extent.pages,
-                certainty: if extent.certain != 0 { Certainty::Certain } else { Certainty::Maybe },
+                certainty: if extent.certain != 0 {
+                    Certainty::Certain
+                } else {
+                    Certainty::Maybe
+                },
                 first_use_ns: extent.first_use_ns,
             })
             .collect();
@@ -45,7 +49,11 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
             });
         }
     }
-    for name in profile.names.iter().filter(|name| name.first_use_ns < blind) {
+    for name in profile
+        .names
+        .iter()
+        .filter(|name| name.first_use_ns < blind)
+    {
         trace.names.push(NameTouch {
             volume: volumes[name.volume as usize],
             path: name.path.clone(),
@@ -84,7 +92,10 @@ mod tests {
             }],
             ..Profile::default()
         };
-        let mut trace = Trace { blind_ns: 20, ..Trace::default() };
+        let mut trace = Trace {
+            blind_ns: 20,
+            ..Trace::default()
+        };
         fill_blind(&mut trace, &profile);
         assert_eq!(trace.files.len(), 1);
         assert_eq!(trace.files[0].touches.len(), 1);

@@ -104,6 +104,32 @@ impl Drop for Cgroup {
     }
 }
 
+/// Ids of the cgroups (v2) that hold processes now, the root included.
+///
+/// # Errors
+/// The hierarchy can't be reached or read.
+pub fn existing_cgroups() -> io::Result<Vec<u64>> {
+    let root = detached_mount()?;
+    let mut ids = Vec::new();
+    let mut ahead = vec![root];
+    while let Some(directory) = ahead.pop() {
+        ids.push(rustix::fs::fstat(&directory)?.st_ino);
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if entry.file_type() != rustix::fs::FileType::Directory
+                || matches!(name.to_bytes(), b"." | b"..")
+            {
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            // Gone since it was listed: nothing to watch.
+            ahead.extend(rustix::fs::openat(&directory, name, flags, Mode::empty()).ok());
+        }
+    }
+    Ok(ids)
+}
+
 /// Mounts the v2 hierarchy where no path leads to it: it goes when the
 /// descriptor is closed, whatever becomes of this process.
 fn detached_mount() -> io::Result<OwnedFd> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::child::{Child, Ended, Output};
-use super::record::{RecordError, Recorder};
 use super::warmup::Warmup;
 use crate::model::Profile;
 use crate::plan::Timing;
@@ -18,7 +17,8 @@ use crate::warm::{Cancel, Progress, WarmReport};
 pub enum Way {
     /// Nothing cached.
     Cold,
-    /// Nothing cached; warming begins together with the command.
+    /// Nothing cached; warming begins together with the command. Not recorded:
+    /// what recording costs is a figure of its own.
     ZeroLead,
     /// Nothing cached, then warmed, then started.
     Warmed,
@@ -49,11 +49,10 @@ pub struct Start {
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// The caches can't be dropped.
-    #[error("dropping the page cache through /proc/sys/vm/drop_caches: {0} (a cold start can't be made without it; it needs root)")]
+    #[error(
+        "dropping the page cache through /proc/sys/vm/drop_caches: {0} (a cold start can't be made without it; it needs root)"
+    )]
     DropCaches(io::Error),
-    /// A run failed.
-    #[error(transparent)]
-    Record(#[from] RecordError),
     /// The command could not be run.
     #[error(transparent)]
     Launch(#[from] super::child::LaunchError),
@@ -96,7 +95,6 @@ pub fn start(
     command: &[OsString],
     profile: &Profile,
     warmup: &Warmup,
-    recorder: Option<&mut Recorder>,
 ) -> Result<Start, CompareError> {
     stay_resident();
     if way != Way::Hot {
@@ -105,7 +103,13 @@ pub fn start(
     match way {
         Way::Cold | Way::Hot => {
             let (seconds, ended) = bare(command)?;
-            Ok(Start { way, seconds, ended, warm: None, warm_seconds: None })
+            Ok(Start {
+                way,
+                seconds,
+                ended,
+                warm: None,
+                warm_seconds: None,
+            })
         }
         Way::Warmed => {
             let began = Instant::now();
@@ -113,9 +117,15 @@ pub fn start(
             let report = warm(warmup, plan, Timing::Ahead)?;
             let warm_seconds = Some(began.elapsed().as_secs_f64());
             let (seconds, ended) = bare(command)?;
-            Ok(Start { way, seconds, ended, warm: Some(report), warm_seconds })
+            Ok(Start {
+                way,
+                seconds,
+                ended,
+                warm: Some(report),
+                warm_seconds,
+            })
         }
-        Way::ZeroLead => zero_lead(command, profile, warmup, recorder),
+        Way::ZeroLead => zero_lead(command, profile, warmup),
     }
 }
 
@@ -130,7 +140,6 @@ fn zero_lead(
     command: &[OsString],
     profile: &Profile,
     warmup: &Warmup,
-    recorder: Option<&mut Recorder>,
 ) -> Result<Start, CompareError> {
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -139,20 +148,12 @@ fn zero_lead(
             let report = warm(warmup, plan, Timing::Beside);
             (report, began.elapsed().as_secs_f64())
         });
-        let ended = match recorder {
-            None => {
-                let mut child = Child::spawn(command, None, Output::Null)?;
-                wait(&mut child)?
-            }
-            Some(recorder) => {
-                let (recording, _child) = recorder.record(command, Output::Null, None)?;
-                recording.ended.unwrap_or(Ended::Exited(0))
-            }
-        };
+        let mut child = Child::spawn(command, None, Output::Null)?;
+        let ended = wait(&mut child)?;
         let seconds = began.elapsed().as_secs_f64();
-        let (report, warm_seconds) = warming.join().unwrap_or_else(|panic| {
-            std::panic::resume_unwind(panic)
-        });
+        let (report, warm_seconds) = warming
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(Start {
             way: Way::ZeroLead,
             seconds,
@@ -170,12 +171,16 @@ fn warm(
 ) -> Result<WarmReport, CompareError> {
     warmup
         .execute(plan, timing, &Arc::new(Progress::default()), &Cancel::new())
-        .map_err(|source| CompareError::Io { operation: "reading the mount table", source })
+        .map_err(|source| CompareError::Io {
+            operation: "reading the mount table",
+            source,
+        })
 }
 
 fn wait(child: &mut Child) -> Result<Ended, CompareError> {
-    let ended = child
-        .wait(None)
-        .map_err(|source| CompareError::Io { operation: "waiting for the command", source })?;
+    let ended = child.wait(None).map_err(|source| CompareError::Io {
+        operation: "waiting for the command",
+        source,
+    })?;
     Ok(ended.unwrap_or(Ended::Exited(0)))
 }

@@ -40,19 +40,38 @@ pub fn feedback(plan: &Plan, began_ns: &[Option<u64>], trace: &Trace) -> Feedbac
         let pages = used.entry(key).or_default();
         for touch in &file.touches {
             let (start, end) = (touch.start_page, touch.start_page + u64::from(touch.pages));
-            pages.push(Used { start, end, first_use_ns: touch.first_use_ns });
+            pages.push(Used {
+                start,
+                end,
+                first_use_ns: touch.first_use_ns,
+            });
             if touch.certainty == Certainty::Certain {
                 certain.entry(key).or_default().push((start, end));
             }
         }
         pages.sort_by_key(|u| (u.start, u.first_use_ns));
     }
-    let longest = used.values().flatten().map(|u| u.end - u.start).max().unwrap_or(0);
+    let longest = used
+        .values()
+        .flatten()
+        .map(|u| u.end - u.start)
+        .max()
+        .unwrap_or(0);
     let mut out = Feedback::default();
     let mut planned: HashMap<(&str, &RelPath), Vec<(u64, u64)>> = HashMap::new();
     for (index, action) in plan.actions.iter().enumerate() {
-        let Action::Read { file, start_page, pages, .. } = *action else { continue };
-        let Some(file) = plan.files.get(file as usize) else { continue };
+        let Action::Read {
+            file,
+            start_page,
+            pages,
+            ..
+        } = *action
+        else {
+            continue;
+        };
+        let Some(file) = plan.files.get(file as usize) else {
+            continue;
+        };
         let key = (volume(&plan.volumes, file.volume), &file.path);
         let end = start_page + u64::from(pages);
         let bytes = u64::from(pages) * PAGE_SIZE;
@@ -79,13 +98,7 @@ pub fn feedback(plan: &Plan, began_ns: &[Option<u64>], trace: &Trace) -> Feedbac
 /// `touched` is sorted by start, none longer than `longest`.
 /// Of the pages `start..end`: how many were used first at or after `began`, and
 /// how many before.
-fn touched_pages(
-    touched: &[Used],
-    longest: u64,
-    start: u64,
-    end: u64,
-    began: u64,
-) -> (u64, u64) {
+fn touched_pages(touched: &[Used], longest: u64, start: u64, end: u64, began: u64) -> (u64, u64) {
     // At most a few thousand pages a read: one entry each.
     let mut first_use = vec![u64::MAX; (end - start) as usize];
     let after = touched.partition_point(|u| u.start < end);
@@ -96,7 +109,10 @@ fn touched_pages(
             *slot = (*slot).min(used.first_use_ns);
         }
     }
-    let in_time = first_use.iter().filter(|&&t| t != u64::MAX && t >= began).count() as u64;
+    let in_time = first_use
+        .iter()
+        .filter(|&&t| t != u64::MAX && t >= began)
+        .count() as u64;
     let late = first_use.iter().filter(|&&t| t < began).count() as u64;
     (in_time, late)
 }
@@ -132,12 +148,19 @@ mod tests {
 
     fn volumes() -> Vec<Volume> {
         let id = VolumeId("uuid:1".into());
-        vec![Volume { id, fs_type: "ext4".into(), mount_point: b"/".to_vec() }]
+        vec![Volume {
+            id,
+            fs_type: "ext4".into(),
+            mount_point: b"/".to_vec(),
+        }]
     }
 
     #[test]
     fn every_planned_byte_is_used_late_wasted_or_not_begun() {
-        let version = FileVersion { size: 1 << 20, mtime_ns: 0 };
+        let version = FileVersion {
+            size: 1 << 20,
+            mtime_ns: 0,
+        };
         let read = |start_page, pages| Action::Read {
             file: 0,
             start_page,
@@ -147,7 +170,11 @@ mod tests {
         };
         let plan = Plan {
             volumes: volumes(),
-            files: vec![PlanFile { volume: 0, path: path(), version }],
+            files: vec![PlanFile {
+                volume: 0,
+                path: path(),
+                version,
+            }],
             actions: vec![read(0, 4), read(10, 4), read(20, 2)],
             ..Plan::default()
         };

@@ -15,7 +15,7 @@ mod warmup;
 
 pub use beside::{Beside, run_beside};
 pub use blind::fill_blind;
-pub use cgroup::{Cgroup, CgroupError};
+pub use cgroup::{Cgroup, CgroupError, existing_cgroups};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use feedback::{Feedback, feedback};

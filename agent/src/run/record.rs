@@ -162,7 +162,10 @@ impl Recorder {
         self.probes.unwatch(cgroup.id())?;
         let ended = ended.map_err(io("waiting for the command"))?;
         let counters = self.probes.counters()?.since(&before);
-        let origin = Origin { time_ns: child.exec_ns(), tgid: child.pid() as u32 };
+        let origin = Origin {
+            time_ns: child.exec_ns(),
+            tgid: child.pid() as u32,
+        };
         let Attributed { mut trace, gaps } =
             attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
         trace.duration_ns = elapsed.as_nanos() as u64;

@@ -33,7 +33,10 @@ const TOP: usize = 5;
 
 /// Sums a trace up.
 pub fn summarize(trace: &Trace) -> Summary {
-    let mut out = Summary { files: trace.files.len() as u64, ..Summary::default() };
+    let mut out = Summary {
+        files: trace.files.len() as u64,
+        ..Summary::default()
+    };
     let mut directories: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     for file in &trace.files {
         let mut certain = Vec::new();
@@ -56,9 +59,17 @@ pub fn summarize(trace: &Trace) -> Summary {
         }
     }
     out.names = trace.names.len() as u64;
-    out.names_missing = trace.names.iter().filter(|n| n.kind == NameKind::Missing).count() as u64;
+    out.names_missing = trace
+        .names
+        .iter()
+        .filter(|n| n.kind == NameKind::Missing)
+        .count() as u64;
     out.directories_listed = trace.names.iter().filter(|n| n.listed).count() as u64;
-    out.block_bytes = trace.blocks.iter().map(|b| u64::from(b.pages) * PAGE_SIZE).sum();
+    out.block_bytes = trace
+        .blocks
+        .iter()
+        .map(|b| u64::from(b.pages) * PAGE_SIZE)
+        .sum();
     let mut top: Vec<_> = directories.into_iter().collect();
     top.sort_by_key(|(path, bytes)| (std::cmp::Reverse(*bytes), path.clone()));
     top.truncate(TOP);

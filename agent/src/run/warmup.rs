@@ -41,8 +41,12 @@ impl Default for Warmup {
 impl Warmup {
     /// The plan for a profile's next run.
     pub fn plan(&self, profile: &Profile, timing: Timing) -> Plan {
-        let options =
-            PlanOptions { budget: self.budget, timing, maybe: self.maybe, cost: self.cost };
+        let options = PlanOptions {
+            budget: self.budget,
+            timing,
+            maybe: self.maybe,
+            cost: self.cost,
+        };
         build(&predict(profile), &options)
     }
 

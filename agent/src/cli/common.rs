@@ -1,0 +1,213 @@
+//! What `record`, `run`, `warm` and `compare` share.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::args::Global;
+use super::config::IoPriority;
+use super::{context, format};
+use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
+use crate::profile::{Access, Store, from_trace};
+use crate::run::{Recording, Summary, Warmup, fill_blind, summarize};
+use crate::warm::IoClass;
+
+/// A measured cost is measured again after this long.
+const COST_HOLDS: Duration = Duration::from_secs(24 * 3600);
+
+/// ms since the epoch.
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.as_millis() as u64
+}
+
+/// Identity of a run that was just recorded.
+pub(super) fn run_info(recording: &Recording) -> RunInfo {
+    // Seeded by the system: as good a random number as an identity needs.
+    let id = RandomState::new().build_hasher().finish();
+    let duration_ns = recording.trace.duration_ns;
+    RunInfo {
+        started_ms: now_ms().saturating_sub(duration_ns / 1_000_000),
+        id,
+        duration_ns,
+    }
+}
+
+/// A recording as a profile of one run. What was not seen of it is taken from
+/// `before`.
+pub(super) fn profile_of(recording: &mut Recording, before: Option<&Profile>) -> Profile {
+    let info = run_info(recording);
+    if let Some(before) = before {
+        fill_blind(&mut recording.trace, before);
+    }
+    from_trace(&recording.trace, info)
+}
+
+/// The volume that holds most of a profile's data: its device is the one whose
+/// cost decides.
+fn main_volume(profile: &Profile) -> Option<(&Volume, Vec<u8>)> {
+    let mut sums = vec![0u64; profile.volumes.len()];
+    for file in &profile.files {
+        let pages: u64 = file.extents.iter().map(|e| u64::from(e.pages)).sum();
+        *sums.get_mut(file.volume as usize)? += pages;
+    }
+    let index = (0..sums.len()).max_by_key(|&i| sums[i])?;
+    let volume = &profile.volumes[index];
+    let files = profile
+        .files
+        .iter()
+        .filter(|file| file.volume as usize == index);
+    let largest = files.max_by_key(|file| file.version.size)?;
+    Some((volume, volume.absolute(&largest.path)))
+}
+
+/// What reads cost where a profile's data is: as measured before, or measured
+/// now if `measure`, by direct reads of the profile's largest file.
+pub(super) fn device_cost(store: &Store, profile: &Profile, measure: bool) -> DeviceCost {
+    use std::os::unix::ffi::OsStrExt;
+    let Some((volume, path)) = main_volume(profile) else {
+        return DeviceCost::UNMEASURED;
+    };
+    let known = store.device_cost(&volume.id.0).ok().flatten();
+    let fresh = |cost: &DeviceCost| {
+        now_ms().saturating_sub(cost.measured_ms) < COST_HOLDS.as_millis() as u64
+    };
+    if let Some(cost) = known.filter(|cost| fresh(cost) || !measure) {
+        return cost;
+    }
+    if !measure {
+        return DeviceCost::UNMEASURED;
+    }
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&path));
+    match crate::warm::measure(path) {
+        Ok(cost) => {
+            if let Err(error) = store.set_device_cost(&volume.id.0, &cost) {
+                tracing::warn!(%error, "the device's measured cost is not kept");
+            }
+            tracing::debug!(?cost, volume = volume.id.0, "measured");
+            cost
+        }
+        Err(error) => {
+            tracing::debug!(%error, path = %path.display(), "the device can't be measured");
+            DeviceCost::UNMEASURED
+        }
+    }
+}
+
+/// How the configuration wants warming to be done.
+pub(super) fn warmup(global: &Global, cost: DeviceCost) -> anyhow::Result<Warmup> {
+    let config = context::config(global)?;
+    let io_class = match config.io_priority {
+        IoPriority::Idle => IoClass::Idle,
+        IoPriority::BestEffort => IoClass::BestEffort(7),
+    };
+    Ok(Warmup {
+        budget: config.budget,
+        io_class,
+        cost,
+        ..Warmup::default()
+    })
+}
+
+/// Opens the store for writing before a command is run, so that a directory
+/// that can't be written is found out before, not after.
+pub(super) fn writable_store(global: &Global) -> anyhow::Result<Store> {
+    context::open_store(global, Access::Write).context("nothing was run")
+}
+
+/// What to tell a person about a recorded run.
+pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String {
+    use std::fmt::Write;
+    let summary = summarize(&recording.trace);
+    let mut out = String::new();
+    let plural = if runs == 1 { "" } else { "s" };
+    let _ = writeln!(
+        out,
+        "recorded into profile {} ({runs} run{plural})",
+        escape(name.as_bytes())
+    );
+    let _ = writeln!(
+        out,
+        "  files {:>8}   used for certain {}, maybe {} more, in {} extents",
+        summary.files,
+        format::bytes(summary.certain_bytes),
+        format::bytes(summary.maybe_bytes),
+        summary.extents,
+    );
+    let _ = writeln!(
+        out,
+        "  names {:>8}   {} of them not there, {} directories listed, {} of metadata read",
+        summary.names,
+        summary.names_missing,
+        summary.directories_listed,
+        format::bytes(summary.block_bytes),
+    );
+    let share = recording
+        .stall_seconds
+        .map(|stall| stall / recording.seconds.max(1e-9) * 100.0);
+    let stalled = share.map_or("unknown".to_owned(), |share| format!("{share:.0} %"));
+    let _ = writeln!(
+        out,
+        "  time  {:>8}   stalled on I/O: {stalled}",
+        format::seconds(recording.seconds),
+    );
+    for (directory, bytes) in &summary.top_directories {
+        let _ = writeln!(
+            out,
+            "  {:>14}   {}",
+            format::bytes(*bytes),
+            escape(directory)
+        );
+    }
+    if recording.trace.blind_ns > 0 {
+        let _ = writeln!(
+            out,
+            "  the first {} were not seen: the probes were being loaded",
+            format::seconds(recording.trace.blind_ns as f64 / 1e9)
+        );
+    }
+    if recording.trace.lost > 0 {
+        let _ = writeln!(
+            out,
+            "  INCOMPLETE: {} records were lost (ring buffer full); the next run adds what is missing",
+            recording.trace.lost
+        );
+    }
+    out
+}
+
+/// The same for a program.
+pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> Value {
+    let summary: Summary = summarize(&recording.trace);
+    let top: Vec<Value> = summary
+        .top_directories
+        .iter()
+        .map(|(path, bytes)| json!({"path": escape(path), "bytes": bytes}))
+        .collect();
+    json!({
+        "profile": name,
+        "runs": runs,
+        "files": summary.files,
+        "bytes_used": summary.certain_bytes,
+        "bytes_certain": summary.certain_bytes,
+        "bytes_maybe": summary.maybe_bytes,
+        "extents": summary.extents,
+        "names": summary.names,
+        "names_missing": summary.names_missing,
+        "directories_listed": summary.directories_listed,
+        "bytes_metadata_blocks": summary.block_bytes,
+        "top_directories": top,
+        "seconds": recording.seconds,
+        "io_stall_seconds": recording.stall_seconds,
+        "io_stall_share": recording.stall_seconds.map(|s| s / recording.seconds.max(1e-9)),
+        "records": recording.records,
+        "lost": recording.trace.lost,
+        "blind_seconds": recording.trace.blind_ns as f64 / 1e9,
+        "gaps": recording.gaps,
+    })
+}
