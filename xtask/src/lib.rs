@@ -3,9 +3,9 @@
 //! - [`build`]: probes with a compiler that has rust-src ([`toolchain`]), then
 //!   the agent with the probes inside.
 //! - [`load`]: build, look at the machine, show the gain on a real program.
-//! - [`test`]: everything that a change must pass, in stages.
+//! - [`mod@test`]: everything that a change must pass, in stages.
 //! - [`tidy`]: rules of the source tree, with the reason for each.
-//! - [`bench`]: measurements, and what they share.
+//! - [`mod@bench`]: measurements, and what they share.
 
 pub mod bench;
 pub mod build;
