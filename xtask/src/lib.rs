@@ -3,9 +3,9 @@
 //! - [`build`]: probes with a compiler that has rust-src ([`toolchain`]), then
 //!   the agent with the probes inside.
 //! - [`load`]: build, look at the machine, show the gain on a real program.
-//! - [`test`]: everything that a change must pass, in stages.
+//! - [`mod@test`]: everything that a change must pass, in stages.
 //! - [`tidy`]: rules of the source tree, with the reason for each.
-//! - [`bench`]: measurements, and what they share.
+//! - [`mod@bench`]: measurements, and what they share.
 
 pub mod bench;
 pub mod build;
@@ -46,19 +46,16 @@ enum Command {
 /// Runs the command line; the process' exit code.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Build(args) => build::run(&args).map(|_| ()),
-        Command::BuildAndLoad(args) => load::run(&args),
+        Command::Build(args) => build::run(&args).map(|_| ExitCode::SUCCESS),
+        Command::BuildAndLoad(args) => load::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::run(&args),
-        Command::Tidy => tidy::run(),
-        Command::Bench(args) => bench::run(&args),
+        Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,12 +11,7 @@ use anyhow::{Context, Result, bail};
 /// Runs a command and fails if it does.
 pub fn run(command: &mut Command) -> Result<()> {
     let text = describe(command);
-    // What was printed so far comes first.
-    io::stdout().flush()?;
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("starting `{text}`"))?;
+    let status = status(command)?;
     if !status.success() {
         bail!("`{text}` failed: {status}");
     }
@@ -26,25 +21,30 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// Runs a command with its errors on standard output, so that what it prints
 /// stays in one stream and in order.
 pub fn run_merged(command: &mut Command) -> Result<()> {
+    merge(command)?;
+    run(command)
+}
+
+/// The same, but says whether the command succeeded.
+pub fn succeeds_merged(command: &mut Command) -> Result<bool> {
+    merge(command)?;
+    Ok(status(command)?.success())
+}
+
+fn status(command: &mut Command) -> Result<ExitStatus> {
+    // What was printed so far comes first.
+    io::stdout().flush()?;
+    let result = command.stdin(Stdio::null()).status();
+    result.with_context(|| format!("starting `{}`", describe(command)))
+}
+
+fn merge(command: &mut Command) -> Result<()> {
     let stdout = io::stdout()
         .as_fd()
         .try_clone_to_owned()
         .context("copying standard output")?;
-    run(command.stderr(Stdio::from(stdout)))
-}
-
-/// What a command printed; fails if it does.
-pub fn output(command: &mut Command) -> Result<String> {
-    let text = describe(command);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("starting `{text}`"))?;
-    if !output.status.success() {
-        bail!("`{text}` failed: {}", output.status);
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    command.stderr(Stdio::from(stdout));
+    Ok(())
 }
 
 /// What a command printed, if it could be run and succeeded. Prints nothing.
@@ -117,7 +117,8 @@ mod tests {
                 .starts_with("`false really` failed: exit status: 1"),
             "{error}"
         );
-        assert!(output(&mut Command::new("no-program-of-this-name")).is_err());
+        assert!(run(&mut Command::new("no-program-of-this-name")).is_err());
+        assert!(!succeeds_merged(&mut Command::new("false")).expect("it starts"));
     }
 
     #[test]

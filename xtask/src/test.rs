@@ -2,7 +2,7 @@
 //! that fails ends it. The tests come last, so that what their runner prints at
 //! its end is the end.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,8 +19,9 @@ pub struct Args {
     quick: bool,
 }
 
-/// Runs the stages.
-pub fn run(args: &Args) -> Result<()> {
+/// Runs the stages. Failed tests are no error but an exit code: their runner has
+/// said all there is to say.
+pub fn run(args: &Args) -> Result<ExitCode> {
     let here = Checks {
         workspace: Workspace::here(),
     };
@@ -106,7 +107,7 @@ impl Checks {
         run::run_merged(&mut self.cargo(&["test", "--locked", "--workspace", "--doc"]))
     }
 
-    fn tests(&self) -> Result<()> {
+    fn tests(&self) -> Result<ExitCode> {
         let nextest = run::quiet_output(&mut self.cargo(&["nextest", "--version"])).is_some();
         let mut tests = if nextest {
             self.cargo(&[
@@ -129,7 +130,12 @@ impl Checks {
             tests.args(["--no-fail-fast", "--", "--test-threads=1"]);
             tests
         };
-        run::run_merged(&mut tests)
+        let passed = run::succeeds_merged(&mut tests)?;
+        Ok(if passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 

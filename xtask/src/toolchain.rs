@@ -167,6 +167,7 @@ fn ensure_bpf_linker() -> Result<PathBuf> {
     packages::install(&packages::missing(LLVM))
         .context("no bpf-linker: install llvm-22 and llvm-22-dev, or put a bpf-linker on PATH")?;
     println!("building bpf-linker {BPF_LINKER} into {}", root.display());
+    let scratch = cache_dir().join("bpf-linker-build");
     run::run(
         Command::new("cargo")
             .args([
@@ -181,9 +182,11 @@ fn ensure_bpf_linker() -> Result<PathBuf> {
             .arg(&root)
             // The outer cargo's directory is for this workspace.
             .arg("--target-dir")
-            .arg(cache_dir().join("bpf-linker-build"))
+            .arg(&scratch)
             .env("LLVM_PREFIX", LLVM_PREFIX),
     )?;
+    // Only room is lost if it stays.
+    let _ = std::fs::remove_dir_all(&scratch);
     if !runs(&built) {
         bail!("{} was built but does not run", built.display());
     }
