@@ -57,7 +57,11 @@ pub(super) fn ago(then_ms: u64, now_ms: u64) -> String {
     let unit = UNITS.iter().find(|(size, _)| s >= *size);
     unit.map_or("just now".to_owned(), |(size, name)| {
         let n = s / size;
-        let plural = if n > 1 && name.len() > 3 { "s" } else { "" };
+        let plural = if n > 1 && matches!(*name, "year" | "day") {
+            "s"
+        } else {
+            ""
+        };
         format!("{n} {name}{plural} ago")
     })
 }

@@ -7,7 +7,7 @@ mod transfer;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use serde_json::json;
 
 use crate::model::{Profile, escape};
@@ -187,7 +187,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// Opens the store to read and loads one profile.
 fn open_profile(global: &Global, name: &str) -> anyhow::Result<Profile> {
-    check_name(name).context("which profile?")?;
+    check_name(name)?;
     load(&open_store(global, Access::Read)?, name)
 }
 

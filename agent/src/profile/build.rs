@@ -151,3 +151,139 @@ pub(super) fn block(volume: u32, extent: &Extent) -> BlockExtent {
         seen: extent.seen,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, VolumeId};
+
+    fn volume(id: &str, mount_point: &str) -> Volume {
+        Volume {
+            id: VolumeId(id.to_owned()),
+            fs_type: "ext4".to_owned(),
+            mount_point: mount_point.into(),
+        }
+    }
+
+    fn file(volume: u32, path: &str, mtime_ns: i64, pages: u64, start_page: u64) -> FileTouches {
+        FileTouches {
+            volume,
+            path: RelPath::new(path).expect("valid"),
+            version: FileVersion {
+                size: pages * PAGE_SIZE,
+                mtime_ns,
+            },
+            touches: vec![PageTouch {
+                start_page,
+                pages: 4,
+                certainty: Certainty::Certain,
+                first_use_ns: 1_999,
+            }],
+        }
+    }
+
+    fn name(path: &str, kind: NameKind, listed: bool, first_use_ns: u64) -> NameTouch {
+        NameTouch {
+            volume: 0,
+            path: RelPath::new(path).expect("valid"),
+            kind,
+            listed,
+            first_use_ns,
+        }
+    }
+
+    #[test]
+    fn a_trace_in_any_order_becomes_canonical() {
+        let trace = Trace {
+            volumes: vec![
+                volume("uuid:b", "/"),
+                volume("uuid:a", "/a"),
+                volume("uuid:b", "/bind"),
+                volume("uuid:unused", "/unused"),
+            ],
+            files: vec![
+                file(2, "f", 1, 100, 50),
+                file(1, "z", 1, 100, 0),
+                file(0, "f", 2, 9, 8),
+                file(0, "gone", 1, 0, 0),
+                file(9, "volume that is not there", 1, 100, 0),
+            ],
+            names: vec![
+                name("d", NameKind::Missing, false, 5_000),
+                name("d", NameKind::Directory, true, 9_000),
+            ],
+            blocks: [7, 5]
+                .map(|start_page| BlockTouch {
+                    volume: 0,
+                    start_page,
+                    pages: 2,
+                    first_use_ns: 3_000,
+                })
+                .to_vec(),
+            ..Trace::default()
+        };
+        let run = RunInfo {
+            started_ms: 1,
+            id: 2,
+            duration_ns: 3,
+        };
+        let profile = from_trace(&trace, run);
+        assert_eq!(profile.runs, [run]);
+        let volumes: Vec<_> = profile
+            .volumes
+            .iter()
+            .map(|v| (&v.id.0[..], &v.mount_point[..]))
+            .collect();
+        assert_eq!(volumes, [("uuid:a", &b"/a"[..]), ("uuid:b", &b"/bind"[..])]);
+        let files: Vec<_> = profile
+            .files
+            .iter()
+            .map(|f| (f.volume, f.path.to_string()))
+            .collect();
+        assert_eq!(files, [(0, "z".to_owned()), (1, "f".to_owned())]);
+        // The later version counts, and what lies past its end is not there.
+        assert_eq!(profile.files[1].version.mtime_ns, 2);
+        let expect = Extent {
+            start_page: 8,
+            pages: 1,
+            first_use_ns: 1_000,
+            certain: 1,
+            seen: 1,
+        };
+        assert_eq!(profile.files[1].extents, [expect]);
+        assert_eq!(profile.names.len(), 1);
+        let known = &profile.names[0];
+        assert_eq!(
+            (known.kind, known.listed, known.first_use_ns),
+            (NameKind::Directory, true, 5_000)
+        );
+        let blocks: Vec<_> = profile
+            .blocks
+            .iter()
+            .map(|b| (b.volume, b.start_page, b.pages))
+            .collect();
+        assert_eq!(blocks, [(1, 5, 4)]);
+    }
+
+    #[test]
+    fn limits_hold_and_say_what_they_cost() {
+        let trace = Trace {
+            volumes: vec![volume("uuid:a", "/")],
+            files: (0..9)
+                .map(|i| file(0, &format!("f{i}"), 1, 100, i))
+                .collect(),
+            ..Trace::default()
+        };
+        let limits = Limits {
+            files: 4,
+            ..Limits::DEFAULT
+        };
+        let run = RunInfo {
+            started_ms: 0,
+            id: 0,
+            duration_ns: 0,
+        };
+        let (profile, pruned) = from_trace_within(&trace, run, &limits);
+        assert_eq!((profile.files.len(), pruned.files), (4, 5));
+    }
+}

@@ -1,6 +1,6 @@
 //! Traces become profiles; profiles merge, travel and are kept.
 //!
-//! [`build`], [`merge`] and [`codec`] are pure. [`store`] is the only part that
+//! [`build`], [`mod@merge`] and [`codec`] are pure. [`store`] is the only part that
 //! touches a disk.
 //!
 //! Invariant: a profile that leaves this module is *canonical*: volumes, files,

@@ -3,7 +3,7 @@
 use crate::model::{Extent, NameKind, PAGE_SIZE, Profile, ProfileFile};
 
 /// The extents of a file that lie within its newest version. Merging keeps
-/// those past its end (see [`merge`](super::merge)); nothing can be read there.
+/// those past its end (see [`merge`](mod@super::merge)); nothing can be read there.
 pub fn within_version(file: &ProfileFile) -> impl Iterator<Item = Extent> + '_ {
     let end = file.version.size.div_ceil(PAGE_SIZE);
     file.extents.iter().filter_map(move |extent| {
