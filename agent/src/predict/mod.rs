@@ -5,6 +5,7 @@
 
 use crate::model::{FileVersion, RelPath};
 use crate::model::{NameKind, Profile, RunMask, Volume};
+use crate::profile::within_version;
 
 /// Weight of a run relative to the next newer one.
 const AGE_FACTOR: f64 = 0.8;
@@ -106,7 +107,7 @@ pub fn predict(profile: &Profile) -> Prediction {
     let mut files = Vec::with_capacity(profile.files.len());
     for file in &profile.files {
         let mut extents = Vec::with_capacity(file.extents.len());
-        for extent in &file.extents {
+        for extent in within_version(file) {
             let seen = weights.share(extent.seen);
             let sureness = match extent.certain {
                 0 if seen >= EXPECTED_MAYBE => Sureness::Maybe,

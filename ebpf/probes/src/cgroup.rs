@@ -20,11 +20,19 @@ use crate::track::{self, TRACK};
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     let cgroup: u64 = ctx.arg(0);
-    let Some(parent) = peek::<u64>(cgroup, field!(cgroup_parent)) else { return 0 };
-    let Some(parent_id) = id(parent) else { return 0 };
-    let Some(entry) = track::entry(parent_id) else { return 0 };
+    let Some(parent) = peek::<u64>(cgroup, field!(cgroup_parent)) else {
+        return 0;
+    };
+    let Some(parent_id) = id(parent) else {
+        return 0;
+    };
+    let Some(entry) = track::entry(parent_id) else {
+        return 0;
+    };
     let Some(child) = id(cgroup) else { return 0 };
-    let Some(slot) = TRACK.get_ptr_mut(track_slot(child)) else { return 0 };
+    let Some(slot) = TRACK.get_ptr_mut(track_slot(child)) else {
+        return 0;
+    };
     // SAFETY: a pointer into the map's value. The key is written first: an
     // entry counts from the moment its cgroup id is there.
     unsafe {
@@ -32,7 +40,10 @@ pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
             emit::count(Counter::TrackCollision, 1);
             return 0;
         }
-        slot.write_volatile(TrackEntry { cgroup: child, key: entry.key });
+        slot.write_volatile(TrackEntry {
+            cgroup: child,
+            key: entry.key,
+        });
     }
     0
 }

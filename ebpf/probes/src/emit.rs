@@ -52,11 +52,22 @@ pub(crate) fn send(record: *const u8, len: usize) -> bool {
     let used = unsafe { bpf_ringbuf_query(ring, AVAILABLE_DATA) };
     // SAFETY: as above.
     let size = unsafe { bpf_ringbuf_query(ring, RING_SIZE) };
-    let flags = if used > size / 2 { FORCE_WAKEUP } else { NO_WAKEUP };
+    let flags = if used > size / 2 {
+        FORCE_WAKEUP
+    } else {
+        NO_WAKEUP
+    };
     // SAFETY: the caller's buffer holds `len` initialised bytes, which the
     // verifier checks as well.
     let sent = unsafe { bpf_ringbuf_output(ring, record as *mut _, len as u64, flags) } == 0;
-    count(if sent { Counter::Sent } else { Counter::LostRing }, 1);
+    count(
+        if sent {
+            Counter::Sent
+        } else {
+            Counter::LostRing
+        },
+        1,
+    );
     sent
 }
 

@@ -22,10 +22,16 @@ use crate::{names, track};
 /// Failed executions, which `names::name_cwd` sees.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+    let Some(entry) = track::current() else {
+        return 0;
+    };
     let bprm: u64 = ctx.arg(2);
-    let Some(name) = peek::<u64>(bprm, field!(bprm_filename)) else { return 0 };
-    let Some(scratch) = names::NAME_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(name) = peek::<u64>(bprm, field!(bprm_filename)) else {
+        return 0;
+    };
+    let Some(scratch) = names::NAME_SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
     // SAFETY: the helper checks the source and writes at most MAX_PATH bytes.
@@ -37,7 +43,14 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
         )
     };
     if len > 1 {
-        names::send(scratch, RecordKind::Exec, entry.cgroup, None, 0, len as usize - 1);
+        names::send(
+            scratch,
+            RecordKind::Exec,
+            entry.cgroup,
+            None,
+            0,
+            len as usize - 1,
+        );
     }
     0
 }

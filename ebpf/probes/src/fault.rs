@@ -83,7 +83,9 @@ fn faulting_page() -> u64 {
 /// Which of the other pages of the window are used afterwards.
 #[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
 pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+    let Some(entry) = track::current() else {
+        return 0;
+    };
     let mapping: u64 = ctx.arg(0);
     let start: u64 = ctx.arg(1);
     let last: u64 = ctx.arg(2);
@@ -97,20 +99,33 @@ pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
     let guess = start + (vpn & (around.wrapping_sub(1)));
     let first_chunk = start / CHUNK_PAGES;
     let last_chunk = last / CHUNK_PAGES;
-    let split = if last_chunk == first_chunk { last } else { first_chunk * CHUNK_PAGES + CHUNK_PAGES - 1 };
+    let split = if last_chunk == first_chunk {
+        last
+    } else {
+        first_chunk * CHUNK_PAGES + CHUNK_PAGES - 1
+    };
 
     let low = Place::new(mapping, first_chunk, &entry);
     let low_window = page_bits(start, split);
-    let low_fault = if vpn != 0 && guess <= split { page_bits(guess, guess) } else { 0 };
+    let low_fault = if vpn != 0 && guess <= split {
+        page_bits(guess, guess)
+    } else {
+        0
+    };
     let (low_certain, low_seen, low_faults) = low.known();
-    let mut new = (low_window & !(low_seen | low_certain)) | (low_fault & !(low_faults | low_certain));
+    let mut new =
+        (low_window & !(low_seen | low_certain)) | (low_fault & !(low_faults | low_certain));
 
     let high = Place::new(mapping, last_chunk, &entry);
     let mut high_window = 0;
     let mut high_fault = 0;
     if last_chunk != first_chunk {
         high_window = page_bits(last_chunk * CHUNK_PAGES, last);
-        high_fault = if vpn != 0 && guess > split && guess <= last { page_bits(guess, guess) } else { 0 };
+        high_fault = if vpn != 0 && guess > split && guess <= last {
+            page_bits(guess, guess)
+        } else {
+            0
+        };
         let (certain, seen, faults) = high.known();
         new |= (high_window & !(seen | certain)) | (high_fault & !(faults | certain));
     }
@@ -131,12 +146,20 @@ pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn send_fault(mapping: u64, start: u64, last: u64, vpn: u64, cgroup: u64) -> i32 {
+pub(crate) extern "C" fn send_fault(
+    mapping: u64,
+    start: u64,
+    last: u64,
+    vpn: u64,
+    cgroup: u64,
+) -> i32 {
     let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
         emit::count(Counter::BadRead, 1);
         return 1;
     };
-    let Some(id) = inode::ensure(host, cgroup) else { return 1 };
+    let Some(id) = inode::ensure(host, cgroup) else {
+        return 1;
+    };
     let record = FaultRecord {
         header: emit::header(RecordKind::Fault, cgroup),
         inode: id.inode,
@@ -162,9 +185,16 @@ pub(crate) extern "C" fn send_fault(mapping: u64, start: u64, last: u64, vpn: u6
 /// DAX mappings.
 #[raw_tracepoint(tracepoint = "mm_filemap_fault")]
 pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+    let Some(entry) = track::current() else {
+        return 0;
+    };
     let mapping: u64 = ctx.arg(0);
     let index: u64 = ctx.arg(1);
-    touch::certain(mapping, index / CHUNK_PAGES, page_bits(index, index), &entry);
+    touch::certain(
+        mapping,
+        index / CHUNK_PAGES,
+        page_bits(index, index),
+        &entry,
+    );
     0
 }

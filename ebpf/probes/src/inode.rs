@@ -49,7 +49,13 @@ pub(crate) fn identify(inode: u64) -> Option<Identity> {
     let mode = peek::<u16>(inode, field!(inode_mode))? as u32;
     let sb = peek::<u64>(inode, field!(inode_sb))?;
     let dev = peek::<u32>(sb, field!(sb_dev))?;
-    Some(Identity { inode, ino, generation, dev, mode })
+    Some(Identity {
+        inode,
+        ino,
+        generation,
+        dev,
+        mode,
+    })
 }
 
 /// The identity of the inode at `inode`; its path is sent if it was not before.
@@ -60,11 +66,22 @@ pub(crate) fn ensure(inode: u64, cgroup: u64) -> Option<Identity> {
         return None;
     };
     let hash = (id.inode ^ id.ino.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let tag = [id.inode, (id.ino << 24) ^ id.generation as u64 ^ (cgroup << 48)];
+    let tag = [
+        id.inode,
+        (id.ino << 24) ^ id.generation as u64 ^ (cgroup << 48),
+    ];
     if let Some(seen) = SEEN_INODES.get_ptr_mut((hash >> 49) as u32 & (SEEN - 1)) {
         // SAFETY: a pointer into the map's value; a race sends a path twice.
         let known = unsafe { *seen } == tag;
-        if !known && send_path(id.inode, id.ino, id.generation, id.dev, pack(id.mode, cgroup)) == 0 {
+        if !known
+            && send_path(
+                id.inode,
+                id.ino,
+                id.generation,
+                id.dev,
+                pack(id.mode, cgroup),
+            ) == 0
+        {
             // SAFETY: as above.
             unsafe { *seen = tag };
         }
@@ -90,7 +107,9 @@ const COMPLETE: u64 = 1 << 32;
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn build_path(alias: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let path = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
     let mut dentry = alias.wrapping_sub(field!(dentry_alias) as u64);
@@ -141,7 +160,9 @@ pub(crate) extern "C" fn send_path(
     if used > MAX_PATH {
         return 1;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 1 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 1;
+    };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
     scratch.record = InodeRecord {
@@ -155,5 +176,8 @@ pub(crate) extern "C" fn send_path(
         path_len: used as u32,
         reserved: 0,
     };
-    !emit::send((&raw const *scratch).cast(), core::mem::size_of::<InodeRecord>() + used) as i32
+    !emit::send(
+        (&raw const *scratch).cast(),
+        core::mem::size_of::<InodeRecord>() + used,
+    ) as i32
 }

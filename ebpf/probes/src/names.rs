@@ -56,10 +56,16 @@ static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
 /// Names looked up by io_uring, by 32-bit programs, or inside the kernel.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub(crate) fn sys_exit(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+    let Some(entry) = track::current() else {
+        return 0;
+    };
     let regs: u64 = ctx.arg(0);
-    let Some(number) = peek::<u64>(regs, field!(regs_number)) else { return 0 };
-    let Some(&class) = SYSCALLS.get(number as u32) else { return 0 };
+    let Some(number) = peek::<u64>(regs, field!(regs_number)) else {
+        return 0;
+    };
+    let Some(&class) = SYSCALLS.get(number as u32) else {
+        return 0;
+    };
     if class == 0 {
         return 0;
     }
@@ -82,7 +88,9 @@ pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, k
 
 #[inline(always)]
 fn list(task: u64, regs: u64, entry: &TrackEntry) -> i32 {
-    let Some(fd) = peek::<u64>(regs, field!(regs_arg0)) else { return 0 };
+    let Some(fd) = peek::<u64>(regs, field!(regs_arg0)) else {
+        return 0;
+    };
     let inode = directory_of_fd(task, fd as u32);
     if inode == 0 {
         emit::count(Counter::BadRead, 1);
@@ -91,24 +99,38 @@ fn list(task: u64, regs: u64, entry: &TrackEntry) -> i32 {
     if is_seen(mix(inode, 0x6c69_7374 ^ entry.key)) {
         return 0;
     }
-    let Some(base) = inode::ensure(inode, entry.cgroup) else { return 0 };
+    let Some(base) = inode::ensure(inode, entry.cgroup) else {
+        return 0;
+    };
     emit::send_fixed(&record(RecordKind::List, entry.cgroup, Some(&base), 0, 0));
     0
 }
 
 #[inline(always)]
 fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 {
-    let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
-    let Some(arg0) = peek::<u64>(regs, field!(regs_arg0)) else { return 0 };
-    let path = if at { peek::<u64>(regs, field!(regs_arg1)).unwrap_or(0) } else { arg0 };
+    let Some(arg0) = peek::<u64>(regs, field!(regs_arg0)) else {
+        return 0;
+    };
+    let path = if at {
+        peek::<u64>(regs, field!(regs_arg1)).unwrap_or(0)
+    } else {
+        arg0
+    };
     if path == 0 {
         return 0;
     }
     // SAFETY: the helper checks the source and writes at most MAX_PATH bytes.
     let len = unsafe {
-        bpf_probe_read_user_str(scratch.path.as_mut_ptr().cast(), MAX_PATH as u32, path as *const _)
+        bpf_probe_read_user_str(
+            scratch.path.as_mut_ptr().cast(),
+            MAX_PATH as u32,
+            path as *const _,
+        )
     };
     if len < 0 {
         emit::count(Counter::NameUnreadable, 1);
@@ -132,7 +154,14 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 
         return 0;
     }
     let base = inode::ensure(base, entry.cgroup);
-    send(scratch, RecordKind::Name, entry.cgroup, base.as_ref(), result, len - 1);
+    send(
+        scratch,
+        RecordKind::Name,
+        entry.cgroup,
+        base.as_ref(),
+        result,
+        len - 1,
+    );
     0
 }
 
@@ -150,7 +179,10 @@ pub(crate) fn send(
         return;
     }
     scratch.record = record(kind, cgroup, base, result, len as u32);
-    emit::send((&raw const *scratch).cast(), core::mem::size_of::<NameRecord>() + len);
+    emit::send(
+        (&raw const *scratch).cast(),
+        core::mem::size_of::<NameRecord>() + len,
+    );
 }
 
 #[inline(always)]
@@ -187,9 +219,12 @@ fn task_directory(task: u64, which: u32) -> u64 {
 /// Inode of an open descriptor of the task; 0 where it can't be read.
 #[inline(always)]
 fn directory_of_fd(task: u64, fd: u32) -> u64 {
-    let table = peek::<u64>(task, field!(task_files)).and_then(|f| peek::<u64>(f, field!(files_fdt)));
+    let table =
+        peek::<u64>(task, field!(task_files)).and_then(|f| peek::<u64>(f, field!(files_fdt)));
     let Some(table) = table else { return 0 };
-    let Some(max) = peek::<u32>(table, field!(fdt_max)) else { return 0 };
+    let Some(max) = peek::<u32>(table, field!(fdt_max)) else {
+        return 0;
+    };
     if fd >= max {
         return 0;
     }
@@ -210,7 +245,9 @@ fn mix(a: u64, b: u64) -> u64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
-    let Some(scratch) = NAME_SCRATCH.get_ptr(0) else { return 0 };
+    let Some(scratch) = NAME_SCRATCH.get_ptr(0) else {
+        return 0;
+    };
     let words = len as usize / 8;
     let mut hash = mix(seed, len);
     for i in 0..HASHED_WORDS {
@@ -219,7 +256,9 @@ pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
         }
         // SAFETY: i * 8 + 8 <= HASHED_WORDS * 8 <= MAX_PATH; the record before
         // the path is 64 bytes, so that words are aligned.
-        hash = mix(hash, unsafe { (*scratch).path.as_ptr().add(i * 8).cast::<u64>().read() });
+        hash = mix(hash, unsafe {
+            (*scratch).path.as_ptr().add(i * 8).cast::<u64>().read()
+        });
     }
     let tail = words & (MAX_PATH / 8 - 1);
     // SAFETY: tail * 8 + 8 <= MAX_PATH; aligned as above.
@@ -230,7 +269,9 @@ pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
 /// Whether a name with this hash was sent; remembers it.
 #[inline(always)]
 fn is_seen(hash: u64) -> bool {
-    let Some(seen) = SEEN_NAMES.get_ptr_mut((hash >> 48) as u32 & (SEEN - 1)) else { return false };
+    let Some(seen) = SEEN_NAMES.get_ptr_mut((hash >> 48) as u32 & (SEEN - 1)) else {
+        return false;
+    };
     // SAFETY: a pointer into the map's value; a race sends a name twice.
     unsafe {
         if *seen == hash {

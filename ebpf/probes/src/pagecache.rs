@@ -25,16 +25,26 @@ const S_IFBLK: u32 = 0o060000;
 /// metadata that was cached already.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 pub(crate) fn filemap_add(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+    let Some(entry) = track::current() else {
+        return 0;
+    };
     let folio: u64 = ctx.arg(0);
-    let Some(mapping) = peek::<u64>(folio, field!(folio_mapping)) else { return 0 };
-    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else { return 0 };
-    let Some(mode) = peek::<u16>(host, field!(inode_mode)) else { return 0 };
+    let Some(mapping) = peek::<u64>(folio, field!(folio_mapping)) else {
+        return 0;
+    };
+    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
+        return 0;
+    };
+    let Some(mode) = peek::<u16>(host, field!(inode_mode)) else {
+        return 0;
+    };
     if mode as u32 & S_IFMT != S_IFBLK {
         emit::count(Counter::Inserted, 1);
         return 0;
     }
-    let Some(index) = peek::<u64>(folio, field!(folio_index)) else { return 0 };
+    let Some(index) = peek::<u64>(folio, field!(folio_index)) else {
+        return 0;
+    };
     let chunk = index / CHUNK_PAGES;
     let bits = page_bits(index, index);
     let place = Place::new(mapping, chunk, &entry);
@@ -42,9 +52,17 @@ pub(crate) fn filemap_add(ctx: RawTracePointContext) -> i32 {
     if bits & !known == 0 {
         return 0;
     }
-    let Some(mut id) = inode::identify(host) else { return 0 };
+    let Some(mut id) = inode::identify(host) else {
+        return 0;
+    };
     id.dev = peek::<u32>(host, field!(inode_rdev)).unwrap_or(0);
-    if emit::send_fixed(&touch::record(RecordKind::Block, entry.cgroup, &id, chunk, bits)) {
+    if emit::send_fixed(&touch::record(
+        RecordKind::Block,
+        entry.cgroup,
+        &id,
+        chunk,
+        bits,
+    )) {
         place.remember(bits, 0, 0);
     }
     0

@@ -24,7 +24,9 @@ const MAX_CHUNKS: u64 = 256;
 /// them off by the file's size.
 #[raw_tracepoint(tracepoint = "mm_filemap_get_pages")]
 pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else { return 0 };
+    let Some(entry) = track::current() else {
+        return 0;
+    };
     let mapping: u64 = ctx.arg(0);
     let first: u64 = ctx.arg(1);
     let mut last: u64 = ctx.arg(2);

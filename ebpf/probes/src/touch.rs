@@ -40,7 +40,10 @@ pub(crate) struct Place {
 impl Place {
     #[inline(always)]
     pub(crate) fn new(mapping: u64, chunk: u64, entry: &TrackEntry) -> Self {
-        Self { mapping, key: entry.key | (chunk & ((1 << 40) - 1)) }
+        Self {
+            mapping,
+            key: entry.key | (chunk & ((1 << 40) - 1)),
+        }
     }
 
     #[inline(always)]
@@ -54,7 +57,9 @@ impl Place {
     /// in between.
     #[inline(always)]
     pub(crate) fn known(&self) -> (u64, u64, u64) {
-        let Some(slot) = self.slot() else { return (0, 0, 0) };
+        let Some(slot) = self.slot() else {
+            return (0, 0, 0);
+        };
         // SAFETY: a pointer into the map's value, aligned. Racing writers are
         // detected by the second look at mapping and key.
         unsafe {
@@ -138,12 +143,20 @@ pub(crate) extern "C" fn certain_chunk(
 /// The slow path of [`certain`], kept out of line: the hot path stays small.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn send_touch(mapping: u64, chunk: u64, new: u64, cgroup: u64, key: u64) -> u32 {
+pub(crate) extern "C" fn send_touch(
+    mapping: u64,
+    chunk: u64,
+    new: u64,
+    cgroup: u64,
+    key: u64,
+) -> u32 {
     let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
         emit::count(Counter::BadRead, 1);
         return 0;
     };
-    let Some(id) = inode::ensure(host, cgroup) else { return 0 };
+    let Some(id) = inode::ensure(host, cgroup) else {
+        return 0;
+    };
     let sent = emit::send_fixed(&record(RecordKind::Touch, cgroup, &id, chunk, new));
     if sent {
         Place::new(mapping, chunk, &TrackEntry { cgroup, key }).remember(new, 0, 0);
