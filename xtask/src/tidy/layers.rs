@@ -11,7 +11,7 @@ struct Layer {
     pure: bool,
 }
 
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     Layer {
         name: "model",
         pure: true,
@@ -38,6 +38,10 @@ const LAYERS: [Layer; 8] = [
     },
     Layer {
         name: "warm",
+        pure: false,
+    },
+    Layer {
+        name: "run",
         pure: false,
     },
     Layer {

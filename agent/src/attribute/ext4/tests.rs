@@ -1,3 +1,5 @@
+//! Properties of the layout reader on images made by mkfs.
+
 use std::process::Command;
 
 use proptest::prelude::*;

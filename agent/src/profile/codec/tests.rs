@@ -1,3 +1,5 @@
+//! Round trips, foreign and damaged bytes, and the published schema.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

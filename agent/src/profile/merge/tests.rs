@@ -1,3 +1,5 @@
+//! The laws of merging.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

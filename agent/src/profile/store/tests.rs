@@ -1,3 +1,5 @@
+//! The store: crashes, damage, concurrency, limits.
+
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::time::Instant;
 

@@ -1,0 +1,8 @@
+//! The executor on real files of a real disk, with the page cache dropped.
+//!
+//! Needs root for dropping caches, loop devices and overlay mounts; what can't
+//! be done is said on standard error.
+
+mod files;
+mod support;
+mod volumes;

@@ -1,0 +1,5 @@
+//! `headstart profile` as people use it: the binary, files, exit codes.
+
+mod commands;
+mod support;
+mod trouble;
