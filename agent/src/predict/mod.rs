@@ -1,6 +1,6 @@
 //! Profile → what the next run will read, and how sure. Pure.
 //!
-//! Newer runs weigh more ([`AGE_FACTOR`] a run), so that a program that changed
+//! Newer runs weigh more (0.8 a run), so that a program that changed
 //! is followed within a few runs, and what stopped being used fades.
 
 use crate::model::{FileVersion, RelPath};
