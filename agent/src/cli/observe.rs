@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
     let mut seen = Seen::default();
     let mut drawn = Instant::now();
     while !stop.load(Ordering::Relaxed) && args.duration.is_none_or(|d| began.elapsed() < d) {
-        reader.wait(Duration::from_millis(100));
+        reader.wait(Duration::from_millis(100), None);
         reader.drain(|bytes| seen.take(bytes, own));
         if drawn.elapsed() >= REFRESH && !global.json {
             drawn = Instant::now();

@@ -1,10 +1,14 @@
 //! Loading the probes, attaching them, and reading what they send.
 
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint};
+use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 use headstart_abi::{COUNTERS, Counter, KernelLayout, TRACK_SLOTS, TrackEntry, track_slot};
 
@@ -80,17 +84,26 @@ impl Probes {
     /// Nothing is attached yet.
     pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
         let object = object().ok_or(ProbeError::NotBuilt)?;
-        let (layout, missing_fields) = kernel_layout(Path::new(KERNEL_BTF))?;
-        Self::load_with(object, &layout, missing_fields, ring_bytes)
+        // A new loader parses the kernel's BTF whether it is needed or not, for
+        // 15 ms and more: beside our own look at it.
+        let (layout, loader) = std::thread::scope(|scope| {
+            let loader = scope.spawn(EbpfLoader::new);
+            let layout = kernel_layout(Path::new(KERNEL_BTF));
+            let loader = loader.join().unwrap_or_else(|p| resume_unwind(p));
+            (layout, loader)
+        });
+        let (layout, missing_fields) = layout?;
+        Self::load_with(loader, object, &layout, missing_fields, ring_bytes)
     }
 
-    fn load_with(
+    fn load_with<'a>(
+        mut loader: EbpfLoader<'a>,
         object: &[u8],
-        layout: &KernelLayout,
+        layout: &'a KernelLayout,
         missing_fields: Vec<String>,
         ring_bytes: u32,
     ) -> Result<Self, ProbeError> {
-        let ebpf = EbpfLoader::new()
+        let ebpf = loader
             .btf(None)
             .override_global("CONFIG", layout, true)
             .map_max_entries("EVENTS", ring_bytes)
@@ -120,15 +133,48 @@ impl Probes {
 
     /// Attaches every hook of `groups`, and says what became of each.
     pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
-        HOOKS
+        let hooks: Vec<&Hook> = HOOKS
             .iter()
             .filter(|hook| groups.contains(&hook.group))
-            .map(|hook| self.attach_one(hook))
+            .collect();
+        let mut loaded = self.verify(&hooks);
+        hooks
+            .into_iter()
+            .map(|hook| {
+                let verified = loaded.remove(hook.program);
+                self.attach_one(hook, verified.unwrap_or(Ok(())))
+            })
             .collect()
     }
 
-    fn attach_one(&mut self, hook: &Hook) -> HookState {
-        let outcome = self.attach_raw(hook.program, hook.tracepoint);
+    /// Has the kernel check the programs, several at a time: that is most of
+    /// what it takes to begin.
+    fn verify(&mut self, hooks: &[&Hook]) -> BTreeMap<String, Result<(), String>> {
+        let programs = self
+            .ebpf
+            .programs_mut()
+            .filter(|(name, _)| hooks.iter().any(|hook| hook.program == *name));
+        let queue = Mutex::new(programs);
+        let results = Mutex::new(BTreeMap::new());
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((name, program)) = next else { break };
+                        let result = load_program(program);
+                        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                        results.insert(name.to_owned(), result);
+                    }
+                });
+            }
+        });
+        results.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attach_one(&mut self, hook: &Hook, verified: Result<(), String>) -> HookState {
+        let outcome = verified.and_then(|()| self.attach_raw(hook.program, hook.tracepoint));
         let (live, reason) = match outcome {
             Ok(()) => (true, String::new()),
             Err(reason) => (false, reason),
@@ -148,7 +194,6 @@ impl Probes {
 
     fn attach_raw(&mut self, program: &str, tracepoint: &str) -> Result<(), String> {
         let program: &mut RawTracePoint = self.program(program)?;
-        load_once(program.load())?;
         program
             .attach(tracepoint)
             .map(drop)
@@ -157,7 +202,7 @@ impl Probes {
 
     fn program<'a, T>(&'a mut self, name: &str) -> Result<&'a mut T, String>
     where
-        &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+        &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
     {
         self.ebpf
             .program_mut(name)
@@ -272,11 +317,13 @@ impl Reader {
         records
     }
 
-    /// Waits until the ring is more than half full, or `timeout` has passed:
-    /// the probes wake nobody for single records.
-    pub fn wait(&self, timeout: Duration) {
+    /// Waits until the ring is more than half full, `wake` can be read, or
+    /// `timeout` has passed: the probes wake nobody for single records. Whether
+    /// `wake` can be read.
+    pub fn wait(&self, timeout: Duration, wake: Option<BorrowedFd<'_>>) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
-        let mut fds = [PollFd::new(&self.ring, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.ring, PollFlags::IN)];
+        fds.extend(wake.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
         let timeout = rustix::time::Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -284,12 +331,14 @@ impl Reader {
         // An interrupted wait is as good as one that timed out: the caller
         // drains either way.
         let _ = poll(&mut fds, Some(&timeout));
+        fds.get(1).is_some_and(|wake| !wake.revents().is_empty())
     }
 }
 
 /// Loading a program a second time (two groups share it) is not an error.
-fn load_once(result: Result<(), ProgramError>) -> Result<(), String> {
-    match result {
+fn load_program(program: &mut Program) -> Result<(), String> {
+    let program: &mut RawTracePoint = program.try_into().map_err(|e: ProgramError| chain(&e))?;
+    match program.load() {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(chain(&error)),
     }

@@ -1,10 +1,11 @@
 //! Running a command and recording what it touches.
 
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use headstart_abi::Counter;
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::cgroup::{Cgroup, CgroupError};
 use super::child::{Child, Ended, LaunchError, Output};
@@ -12,8 +13,8 @@ use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
 use crate::model::Trace;
 use crate::probe::{Counters, Group, HookState, ProbeError, Probes, Reader};
 
-/// Default size of the ring buffer: a burst of 100,000 records.
-pub const RING_BYTES: u32 = 16 << 20;
+/// Default size of the ring buffer: a burst of 50,000 records.
+pub const RING_BYTES: u32 = 4 << 20;
 
 /// How often the ring buffer is emptied while a command runs.
 const DRAIN_EVERY: Duration = Duration::from_millis(25);
@@ -142,20 +143,24 @@ impl Recorder {
     ) -> Result<Recording, RecordError> {
         let io = |operation| move |source| RecordError::Io { operation, source };
         let before = self.probes.counters()?;
-        let stop = AtomicBool::new(false);
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)
+            .map_err(|errno| io("making an event descriptor")(errno.into()))?;
         let mut collector = Collector::default();
         let deadline = window.map(|window| child.started + window);
         let ended = std::thread::scope(|scope| {
             let (reader, stop, collector) = (&mut self.reader, &stop, &mut collector);
             scope.spawn(move || {
-                while !stop.load(Ordering::Acquire) {
-                    reader.wait(DRAIN_EVERY);
+                loop {
+                    let stopped = reader.wait(DRAIN_EVERY, Some(stop.as_fd()));
                     reader.drain(|bytes| collector.add(bytes));
+                    if stopped {
+                        break;
+                    }
                 }
-                reader.drain(|bytes| collector.add(bytes));
             });
             let ended = child.wait(deadline);
-            stop.store(true, Ordering::Release);
+            let stopped = rustix::io::write(&stop, &1u64.to_ne_bytes());
+            debug_assert!(stopped.is_ok(), "an event descriptor takes a one");
             ended
         });
         let elapsed = Instant::now().duration_since(child.started);

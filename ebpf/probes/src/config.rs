@@ -38,9 +38,9 @@ pub(crate) fn peek<T: Copy>(base: u64, offset: u32) -> Option<T> {
 /// loops cheap to verify.
 #[inline(always)]
 pub(crate) fn peek_or_zero<T: Copy>(base: u64, offset: u32) -> T {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: as in `peek`; T is a plain integer or an array of them, for which
-    // zero is valid.
+    // the helper's zeroes are valid.
     unsafe {
         bpf_probe_read_kernel(
             value.as_mut_ptr().cast(),
