@@ -16,7 +16,15 @@ fn main() -> anyhow::Result<()> {
             if std::env::var_os("COLD").is_some() {
                 headstart::run::drop_caches()?;
             }
-            let (recording, _child) = recorder.record(command, Output::Null, None)?;
+            let exact = std::env::var_os("EXACT").is_some();
+            let (recording, _child) = match exact {
+                true => recorder.record_exact(command, Output::Null, None)?,
+                false => recorder.record(command, Output::Null, None)?,
+            };
+            println!(
+                "recorded {:.4} s, {:?}, {:?}",
+                recording.seconds, recording.ended, recording.traced
+            );
             let info = RunInfo {
                 started_ms: run,
                 id: run,

@@ -92,9 +92,9 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
 ];
 
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 3] = ["orig_ax", "di", "si"];
+const REGISTERS: [&str; 4] = ["orig_ax", "di", "si", "r8"];
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [&str; 3] = ["syscallno", "orig_x0", "regs"];
+const REGISTERS: [&str; 4] = ["syscallno", "orig_x0", "regs", "regs"];
 
 /// Reads the kernel's BTF and fills in a layout; also the names of the fields
 /// that were not found.
@@ -166,10 +166,11 @@ fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
         }
     }
     let register = |i: usize| btf.offset("pt_regs", REGISTERS[i]).unwrap_or(NO_OFFSET);
-    (layout.regs_number, layout.regs_arg0, layout.regs_arg1) =
-        (register(0), register(1), register(2));
+    (layout.regs_number, layout.regs_arg0) = (register(0), register(1));
+    (layout.regs_arg1, layout.regs_arg4) = (register(2), register(3));
     if cfg!(target_arch = "aarch64") && layout.regs_arg1 != NO_OFFSET {
         layout.regs_arg1 += 8;
+        layout.regs_arg4 += 32;
     }
     layout.abi_version = ABI_VERSION;
     layout.fault_around_pages = fault_around_pages();

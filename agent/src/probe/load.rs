@@ -10,7 +10,9 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use headstart_abi::{COUNTERS, Counter, KernelLayout, TRACK_SLOTS, TrackEntry, track_slot};
+use headstart_abi::{
+    COUNTERS, Counter, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot,
+};
 
 use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
 use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
@@ -273,6 +275,16 @@ impl Probes {
     ) -> Result<Array<&mut MapData, T>, ProbeError> {
         let map = self.ebpf.map_mut(name).ok_or_else(|| no_map(name))?;
         Array::try_from(map).map_err(|e| map_error(name, &e))
+    }
+
+    /// Has threads of watched cgroups stop, if they are traced, when they have
+    /// mapped a file: see [`MAP_SIGNAL`].
+    pub fn stop_at_maps(&mut self, stop: bool) -> Result<(), ProbeError> {
+        let class = if stop { SYSCALL_MAP } else { 0 };
+        let mut syscalls: Array<_, u32> = self.array("SYSCALLS")?;
+        syscalls
+            .set(libc::SYS_mmap as u32, class, 0)
+            .map_err(|e| map_error("SYSCALLS", &e))
     }
 
     /// What the probes counted so far.

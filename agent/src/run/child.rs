@@ -98,6 +98,17 @@ impl Child {
         cgroup: Option<BorrowedFd<'_>>,
         output: Output,
     ) -> Result<Self, LaunchError> {
+        Self::spawn_held(command, cgroup, output, None)
+    }
+
+    /// As [`Child::spawn`]; the process waits before its exec until `hold`,
+    /// which gets its id, returns.
+    pub(super) fn spawn_held(
+        command: &[OsString],
+        cgroup: Option<BorrowedFd<'_>>,
+        output: Output,
+        hold: Option<&mut dyn FnMut(i32)>,
+    ) -> Result<Self, LaunchError> {
         let args: Vec<CString> = command
             .iter()
             .map(|arg| CString::new(arg.as_bytes()))
@@ -111,16 +122,32 @@ impl Child {
         };
         let (error_in, error_out) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let gate = match hold {
+            Some(_) => Some(
+                rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                    .map_err(io::Error::from)?,
+            ),
+            None => None,
+        };
         let (signals, old_mask) = take_signals()?;
         let started = Instant::now();
         // SAFETY: `argv` ends with a null pointer and points into `args`, which
         // outlive the call; the child only makes system calls before exec.
         let (pid, pidfd) = unsafe {
             let null = null.as_ref().map_or(-1, |file| file.as_raw_fd());
-            clone_and_exec(&argv, cgroup, null, error_out.as_raw_fd(), &old_mask)
+            let fds = Descriptors {
+                output: null,
+                error: error_out.as_raw_fd(),
+                gate: gate.as_ref().map_or(-1, |(read, _)| read.as_raw_fd()),
+            };
+            clone_and_exec(&argv, cgroup, &fds, &old_mask)
         }
         .inspect_err(|_| restore_mask(&old_mask))?;
         drop(error_out);
+        if let (Some(hold), Some((_, write))) = (hold, gate) {
+            hold(pid);
+            rustix::io::write(&write, b"!").map_err(io::Error::from)?;
+        }
         let mut child = Self {
             pid,
             pidfd,
@@ -158,13 +185,21 @@ impl Child {
 
     /// Waits for the end, passing signals on; `None` if `deadline` comes first.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Option<Ended>> {
+        if self.ended.is_none() && self.until_end(deadline)? {
+            self.ended = Some(reap(self.pid)?);
+        }
+        Ok(self.ended)
+    }
+
+    /// As [`Child::wait`], and leaves the process for others to see ended.
+    pub(super) fn until_end(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
+        if self.ended.is_some() {
+            return Ok(true);
+        }
         loop {
-            if let Some(ended) = self.ended {
-                return Ok(Some(ended));
-            }
             let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if timeout == Some(Duration::ZERO) {
-                return Ok(None);
+                return Ok(false);
             }
             let timeout = timeout.map(|left| rustix::time::Timespec {
                 tv_sec: left.as_secs() as i64,
@@ -183,7 +218,7 @@ impl Child {
                 self.pass_on();
             }
             if done {
-                self.ended = Some(reap(self.pid)?);
+                return Ok(true);
             }
         }
     }
@@ -240,6 +275,16 @@ fn restore_mask(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
+/// Descriptors that the child uses before its exec; -1 for none.
+struct Descriptors {
+    /// Its standard output and error.
+    output: RawFd,
+    /// Where it tells the time, and why it could not exec.
+    error: RawFd,
+    /// Where it waits for a byte.
+    gate: RawFd,
+}
+
 /// clone3 into `cgroup`, then exec in the child.
 ///
 /// # Safety
@@ -247,8 +292,7 @@ fn restore_mask(mask: &libc::sigset_t) {
 unsafe fn clone_and_exec(
     argv: &[*const libc::c_char],
     cgroup: Option<BorrowedFd<'_>>,
-    output: RawFd,
-    error: RawFd,
+    fds: &Descriptors,
     mask: &libc::sigset_t,
 ) -> io::Result<(i32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
@@ -277,17 +321,21 @@ unsafe fn clone_and_exec(
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut());
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-            if output >= 0 {
-                libc::dup2(output, 1);
-                libc::dup2(output, 2);
+            if fds.output >= 0 {
+                libc::dup2(fds.output, 1);
+                libc::dup2(fds.output, 2);
+            }
+            if fds.gate >= 0 {
+                let mut byte = 0u8;
+                libc::read(fds.gate, (&raw mut byte).cast(), 1);
             }
             let mut now = std::mem::zeroed::<libc::timespec>();
             libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
             let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-            libc::write(error, (&raw const now).cast(), 8);
+            libc::write(fds.error, (&raw const now).cast(), 8);
             libc::execvp(argv[0], argv.as_ptr());
             let errno = *libc::__errno_location();
-            libc::write(error, (&raw const errno).cast(), 4);
+            libc::write(fds.error, (&raw const errno).cast(), 4);
             libc::_exit(127);
         }
     }

@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::cgroup::{Cgroup, CgroupError};
 use super::child::{Child, Ended, LaunchError, Output};
+use super::exact::{Traced, Tracer};
 use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
 use crate::model::Trace;
 use crate::probe::{Counters, Group, HookState, ProbeError, Probes, Reader};
@@ -64,6 +65,8 @@ pub struct Recording {
     pub counters: Counters,
     /// Records taken from the ring buffer.
     pub records: u64,
+    /// What tracing came to, where the run was to be exact.
+    pub traced: Option<Traced>,
 }
 
 /// Loaded and attached probes, for one run after another.
@@ -117,7 +120,37 @@ impl Recorder {
         let cgroup = Cgroup::create(self.runs)?;
         self.probes.watch(cgroup.id())?;
         let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
-        let recording = self.follow(&cgroup, &mut child, 0, window)?;
+        let recording = self.follow(&cgroup, &mut child, None, 0, window)?;
+        Ok((recording, child))
+    }
+
+    /// As [`Recorder::record`], with the command traced so that every page fault
+    /// names one page: slower, for a profile without maybe pages. Where that
+    /// can't be done the run is recorded all the same; [`Recording::traced`]
+    /// tells.
+    pub fn record_exact(
+        &mut self,
+        command: &[OsString],
+        output: Output,
+        window: Option<Duration>,
+    ) -> Result<(Recording, Child), RecordError> {
+        self.runs += 1;
+        let cgroup = Cgroup::create(self.runs)?;
+        self.probes.watch(cgroup.id())?;
+        self.probes.stop_at_maps(true)?;
+        let tracer = Tracer::begin().map_err(|source| RecordError::Io {
+            operation: "starting a thread",
+            source,
+        })?;
+        let mut seize = |pid| {
+            if let Err(error) = tracer.seize(pid) {
+                tracing::warn!(%error, "the command can't be traced: maybe pages stay");
+            }
+        };
+        let place = Some(cgroup.as_fd());
+        let mut child = Child::spawn_held(command, place, output, Some(&mut seize))?;
+        let recording = self.follow(&cgroup, &mut child, Some(tracer), 0, window)?;
+        self.probes.stop_at_maps(false)?;
         Ok((recording, child))
     }
 
@@ -131,13 +164,14 @@ impl Recorder {
     ) -> Result<Recording, RecordError> {
         self.probes.watch(cgroup.id())?;
         let blind_ns = child.started.elapsed().as_nanos() as u64;
-        self.follow(cgroup, child, blind_ns, window)
+        self.follow(cgroup, child, None, blind_ns, window)
     }
 
     fn follow(
         &mut self,
         cgroup: &Cgroup,
         child: &mut Child,
+        tracer: Option<Tracer>,
         blind_ns: u64,
         window: Option<Duration>,
     ) -> Result<Recording, RecordError> {
@@ -147,7 +181,7 @@ impl Recorder {
             .map_err(|errno| io("making an event descriptor")(errno.into()))?;
         let mut collector = Collector::default();
         let deadline = window.map(|window| child.started + window);
-        let ended = std::thread::scope(|scope| {
+        let (ended, traced) = std::thread::scope(|scope| {
             let (reader, stop, collector) = (&mut self.reader, &stop, &mut collector);
             scope.spawn(move || {
                 loop {
@@ -158,10 +192,17 @@ impl Recorder {
                     }
                 }
             });
-            let ended = child.wait(deadline);
-            let stopped = rustix::io::write(&stop, &1u64.to_ne_bytes());
+            // A tracer has to see the end before anyone else takes it.
+            let over = child.until_end(deadline);
+            let traced = tracer.map(|tracer| tracer.finish(child.pid()));
+            let ended = match over {
+                Ok(true) => child.wait(None),
+                Ok(false) => Ok(None),
+                Err(error) => Err(error),
+            };
+            let stopped = rustix::io::write(stop.as_fd(), &1u64.to_ne_bytes());
             debug_assert!(stopped.is_ok(), "an event descriptor takes a one");
-            ended
+            (ended, traced)
         });
         let elapsed = Instant::now().duration_since(child.started);
         self.probes.unwatch(cgroup.id())?;
@@ -187,6 +228,7 @@ impl Recorder {
             stall_seconds: cgroup.io_stall_us().map(|us| us as f64 / 1e6),
             counters,
             records: collector.records(),
+            traced,
         })
     }
 }

@@ -81,6 +81,8 @@ layout! {
     regs_arg0,
     /// `pt_regs`: second system call argument
     regs_arg1,
+    /// `pt_regs`: fifth system call argument
+    regs_arg4,
     /// Pages of a fault-around window (16 unless debugfs says otherwise)
     fault_around_pages,
     /// 1 where `mm_filemap_get_pages` names the page after the last one

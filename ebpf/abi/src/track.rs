@@ -17,6 +17,12 @@ pub const SYSCALL_AT: u32 = 1;
 pub const SYSCALL_PATH: u32 = 2;
 /// A call that lists a directory.
 pub const SYSCALL_LIST: u32 = 3;
+/// A call that maps memory: the thread gets [`MAP_SIGNAL`] if it mapped a file.
+pub const SYSCALL_MAP: u32 = 4;
+
+/// `SIGURG`: ignored unless somebody asks for it, so that it does nothing where
+/// no tracer takes it.
+pub const MAP_SIGNAL: u32 = 23;
 
 /// A watched cgroup.
 #[repr(C)]

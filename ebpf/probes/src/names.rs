@@ -5,13 +5,16 @@
 //! registers.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_task, bpf_probe_read_user_str},
+    helpers::generated::{
+        bpf_get_current_task, bpf_probe_read_user_str, bpf_send_signal_thread,
+    },
     macros::{map, raw_tracepoint},
     maps::{Array, PerCpuArray},
     programs::RawTracePointContext,
 };
 use headstart_abi::{
-    Counter, MAX_PATH, NameRecord, RecordKind, SYSCALL_AT, SYSCALL_LIST, SYSCALL_SLOTS, TrackEntry,
+    Counter, MAP_SIGNAL, MAX_PATH, NameRecord, RecordKind, SYSCALL_AT, SYSCALL_LIST, SYSCALL_MAP,
+    SYSCALL_SLOTS, TrackEntry,
 };
 
 use crate::config::{field, peek};
@@ -69,6 +72,9 @@ pub(crate) fn sys_exit(ctx: RawTracePointContext) -> i32 {
     if class == 0 {
         return 0;
     }
+    if class == SYSCALL_MAP {
+        return stop_at_map(regs);
+    }
     let result: u64 = ctx.arg(1);
     call(regs, class, result, entry.cgroup, entry.key)
 }
@@ -84,6 +90,18 @@ pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, k
     } else {
         name(task, regs, class == SYSCALL_AT, result as i64, &entry)
     }
+}
+
+/// Has a thread that mapped a file stop for its tracer before it can touch the
+/// mapping: see `run/exact` in the agent. A signal that nobody traces is ignored.
+#[inline(always)]
+fn stop_at_map(regs: u64) -> i32 {
+    let fd = peek::<u64>(regs, field!(regs_arg4)).unwrap_or(u64::MAX) as i32;
+    if fd >= 0 {
+        // SAFETY: a helper that takes a number; sent to the current thread.
+        unsafe { bpf_send_signal_thread(MAP_SIGNAL) };
+    }
+    0
 }
 
 #[inline(always)]

@@ -1,0 +1,286 @@
+//! Stops of a traced thread, and system calls made in its name.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use super::uffd::mapping;
+
+/// `include/uapi/linux/ptrace.h`
+const PTRACE_EVENT_STOP: i32 = 128;
+const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK
+    | libc::PTRACE_O_TRACECLONE;
+const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
+const MAP_SIGNAL: i32 = headstart_abi::MAP_SIGNAL as i32;
+
+/// Begins to trace a process and whatever it starts, without stopping it.
+pub(super) fn seize(pid: i32) -> io::Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Err(io::Error::other(
+            "exact recording is only there on x86-64 so far",
+        ));
+    }
+    request(libc::PTRACE_SEIZE, pid, 0, OPTIONS as usize)
+}
+
+fn request(request: libc::c_uint, pid: i32, address: usize, data: usize) -> io::Result<()> {
+    // SAFETY: ptrace on a thread that this one traces (or asks to); `data` is a
+    // number, or a pointer that the caller keeps valid.
+    if unsafe { libc::ptrace(request, pid, address, data) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A thread in a stop that only its tracer ends.
+pub(super) struct Stopped {
+    tid: i32,
+    status: i32,
+}
+
+/// Waits for the next stop of a traced thread; `None` when `main` has ended
+/// (which is left for others to wait for) or nothing is traced any more.
+pub(super) fn next_event(main: i32) -> Option<Stopped> {
+    loop {
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::__WALL;
+        let flags = flags | libc::__WNOTHREAD;
+        // SAFETY: the buffer is a whole siginfo_t.
+        let waited = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
+        if waited < 0 {
+            if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return None;
+        }
+        // SAFETY: filled in by a waitid that succeeded.
+        let (tid, code) = unsafe {
+            let info = info.assume_init();
+            (info.si_pid(), info.si_code)
+        };
+        let has_ended = matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
+        if has_ended && tid == main {
+            return None;
+        }
+        // Other ends are taken too: a thread's or grandchild's parent hears of
+        // them after its tracer has.
+        if let Some(status) = wait_for(tid)
+            && libc::WIFSTOPPED(status)
+        {
+            return Some(Stopped { tid, status });
+        }
+    }
+}
+
+fn wait_for(tid: i32) -> Option<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: plain system call; `status` is valid for the write.
+        let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+        if waited == tid {
+            return Some(status);
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+impl Stopped {
+    /// The signal that would be delivered.
+    pub(super) fn signal(&self) -> i32 {
+        match libc::WSTOPSIG(self.status) {
+            _ if self.event() != 0 => 0,
+            SYSCALL_STOP => 0,
+            signal => signal,
+        }
+    }
+
+    fn event(&self) -> i32 {
+        self.status >> 16
+    }
+
+    pub(super) fn is_exec(&self) -> bool {
+        self.event() == libc::PTRACE_EVENT_EXEC
+    }
+
+    /// Stopped as job control stops, until continued.
+    pub(super) fn is_group_stop(&self) -> bool {
+        self.event() == PTRACE_EVENT_STOP && libc::WSTOPSIG(self.status) != libc::SIGTRAP
+    }
+
+    /// A new thread or process, before its first instruction.
+    pub(super) fn is_new(&self) -> bool {
+        self.event() == PTRACE_EVENT_STOP && libc::WSTOPSIG(self.status) == libc::SIGTRAP
+    }
+
+    /// Whether the probes stopped it: with the signal of which the kernel is
+    /// the sender. Anybody else's is delivered.
+    pub(super) fn has_mapped(&self) -> bool {
+        if self.event() != 0 || self.signal() != MAP_SIGNAL {
+            return false;
+        }
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        let got = request(
+            libc::PTRACE_GETSIGINFO,
+            self.tid,
+            0,
+            info.as_mut_ptr() as usize,
+        );
+        // SAFETY: zeroed, and any bytes are a valid siginfo_t.
+        got.is_ok() && unsafe { info.assume_init() }.si_code == libc::SI_KERNEL
+    }
+
+    /// Lets it run on; a signal of 0 is none.
+    pub(super) fn go_on(&self, signal: i32) {
+        // Fails only where the thread was killed meanwhile.
+        let _ = request(libc::PTRACE_CONT, self.tid, 0, signal as usize);
+    }
+
+    /// Leaves it stopped, until a SIGCONT.
+    pub(super) fn listen(&self) {
+        let _ = request(libc::PTRACE_LISTEN, self.tid, 0, 0);
+    }
+
+    /// The process it belongs to.
+    pub(super) fn thread_group(&self) -> Option<i32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()?;
+        let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"))?;
+        line.trim().parse().ok()
+    }
+
+    /// Runs on to the end of the system call it is in.
+    pub(super) fn finish_call(&self) -> io::Result<()> {
+        request(libc::PTRACE_SYSCALL, self.tid, 0, 0)?;
+        match wait_for(self.tid) {
+            Some(s) if libc::WIFSTOPPED(s) && libc::WSTOPSIG(s) == SYSCALL_STOP => Ok(()),
+            Some(s) if libc::WIFSTOPPED(s) => {
+                Err(io::Error::other("stopped elsewhere than expected"))
+            }
+            _ => Err(io::Error::other("ended")),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Stopped {
+    /// What the mmap(2) mapped that it stopped after.
+    pub(super) fn mapped(&self) -> Option<Range<u64>> {
+        let regs = self.registers().ok()?;
+        let (start, length) = (regs.rax, regs.rsi.checked_next_multiple_of(4096)?);
+        let is_address = start % 4096 == 0 && (start as i64) > 0;
+        (regs.orig_rax == libc::SYS_mmap as u64 && is_address)
+            .then_some(start..start.checked_add(length)?)
+    }
+
+    /// Has it make a userfaultfd, and takes that over: in the thread's own table
+    /// it is closed again.
+    pub(super) fn make_uffd(&self) -> io::Result<OwnedFd> {
+        let saved = self.registers()?;
+        let instruction = self.syscall_instruction()?;
+        let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK) as u64;
+        let made = self
+            .call(&saved, instruction, libc::SYS_userfaultfd, flags)
+            .and_then(|fd| {
+                let taken = self.take(fd as i32);
+                self.call(&saved, instruction, libc::SYS_close, fd)?;
+                taken
+            });
+        self.set_registers(&saved)?;
+        made
+    }
+
+    /// A system call instruction that needs no page of any file: the vDSO's.
+    fn syscall_instruction(&self) -> io::Result<u64> {
+        let missing = || io::Error::other("no vDSO with a system call in it");
+        let maps = std::fs::read(format!("/proc/{}/maps", self.tid))?;
+        let range = maps
+            .split(|&b| b == b'\n')
+            .filter_map(mapping)
+            .find_map(|(range, name)| (name == b"[vdso]").then_some(range))
+            .ok_or_else(missing)?;
+        let mut code = vec![0; (range.end - range.start) as usize];
+        std::fs::File::open(format!("/proc/{}/mem", self.tid))?
+            .read_exact_at(&mut code, range.start)?;
+        let at = code.windows(2).position(|w| w == [0x0f, 0x05]);
+        Ok(range.start + at.ok_or_else(missing)? as u64)
+    }
+
+    fn call(
+        &self,
+        saved: &libc::user_regs_struct,
+        instruction: u64,
+        number: libc::c_long,
+        argument: u64,
+    ) -> io::Result<u64> {
+        let regs = libc::user_regs_struct {
+            rip: instruction,
+            rax: number as u64,
+            rdi: argument,
+            // Not in a system call: nothing is to be restarted.
+            orig_rax: u64::MAX,
+            ..*saved
+        };
+        self.set_registers(&regs)?;
+        self.finish_call()?;
+        self.finish_call()?;
+        let result = self.registers()?.rax;
+        match i32::try_from(result as i64) {
+            Ok(errno @ -4095..=-1) => Err(io::Error::from_raw_os_error(-errno)),
+            _ => Ok(result),
+        }
+    }
+
+    fn take(&self, fd: i32) -> io::Result<OwnedFd> {
+        let group = self.thread_group().unwrap_or(self.tid);
+        // SAFETY: plain system calls that give fresh descriptors or an error.
+        unsafe {
+            let pidfd = libc::syscall(libc::SYS_pidfd_open, group, 0) as i32;
+            if pidfd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let pidfd = OwnedFd::from_raw_fd(pidfd);
+            let taken = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) as i32;
+            if taken < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(OwnedFd::from_raw_fd(taken))
+        }
+    }
+
+    fn registers(&self) -> io::Result<libc::user_regs_struct> {
+        let mut regs = std::mem::MaybeUninit::<libc::user_regs_struct>::zeroed();
+        request(
+            libc::PTRACE_GETREGS,
+            self.tid,
+            0,
+            regs.as_mut_ptr() as usize,
+        )?;
+        // SAFETY: plain integers, filled in.
+        Ok(unsafe { regs.assume_init() })
+    }
+
+    fn set_registers(&self, regs: &libc::user_regs_struct) -> io::Result<()> {
+        request(
+            libc::PTRACE_SETREGS,
+            self.tid,
+            0,
+            std::ptr::from_ref(regs) as usize,
+        )
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Stopped {
+    pub(super) fn mapped(&self) -> Option<Range<u64>> {
+        None
+    }
+
+    pub(super) fn make_uffd(&self) -> io::Result<OwnedFd> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+}
