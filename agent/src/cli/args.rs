@@ -8,6 +8,13 @@ use clap::{Args, Parser, Subcommand};
 /// Makes data local before it is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "headstart", version, propagate_version = true)]
+#[command(after_help = "\
+Exit status: 0 well, 1 not, 2 a wrong command line; `record` and `run` end as the
+command they run does, and `doctor` says what a machine is good for.
+
+Files:
+  /etc/headstart/config.toml  configuration, where --config names no other
+  /var/lib/headstart          profiles, where nothing names another directory")]
 pub struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -54,12 +61,22 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
+/// Exit status of the commands that run another.
+const STATUS_OF_CMD: &str = "\
+Exit status: that of CMD, or
+  128+N  signal N ended CMD
+  126    CMD can't be executed
+  127    CMD is not there
+  1      nothing was run, or CMD ended well and its recording is not kept
+  2      the command line is wrong; nothing was run";
+
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_OF_CMD)]
 pub(crate) struct RecordArgs {
     /// Profile to merge this run into; made if it does not exist
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: String,
-    /// Stop recording after this long; the command goes on [default: until it exits]
+    /// Stop recording after this long (500ms, 10s, 2m); the command goes on [default: until it exits]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) window: Option<std::time::Duration>,
     /// The command and its arguments
@@ -68,13 +85,18 @@ pub(crate) struct RecordArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  0  all that was planned and still exists is resident
+  1  some of it is not: it failed, or there was no time
+  2  the command line is wrong")]
 pub(crate) struct WarmArgs {
     /// Profile to warm
     pub(crate) name: String,
     /// Read at most this much (bytes; KiB, MiB, GiB) [default: 2GiB, or `budget` of the configuration]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) budget: Option<u64>,
-    /// Stop after this long
+    /// Stop after this long: 500ms, 10s, 2m [default: when all is done]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) deadline: Option<std::time::Duration>,
     /// Leave names (dentries, inodes) alone
@@ -86,6 +108,14 @@ pub(crate) struct WarmArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: that of CMD, or
+  128+N  signal N ended CMD
+  126    CMD can't be executed
+  127    CMD is not there
+  2      the command line is wrong; nothing was run
+
+Nothing that goes wrong with warming or recording keeps CMD from running.")]
 pub(crate) struct RunArgs {
     /// Profile to warm from and to merge this run into
     #[arg(long, value_name = "NAME")]
@@ -102,6 +132,15 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Drops the machine's page cache before each cold start. What CMD prints is thrown away.
+
+Exit status:
+  0    the comparison was made
+  1    it was not
+  2    the command line is wrong
+  126  CMD can't be executed
+  127  CMD is not there")]
 pub(crate) struct CompareArgs {
     /// Rounds to count; one more is run first and not counted
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -186,7 +225,7 @@ Exit status:
   1  it warms only: something that recording needs is missing
   2  it can do neither")]
 pub(crate) struct DoctorArgs {
-    /// Attach each kernel hook once instead, and say which do not and why
+    /// Only the kernel hooks: which attach, and why the others do not
     #[arg(long)]
     pub(crate) hooks: bool,
 }

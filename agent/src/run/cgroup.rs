@@ -96,12 +96,34 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Busy where the command left processes behind: they stay in it, and
-        // the cgroup goes with the last of them at the next `cleanup`.
+        // Busy where the command left processes behind: they stay in it.
         if let Err(error) = rustix::fs::unlinkat(&self.parent, &*self.name, AtFlags::REMOVEDIR) {
             tracing::debug!(cgroup = ?self.name, %error, "cgroup stays");
         }
+        sweep(&self.parent);
     }
+}
+
+/// Removes what earlier commands had to leave behind, where it is empty now.
+fn sweep(parent: &OwnedFd) {
+    let Ok(entries) = rustix::fs::Dir::read_from(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_left = maker(name.to_bytes())
+            .is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        if is_left {
+            // Refused while processes are in it.
+            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+/// The process that made a cgroup, from the cgroup's name.
+fn maker(name: &[u8]) -> Option<u32> {
+    let rest = std::str::from_utf8(name).ok()?.strip_prefix("headstart-")?;
+    rest.split_once('-')?.0.parse().ok()
 }
 
 /// Ids of the cgroups (v2) that hold processes now, the root included.

@@ -74,6 +74,16 @@ pub struct Recorder {
     runs: u32,
 }
 
+impl RecordError {
+    /// The command could not be started.
+    pub fn launch(&self) -> Option<&LaunchError> {
+        match self {
+            RecordError::Launch(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl Recorder {
     /// Loads and attaches the probes.
     pub fn new(ring_bytes: u32) -> Result<Self, RecordError> {
@@ -117,8 +127,14 @@ impl Recorder {
         let cgroup = Cgroup::create(self.runs)?;
         self.probes.watch(cgroup.id())?;
         let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
-        let recording = self.follow(&cgroup, &mut child, 0, window)?;
-        Ok((recording, child))
+        match self.follow(&cgroup, &mut child, 0, window) {
+            Ok(recording) => Ok((recording, child)),
+            Err(error) => {
+                // It runs all the same, and nobody else waits for it.
+                let _ = child.wait(None);
+                Err(error)
+            }
+        }
     }
 
     /// Records a command that was started in `cgroup` before the probes were

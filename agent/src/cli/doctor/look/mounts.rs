@@ -42,6 +42,7 @@ pub(super) fn cgroups(mountinfo: &str) -> Cgroups {
         .unwrap_or_default();
     Cgroups {
         v2,
+        reachable: crate::run::existing_cgroups().is_ok(),
         v2_controllers,
         v1_controllers: v1_controllers(mountinfo),
     }
