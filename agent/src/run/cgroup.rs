@@ -106,7 +106,9 @@ impl Drop for Cgroup {
 
 /// Removes what earlier commands had to leave behind, where it is empty now.
 fn sweep(parent: &OwnedFd) {
-    let Ok(entries) = rustix::fs::Dir::read_from(parent) else {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(parent, ".", flags, Mode::empty());
+    let Ok(entries) = opened.and_then(rustix::fs::Dir::new) else {
         return;
     };
     for entry in entries.flatten() {
@@ -131,7 +133,9 @@ fn maker(name: &[u8]) -> Option<u32> {
 /// # Errors
 /// The hierarchy can't be reached or read.
 pub fn existing_cgroups() -> io::Result<Vec<u64>> {
-    let root = detached_mount()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // The mount's own descriptor only names its place.
+    let root = rustix::fs::openat(detached_mount()?, ".", flags, Mode::empty())?;
     let mut ids = Vec::new();
     let mut ahead = vec![root];
     while let Some(directory) = ahead.pop() {
@@ -144,7 +148,6 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
             {
                 continue;
             }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             // Gone since it was listed: nothing to watch.
             ahead.extend(rustix::fs::openat(&directory, name, flags, Mode::empty()).ok());
         }

@@ -79,8 +79,8 @@ fn it_uses_a_profile_that_is_there() {
         return;
     };
     scene.file("data", 4 * MIB);
-    scene.record("p", "cat data");
-    scene.record("p", "cat data");
+    scene.record("p", "cat data >/dev/null");
+    scene.record("p", "cat data >/dev/null");
     let output = scene.run(&[
         "compare",
         "--rounds",

@@ -116,3 +116,58 @@ fn the_cgroup_tree_need_not_be_mounted() {
     let doctor = json(&end(&mut scene.apart(NO_CGROUP_MOUNT, ["--json", "doctor"])));
     assert_eq!(doctor["verdict"]["records"], true, "{doctor}");
 }
+
+#[test]
+fn a_cgroup_that_a_daemon_kept_goes_once_it_is_empty() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    let left = || {
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-ec"])
+            .arg("mount -t cgroup2 none /mnt; ls -d /mnt/headstart-* 2>/dev/null || true")
+            .output()
+            .expect("unshare");
+        stdout(&output)
+            .lines()
+            .map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = left();
+    let script = "setsid sh -c 'echo $$ >pid; exec sleep 1000' <&- >&- 2>&- & \
+                  while ! test -s pid; do sleep 0.01; done";
+    scene.record("p", script);
+    let kept: Vec<_> = left().difference(&before).cloned().collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let pid = std::fs::read_to_string(scene.path("pid")).expect("written");
+    crate::tools::send(pid.trim().parse().expect("a number"), libc::SIGKILL);
+    crate::tools::until("it is removed by a later command", || {
+        scene.record("p", "true");
+        !left().contains(&kept[0])
+    });
+}
+
+#[test]
+fn observing_sees_what_others_read() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    scene.file("data", 1 << 20);
+    let child = scene
+        .headstart(["--json", "observe", "--for", "2s"])
+        .spawn()
+        .expect("starts");
+    let mut reader = std::process::Command::new("sh")
+        .args(["-c", "while :; do cat data >/dev/null; sleep 0.05; done"])
+        .current_dir(scene.dir.path())
+        .spawn()
+        .expect("starts");
+    let output = child.wait_with_output().expect("ends");
+    reader.kill().expect("it goes on until then");
+    reader.wait().expect("ended");
+    assert!(output.status.success(), "{output:?}");
+    let said = json(&output);
+    assert!(said["cgroups"].as_u64() > Some(0), "{said}");
+    assert!(said["bytes_touched"].as_u64() >= Some(1 << 20), "{said}");
+    assert!(said["files"].as_u64() > Some(0), "{said}");
+}

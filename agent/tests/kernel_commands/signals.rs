@@ -74,12 +74,17 @@ fn the_command_starts_with_the_signals_it_would_have() {
     let Some(scene) = Scene::recording() else {
         return;
     };
-    let masks = |text: &str| {
-        let lines = text.lines();
-        lines
-            .filter(|l| l.starts_with("SigBlk") || l.starts_with("SigIgn"))
-            .collect::<Vec<_>>()
-            .join("\n")
+    // Of signals 1 to 31: the two above are the C library's own.
+    let masks = |text: &str| -> Vec<u64> {
+        let fields = ["SigBlk:", "SigIgn:"];
+        let values = fields.map(|field| {
+            let value = text
+                .lines()
+                .find_map(|l| l.strip_prefix(field))
+                .expect("a line");
+            u64::from_str_radix(value.trim(), 16).expect("a mask") & 0x7fff_ffff
+        });
+        values.to_vec()
     };
     let bare = std::process::Command::new("cat")
         .arg("/proc/self/status")

@@ -124,7 +124,7 @@ fn a_disk_that_fills_up_meanwhile_costs_this_run_alone() {
     fs::create_dir(scene.path("many")).expect("dir");
     for i in 0..3000 {
         // Names that do not compress into nothing.
-        let name = format!("many/{:x}", i as u64 * 0x9e37_79b9_7f4a_7c15 % (1 << 61));
+        let name = format!("many/{:x}", (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         fs::write(scene.path(&name), "x").expect("written");
     }
     let script = "\"$0\" --state-dir state record --profile p -- true 2>/dev/null; \
