@@ -9,8 +9,11 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "headstart", version, propagate_version = true)]
 #[command(after_help = "\
-Exit status: 0 well, 1 not, 2 a wrong command line; `record` and `run` end as the
-command they run does, and `doctor` says what a machine is good for.
+Exit status:
+  0  all is well
+  1  it failed; standard error says why, and what to do
+  2  the command line is wrong
+`record` and `run` end as the command that they run, `doctor` with its verdict.
 
 Files:
   /etc/headstart/config.toml  configuration, where --config names no other
@@ -22,32 +25,49 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where the help of every command puts what all have.
+const COMMON: &str = "Common options";
+
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Where profiles are kept [default: /var/lib/headstart, or `state_dir` of the configuration]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = COMMON)]
     pub(crate) state_dir: Option<PathBuf>,
     /// Print one JSON object instead of text for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) json: bool,
     /// Say more (-v: debug, -vv: trace)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = COMMON)]
     pub(crate) verbose: u8,
     /// Configuration file (TOML)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
     pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command and learn what it reads
+    ///
+    /// CMD has this command's input, output and signals, as in a shell. What is
+    /// learned is told on standard error, with --json in one last line on standard
+    /// output. Where nothing can be recorded, CMD is not run.
     Record(RecordArgs),
     /// Make a profile's bytes and names resident
+    ///
+    /// Returns when that is done, at the deadline, or after an interrupt. What is
+    /// there already is not read again.
     Warm(WarmArgs),
     /// Start a command at once and warm beside it
+    ///
+    /// The run is recorded too, and what became of the warmed bytes is told: used,
+    /// late (CMD was there first), wasted. Nothing that goes wrong with warming or
+    /// recording keeps CMD from running.
     Run(RunArgs),
     /// Measure cold, run, warmed and hot starts of a command
+    ///
+    /// Drops the machine's page cache before each start but the hot ones: other
+    /// programs feel it. What CMD prints is thrown away.
     Compare(CompareArgs),
     /// Watch what is read on this machine, live
     Observe(ObserveArgs),
@@ -61,17 +81,15 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// Exit status of the commands that run another.
-const STATUS_OF_CMD: &str = "\
-Exit status: that of CMD, or
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  N      CMD exited with N
   128+N  signal N ended CMD
   126    CMD can't be executed
   127    CMD is not there
   1      nothing was run, or CMD ended well and its recording is not kept
-  2      the command line is wrong; nothing was run";
-
-#[derive(Debug, Args)]
-#[command(after_help = STATUS_OF_CMD)]
+  2      the command line is wrong; nothing was run")]
 pub(crate) struct RecordArgs {
     /// Profile to merge this run into; made if it does not exist
     #[arg(long, value_name = "NAME")]
@@ -109,13 +127,13 @@ pub(crate) struct WarmArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: that of CMD, or
+Exit status:
+  N      CMD exited with N
   128+N  signal N ended CMD
   126    CMD can't be executed
   127    CMD is not there
-  2      the command line is wrong; nothing was run
-
-Nothing that goes wrong with warming or recording keeps CMD from running.")]
+  1      NAME can't be a profile's name; nothing was run
+  2      the command line is wrong; nothing was run")]
 pub(crate) struct RunArgs {
     /// Profile to warm from and to merge this run into
     #[arg(long, value_name = "NAME")]
@@ -133,8 +151,6 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Drops the machine's page cache before each cold start. What CMD prints is thrown away.
-
 Exit status:
   0    the comparison was made
   1    it was not
@@ -143,7 +159,7 @@ Exit status:
   127  CMD is not there")]
 pub(crate) struct CompareArgs {
     /// Rounds to count; one more is run first and not counted
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// Profile to use; without it, one is recorded first and thrown away
     #[arg(long, value_name = "NAME")]

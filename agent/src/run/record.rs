@@ -175,7 +175,7 @@ impl Recorder {
                 }
             });
             let ended = child.wait(deadline);
-            let stopped = rustix::io::write(&stop, &1u64.to_ne_bytes());
+            let stopped = rustix::io::write(stop, &1u64.to_ne_bytes());
             debug_assert!(stopped.is_ok(), "an event descriptor takes a one");
             ended
         });

@@ -76,7 +76,9 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 /// The word in brackets, as in `none [integrity] confidentiality`.
 fn lockdown() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let text = fs::read_to_string("/sys/kernel/security/lockdown")
+        .ok()
+        .or_else(mounts::unmounted_lockdown)?;
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(word, _)| word.to_owned())
 }

@@ -16,7 +16,7 @@ pub(super) struct Snapshot {
     pub(super) release: String,
     /// Bytes of `/sys/kernel/btf/vmlinux`, or why it can't be read.
     pub(super) btf: Result<u64, String>,
-    /// The active word of the kernel's lockdown file; `None` without the LSM.
+    /// The active word of the kernel's lockdown file; `None` where there is none to read.
     pub(super) lockdown: Option<String>,
     /// Effective capabilities, one bit each.
     pub(super) capabilities: u64,

@@ -39,10 +39,10 @@ fn btf(seen: &Snapshot) -> Row {
 }
 
 fn lockdown(seen: &Snapshot) -> Row {
-    let mode = seen.lockdown.as_deref().unwrap_or("none");
+    let mode = seen.lockdown.as_deref().unwrap_or("none known");
     let row = Row::ok(Group::Kernel, "lockdown", mode).needed_for(Need::Record);
     match mode {
-        "none" => row,
+        "none" | "none known" => row,
         "confidentiality" => row
             .is(Status::Missing)
             .costs("probes may not read kernel memory: nothing is recorded")
