@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::scene::{MIB, Scene, json, stderr, stdout};
+use crate::tools::{ended, send, state, until};
 
 #[test]
 fn it_measures_draws_and_tells() {
@@ -111,4 +112,32 @@ fn it_uses_a_profile_that_is_there() {
     assert!(stderr(&text).contains("ended with status 3"), "{text:?}");
     let usage = scene.run(&["compare", "--rounds", "0", "--", "true"]);
     assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn an_interrupt_ends_the_comparison_and_not_one_start() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    scene.record("p", "true");
+    let script = "echo $$ >pid; exec sleep 1000";
+    for options in [&[][..], &["--profile", "p"]] {
+        let args = [&["compare"][..], options, &["--", "sh", "-c", script]].concat();
+        let mut child = scene.headstart(args).spawn().expect("starts");
+        let pid = || {
+            fs::read_to_string(scene.path("pid"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        until("the command runs", || pid().is_some());
+        send(child.id(), libc::SIGINT);
+        assert_eq!(ended(&mut child).code(), Some(1), "{options:?}");
+        let output = child.wait_with_output().expect("ended");
+        assert_eq!(stderr(&output), "headstart: interrupted\n", "{options:?}");
+        let command = pid().expect("it ran");
+        assert!(matches!(state(command), None | Some('Z')), "left behind");
+        fs::remove_file(scene.path("pid")).expect("removed");
+    }
 }

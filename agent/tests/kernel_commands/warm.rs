@@ -194,6 +194,43 @@ fn files_that_vanish_shrink_or_are_replaced_cost_nothing_else() {
     assert_eq!(output.status.code(), Some(1), "a FIFO is no file: {said}");
 }
 
+#[test]
+fn files_that_change_while_they_are_read_are_no_trouble() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    for file in ["a", "b", "c"] {
+        scene.file(file, 4 * MIB);
+    }
+    scene.record("p", "cat a b c >/dev/null");
+    let script = "while :; do rm -f a; truncate -s 4096 b; head -c 4M /dev/zero >new; \
+                  mv new a; truncate -s 4M b; rm -f c; mkfifo c; rm -f c; cp b c; done";
+    let mut changing = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(scene.dir.path())
+        .spawn()
+        .expect("starts");
+    for _ in 0..25 {
+        let output = scene.run(&["--json", "warm", "p"]);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+        let said = json(&output);
+        let data = &said["report"]["data"];
+        let parts = [
+            "resident_before",
+            "read",
+            "failed",
+            "gone",
+            "evicted",
+            "skipped",
+            "left",
+        ];
+        let sum: u64 = parts.iter().map(|part| number(data, part)).sum();
+        assert_eq!(number(data, "planned"), sum, "{said}");
+    }
+    changing.kill().expect("it goes on until then");
+    changing.wait().expect("ended");
+}
+
 /// A cgroup in which reads from the disk below `path` are slow.
 struct Slow(std::path::PathBuf);
 
