@@ -8,6 +8,16 @@ use clap::{Args, Parser, Subcommand};
 /// Makes data local before it is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "headstart", version, propagate_version = true)]
+#[command(after_help = "\
+Exit status:
+  0  all is well
+  1  it failed; standard error says why, and what to do
+  2  the command line is wrong
+`record` and `run` end as the command that they run, `doctor` with its verdict.
+
+Files:
+  /etc/headstart/config.toml  configuration, where --config names no other
+  /var/lib/headstart          profiles, where nothing names another directory")]
 pub struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -15,32 +25,49 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where the help of every command puts what all have.
+const COMMON: &str = "Common options";
+
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Where profiles are kept [default: /var/lib/headstart, or `state_dir` of the configuration]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = COMMON)]
     pub(crate) state_dir: Option<PathBuf>,
     /// Print one JSON object instead of text for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) json: bool,
     /// Say more (-v: debug, -vv: trace)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = COMMON)]
     pub(crate) verbose: u8,
     /// Configuration file (TOML)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
     pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command and learn what it reads
+    ///
+    /// CMD has this command's input, output and signals, as in a shell. What is
+    /// learned is told on standard error, with --json in one last line on standard
+    /// output. Where nothing can be recorded, CMD is not run.
     Record(RecordArgs),
     /// Make a profile's bytes and names resident
+    ///
+    /// Returns when that is done, at the deadline, or after an interrupt. What is
+    /// there already is not read again.
     Warm(WarmArgs),
     /// Start a command at once and warm beside it
+    ///
+    /// The run is recorded too, and what became of the warmed bytes is told: used,
+    /// late (CMD was there first), wasted. Nothing that goes wrong with warming or
+    /// recording keeps CMD from running.
     Run(RunArgs),
     /// Measure cold, run, warmed and hot starts of a command
+    ///
+    /// Drops the machine's page cache before each start but the hot ones: other
+    /// programs feel it. What CMD prints is thrown away.
     Compare(CompareArgs),
     /// Watch what is read on this machine, live
     Observe(ObserveArgs),
@@ -55,11 +82,19 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  N      CMD exited with N
+  128+N  signal N ended CMD
+  126    CMD can't be executed
+  127    CMD is not there
+  1      nothing was run, or CMD ended well and its recording is not kept
+  2      the command line is wrong; nothing was run")]
 pub(crate) struct RecordArgs {
     /// Profile to merge this run into; made if it does not exist
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: String,
-    /// Stop recording after this long; the command goes on [default: until it exits]
+    /// Stop recording after this long (500ms, 10s, 2m); the command goes on [default: until it exits]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) window: Option<std::time::Duration>,
     /// The command and its arguments
@@ -68,13 +103,18 @@ pub(crate) struct RecordArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  0  all that was planned and still exists is resident
+  1  some of it is not: it failed, or there was no time
+  2  the command line is wrong")]
 pub(crate) struct WarmArgs {
     /// Profile to warm
     pub(crate) name: String,
     /// Read at most this much (bytes; KiB, MiB, GiB) [default: 2GiB, or `budget` of the configuration]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) budget: Option<u64>,
-    /// Stop after this long
+    /// Stop after this long: 500ms, 10s, 2m [default: when all is done]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) deadline: Option<std::time::Duration>,
     /// Leave names (dentries, inodes) alone
@@ -86,6 +126,14 @@ pub(crate) struct WarmArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  N      CMD exited with N
+  128+N  signal N ended CMD
+  126    CMD can't be executed
+  127    CMD is not there
+  1      NAME can't be a profile's name; nothing was run
+  2      the command line is wrong; nothing was run")]
 pub(crate) struct RunArgs {
     /// Profile to warm from and to merge this run into
     #[arg(long, value_name = "NAME")]
@@ -102,9 +150,16 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  0    the comparison was made
+  1    it was not
+  2    the command line is wrong
+  126  CMD can't be executed
+  127  CMD is not there")]
 pub(crate) struct CompareArgs {
     /// Rounds to count; one more is run first and not counted
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// Profile to use; without it, one is recorded first and thrown away
     #[arg(long, value_name = "NAME")]
@@ -186,7 +241,7 @@ Exit status:
   1  it warms only: something that recording needs is missing
   2  it can do neither")]
 pub(crate) struct DoctorArgs {
-    /// Attach each kernel hook once instead, and say which do not and why
+    /// Only the kernel hooks: which attach, and why the others do not
     #[arg(long)]
     pub(crate) hooks: bool,
 }

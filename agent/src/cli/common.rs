@@ -2,13 +2,14 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::args::Global;
-use super::config::IoPriority;
+use super::config::{Config, IoPriority};
 use super::{context, format};
 use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
 use crate::profile::{Access, Store, from_trace};
@@ -69,7 +70,6 @@ fn main_volume(profile: &Profile) -> Option<(&Volume, Vec<u8>)> {
 /// What reads cost where a profile's data is: as measured before, or measured
 /// now if `measure`, by direct reads of the profile's largest file.
 pub(super) fn device_cost(store: &Store, profile: &Profile, measure: bool) -> DeviceCost {
-    use std::os::unix::ffi::OsStrExt;
     let Some((volume, path)) = main_volume(profile) else {
         return DeviceCost::UNMEASURED;
     };
@@ -83,35 +83,43 @@ pub(super) fn device_cost(store: &Store, profile: &Profile, measure: bool) -> De
     if !measure {
         return DeviceCost::UNMEASURED;
     }
-    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&path));
-    match crate::warm::measure(path) {
-        Ok(cost) => {
-            if let Err(error) = store.set_device_cost(&volume.id.0, &cost) {
-                tracing::warn!(%error, "the device's measured cost is not kept");
-            }
-            tracing::debug!(?cost, volume = volume.id.0, "measured");
-            cost
-        }
-        Err(error) => {
-            tracing::debug!(%error, path = %path.display(), "the device can't be measured");
-            DeviceCost::UNMEASURED
-        }
+    let Some(cost) = measure_reads(&path) else {
+        return DeviceCost::UNMEASURED;
+    };
+    if let Err(error) = store.set_device_cost(&volume.id.0, &cost) {
+        tracing::warn!(%error, "the device's measured cost is not kept");
     }
+    cost
+}
+
+/// What reads cost where a profile's data is, measured now and not kept.
+pub(super) fn measured_cost(profile: &Profile) -> DeviceCost {
+    main_volume(profile)
+        .and_then(|(_, path)| measure_reads(&path))
+        .unwrap_or(DeviceCost::UNMEASURED)
+}
+
+fn measure_reads(path: &[u8]) -> Option<DeviceCost> {
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
+    let shown = escape(path.as_os_str().as_bytes());
+    crate::warm::measure(path)
+        .inspect(|cost| tracing::debug!(?cost, path = shown, "measured"))
+        .inspect_err(|error| tracing::debug!(%error, path = shown, "can't be measured"))
+        .ok()
 }
 
 /// How the configuration wants warming to be done.
-pub(super) fn warmup(global: &Global, cost: DeviceCost) -> anyhow::Result<Warmup> {
-    let config = context::config(global)?;
+pub(super) fn warmup(config: &Config, cost: DeviceCost) -> Warmup {
     let io_class = match config.io_priority {
         IoPriority::Idle => IoClass::Idle,
         IoPriority::BestEffort => IoClass::BestEffort(7),
     };
-    Ok(Warmup {
+    Warmup {
         budget: config.budget,
         io_class,
         cost,
         ..Warmup::default()
-    })
+    }
 }
 
 /// Opens the store for writing before a command is run, so that a directory
@@ -174,7 +182,7 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
     if recording.trace.lost > 0 {
         let _ = writeln!(
             out,
-            "  INCOMPLETE: {} records were lost (ring buffer full); the next run adds what is missing",
+            "  INCOMPLETE: {} records were lost (ring buffer full); the next run adds what is missing, and a larger `ring_bytes` in the configuration loses none",
             recording.trace.lost
         );
     }

@@ -11,7 +11,7 @@ use super::{common, context, format, profile};
 use crate::model::{Profile, escape};
 use crate::plan::Timing;
 use crate::profile::Access;
-use crate::run::{Output, RING_BYTES, Recorder, Start, WAYS, Warmup, Way, start};
+use crate::run::{CompareError, Output, Recorder, Start, WAYS, Warmup, Way, start};
 
 /// The starts of one way.
 struct Series {
@@ -23,7 +23,7 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
     let (profile, cost) = profile_and_cost(global, args)?;
     let warmup = Warmup {
         maybe: !args.no_maybe,
-        ..common::warmup(global, cost)?
+        ..common::warmup(&context::config(global)?, cost)
     };
     let mut series: Vec<Series> = WAYS
         .iter()
@@ -48,7 +48,10 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
     }
     bar.finish_and_clear();
     if let Some(start) = last.iter().find(|start| !start.ended.success()) {
-        eprintln!("note: the command ended with {:?}", start.ended);
+        eprintln!(
+            "note: the command ended with status {}",
+            start.ended.status()
+        );
     }
     report(global, args, &profile, &warmup, &series, &last)?;
     Ok(ExitCode::SUCCESS)
@@ -67,16 +70,14 @@ fn profile_and_cost(
         let cost = common::device_cost(&store, &found, true);
         return Ok((found, cost));
     }
-    let mut recorder = Recorder::new(RING_BYTES)?;
+    let mut recorder = Recorder::new(context::ring_bytes(global)?)?;
     let (mut recording, mut child) = recorder.record(&args.command, Output::Null, None)?;
     child.wait(None)?;
+    if child.interrupted() {
+        bail!(CompareError::Interrupted);
+    }
     let found = common::profile_of(&mut recording, None);
-    // Nothing of this stays: the cost is kept in a store that goes with it.
-    let scratch = std::env::temp_dir().join(format!("headstart-compare-{}", std::process::id()));
-    let store = crate::profile::Store::open(&scratch, Access::Write)?;
-    let cost = common::device_cost(&store, &found, true);
-    drop(store);
-    std::fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+    let cost = common::measured_cost(&found);
     Ok((found, cost))
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 
 use crate::model::escape;
+use crate::run::RING_BYTES;
 
 use super::args::parse_size;
 
@@ -22,6 +23,9 @@ pub(crate) struct Config {
     /// Most bytes read for one start.
     #[serde(deserialize_with = "size")]
     pub(crate) budget: u64,
+    /// Size of the ring buffer that the probes write to.
+    #[serde(deserialize_with = "ring_size")]
+    pub(crate) ring_bytes: u32,
     /// How warming competes for the disk.
     pub(crate) io_priority: IoPriority,
 }
@@ -41,6 +45,7 @@ impl Default for Config {
         Config {
             state_dir: PathBuf::from("/var/lib/headstart"),
             budget: 2 << 30,
+            ring_bytes: RING_BYTES,
             io_priority: IoPriority::Idle,
         }
     }
@@ -49,6 +54,16 @@ impl Default for Config {
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).map_err(serde::de::Error::custom)
+}
+
+/// As the kernel wants it: a power of two, and whole pages.
+fn ring_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let bytes = size(deserializer)?;
+    let fits = bytes.is_power_of_two() && (4 << 10..=1 << 30).contains(&bytes);
+    u32::try_from(bytes)
+        .ok()
+        .filter(|_| fits)
+        .ok_or_else(|| serde::de::Error::custom("not a power of two from 4KiB to 1GiB"))
 }
 
 impl Config {
@@ -103,7 +118,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 3, "every key is documented");
+        assert_eq!(keys, 4, "every key is documented");
     }
 
     #[test]
@@ -123,6 +138,13 @@ mod tests {
             malformed.contains("line 1") && malformed.contains("state_dir"),
             "{malformed}"
         );
+        for size in ["3MiB", "2KiB", "2GiB"] {
+            let ring = Config::parse(&format!("ring_bytes = {size:?}")).expect_err("refused");
+            assert!(
+                ring.contains("power of two") && ring.contains("ring_bytes"),
+                "{ring}"
+            );
+        }
         let priority = Config::parse("io_priority = \"urgent\"").expect_err("refused");
         assert!(
             priority.contains("`idle`") && priority.contains("io_priority"),

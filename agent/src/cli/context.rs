@@ -46,6 +46,11 @@ pub(super) fn state_dir(global: &Global) -> anyhow::Result<PathBuf> {
     Ok(global.state_dir.clone().unwrap_or(config.state_dir))
 }
 
+/// Size of the probes' ring buffer.
+pub(super) fn ring_bytes(global: &Global) -> anyhow::Result<u32> {
+    Ok(config(global)?.ring_bytes)
+}
+
 /// Opens the profile store. What it set aside is logged as a warning.
 pub(super) fn open_store(global: &Global, access: Access) -> anyhow::Result<Store> {
     Ok(Store::open(&state_dir(global)?, access)?)

@@ -9,34 +9,32 @@ mod look;
 mod snapshot;
 mod table;
 
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{DoctorArgs, Global};
-
-/// Where profiles are kept when nothing else is said.
-const DEFAULT_STATE_DIR: &str = "/var/lib/headstart";
+use super::{context, format};
 
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    if args.hooks {
-        // The table of hooks belongs to `probe`: it attaches each and says why
-        // one could not be.
-        writeln!(out, "hooks: not built into this binary yet")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let state_dir = global
-        .state_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR));
-    let report = judge::judge(&look::look(&state_dir));
+    let config = context::config(global);
+    // What can't be read is one of the things to be said.
+    let broken = config.as_ref().err().map(|error| format!("{error:#}"));
+    let config = config.unwrap_or_default();
+    let state_dir = global.state_dir.as_ref().unwrap_or(&config.state_dir);
+    let seen = look::look(state_dir, config.ring_bytes, broken);
+    let report = if args.hooks {
+        judge::judge_hooks(&seen)
+    } else {
+        judge::judge(&seen)
+    };
     if global.json {
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
+        format::emit_json(&report)?;
     } else {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        table::write(&mut out, &report, colour)?;
+        let mut text = Vec::new();
+        table::write(&mut text, &report, colour)?;
+        format::emit(text)?;
     }
     Ok(ExitCode::from(report.verdict.exit_code()))
 }

@@ -163,6 +163,13 @@ pub(super) fn emit_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     emit(text)
 }
 
+/// The same in a single line, for what comes after a command's own output.
+pub(super) fn emit_json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string(value).context("writing JSON")?;
+    text.push('\n');
+    emit(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

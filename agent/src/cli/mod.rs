@@ -21,6 +21,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::run::{CompareError, LaunchError, RecordError};
+
 pub use args::Cli;
 use args::Command;
 
@@ -32,9 +34,18 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("headstart: {error:#}");
-            ExitCode::FAILURE
+            // Where it is the command's fault, its own status says so.
+            launch_error(&error).map_or(ExitCode::FAILURE, |e| ExitCode::from(e.exit_code()))
         }
     }
+}
+
+/// Why a command could not be started, where that is the reason.
+fn launch_error(error: &anyhow::Error) -> Option<&LaunchError> {
+    error
+        .downcast_ref::<LaunchError>()
+        .or_else(|| error.downcast_ref::<RecordError>()?.launch())
+        .or_else(|| error.downcast_ref::<CompareError>()?.launch())
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

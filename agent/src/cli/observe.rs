@@ -11,9 +11,9 @@ use headstart_abi::Counter;
 use serde_json::json;
 
 use super::args::{Global, ObserveArgs};
-use super::{format, interrupt};
+use super::{context, format, interrupt};
 use crate::probe::{Group, Probes, What, decode};
-use crate::run::{RING_BYTES, existing_cgroups};
+use crate::run::existing_cgroups;
 
 /// How often the line is drawn.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
     let stop = Arc::new(AtomicBool::new(false));
     let stopper = stop.clone();
     interrupt::on_signal(move || stopper.store(true, Ordering::Relaxed));
-    let mut probes = Probes::load(RING_BYTES)?;
+    let mut probes = Probes::load(context::ring_bytes(global)?)?;
     let mut reader = probes.reader()?;
     let hooks = probes.attach(&[Group::Use, Group::Miss, Group::Names, Group::Lifecycle]);
     for hook in hooks.iter().filter(|hook| !hook.live) {

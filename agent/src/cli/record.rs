@@ -2,26 +2,28 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+use serde_json::json;
+
 use super::args::{Global, RecordArgs};
-use super::{common, format};
-use crate::profile::check_name;
-use crate::run::{Output, RING_BYTES, Recorder};
+use super::{common, context, format};
+use crate::model::Profile;
+use crate::profile::{Store, check_name};
+use crate::run::{Output, Recorder, Recording};
 
 pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.profile)?;
     let store = common::writable_store(global)?;
-    let mut recorder = Recorder::new(RING_BYTES)?;
+    let mut recorder = Recorder::new(context::ring_bytes(global)?).context("nothing was run")?;
     let (mut recording, mut child) =
         recorder.record(&args.command, Output::Inherit, args.window)?;
     drop(recorder);
-    let run = common::profile_of(&mut recording, None);
-    let merged = store.merge_into(&args.profile, &run)?;
-    // While the caches are as the command left them: no plan of the next start
-    // has to wait for it.
-    common::device_cost(&store, &merged, recording.ended.is_some());
+    let kept = keep(&store, args, &mut recording);
     // The command's standard output is its own: people are told on the other
     // one, programs (--json) in one last line.
-    if !global.json {
+    if let Ok(merged) = &kept
+        && !global.json
+    {
         eprint!(
             "{}",
             common::describe(&args.profile, &recording, merged.runs.len())
@@ -36,9 +38,27 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
                 .ok_or_else(|| anyhow::anyhow!("the command was lost"))?
         }
     };
-    if global.json {
-        let value = common::recording_json(&args.profile, &recording, merged.runs.len());
-        format::emit_json(&value)?;
+    match kept {
+        Ok(merged) if global.json => {
+            let mut value = common::recording_json(&args.profile, &recording, merged.runs.len());
+            value["exit_status"] = json!(ended.status());
+            format::emit_json_line(&value)?;
+        }
+        Ok(_) => {}
+        Err(error) if ended.success() => return Err(error),
+        Err(error) => eprintln!("headstart: {error:#}"),
     }
     Ok(ended.exit_code())
+}
+
+/// Merges the run into its profile; what that is now.
+fn keep(store: &Store, args: &RecordArgs, recording: &mut Recording) -> anyhow::Result<Profile> {
+    let run = common::profile_of(recording, None);
+    let merged = store
+        .merge_into(&args.profile, &run)
+        .context("the command ran, but what was recorded is not kept")?;
+    // While the caches are as the command left them: no plan of the next start
+    // has to wait for it.
+    common::device_cost(store, &merged, recording.ended.is_some());
+    Ok(merged)
 }

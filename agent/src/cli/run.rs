@@ -5,49 +5,43 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Global, RunArgs};
+use super::config::Config;
 use super::{common, context, format};
+use crate::model::{DeviceCost, Profile};
 use crate::profile::{Access, Store, check_name};
 use crate::run::{Beside, Warmup, run_beside};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.profile)?;
-    // Whatever is wrong with the store: the command runs.
-    let store = context::open_store(global, Access::Read);
-    let known = store
-        .as_ref()
-        .ok()
-        .and_then(|store| match store.get(&args.profile) {
-            Ok(profile) => profile,
-            Err(error) => {
-                tracing::warn!(%error, "nothing is warmed");
-                None
-            }
-        });
-    let profile = known.clone().unwrap_or_default();
-    let cost = store
-        .as_ref()
-        .map_or(crate::model::DeviceCost::UNMEASURED, |s| {
-            common::device_cost(s, &profile, false)
-        });
-    let warmup = Warmup {
-        maybe: !args.no_maybe,
-        ..common::warmup(global, cost)?
+    // Whatever is wrong with configuration and store: the command runs.
+    let config = context::config(global);
+    let store = match &config {
+        Ok(_) => context::open_store(global, Access::Read),
+        Err(error) => Err(anyhow::anyhow!("{error:#}")),
     };
-    let warmup = match args.budget {
-        Some(budget) => Warmup { budget, ..warmup },
-        None => warmup,
-    };
-    let mut beside = run_beside(&args.command, &profile, &warmup)?;
-    if let Err(error) = store {
-        tracing::warn!("{error:#}; nothing was warmed");
+    let known = store.as_ref().ok().and_then(|store| known(store, args));
+    if let Err(error) = &store {
+        tracing::warn!("{error:#}; nothing is warmed, and this run is not kept");
     }
-    let runs = keep(global, args, &mut beside, known.as_ref());
+    let profile = known.clone().unwrap_or_default();
+    let cost = store.as_ref().map_or(DeviceCost::UNMEASURED, |store| {
+        common::device_cost(store, &profile, false)
+    });
+    let config = config.unwrap_or_default();
+    let warmup = warmup(args, &config, cost);
+    let mut beside = run_beside(&args.command, &profile, &warmup, config.ring_bytes)?;
+    let runs = match &store {
+        Ok(_) => keep(global, args, &mut beside, known.as_ref()),
+        Err(_) => 0,
+    };
     if global.json {
-        format::emit_json(&json!({
+        let recording = beside.recording.as_ref().ok();
+        format::emit_json_line(&json!({
             "profile": args.profile,
             "known": known.is_some(),
             "seconds": beside.seconds,
-            "recording": beside.recording.as_ref().ok().map(|r| common::recording_json(&args.profile, r, runs)),
+            "exit_status": beside.ended.status(),
+            "recording": recording.map(|r| common::recording_json(&args.profile, r, runs)),
             "feedback": beside.feedback,
             "warm": beside.warm,
         }))?;
@@ -57,13 +51,26 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(beside.ended.exit_code())
 }
 
+fn known(store: &Store, args: &RunArgs) -> Option<Profile> {
+    store.get(&args.profile).unwrap_or_else(|error| {
+        tracing::warn!(%error, "nothing is warmed");
+        None
+    })
+}
+
+fn warmup(args: &RunArgs, config: &Config, cost: DeviceCost) -> Warmup {
+    let warmup = Warmup {
+        maybe: !args.no_maybe,
+        ..common::warmup(config, cost)
+    };
+    match args.budget {
+        Some(budget) => Warmup { budget, ..warmup },
+        None => warmup,
+    }
+}
+
 /// Merges the run into the profile; the number of runs it has then.
-fn keep(
-    global: &Global,
-    args: &RunArgs,
-    beside: &mut Beside,
-    known: Option<&crate::model::Profile>,
-) -> usize {
+fn keep(global: &Global, args: &RunArgs, beside: &mut Beside, known: Option<&Profile>) -> usize {
     let before = known.map_or(0, |profile| profile.runs.len());
     let recording = match &mut beside.recording {
         Ok(recording) => recording,
@@ -90,7 +97,7 @@ fn text(args: &RunArgs, beside: &Beside, known: bool, runs: usize) -> String {
     if !known {
         let _ = writeln!(
             out,
-            "profile {} was not there: nothing was warmed, the next run will be",
+            "profile {} was not there: nothing was warmed",
             crate::model::escape(args.profile.as_bytes())
         );
     }
@@ -105,7 +112,9 @@ fn text(args: &RunArgs, beside: &Beside, known: bool, runs: usize) -> String {
             format::bytes(feedback.missed_bytes),
         );
     }
-    if let Ok(recording) = &beside.recording {
+    if let Ok(recording) = &beside.recording
+        && runs > 0
+    {
         out.push_str(&common::describe(&args.profile, recording, runs));
     }
     out

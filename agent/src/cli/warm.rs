@@ -10,6 +10,7 @@ use serde_json::json;
 use super::args::{Global, WarmArgs};
 use super::progress::ProgressLine;
 use super::{common, context, format, interrupt, profile};
+use crate::model::escape;
 use crate::plan::Timing;
 use crate::profile::Access;
 use crate::run::Warmup;
@@ -28,7 +29,7 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
         maybe: !args.no_maybe,
         metadata: !args.no_metadata,
         deadline: args.deadline.map(|after| began + after),
-        ..common::warmup(global, cost)?
+        ..common::warmup(&context::config(global)?, cost)
     };
     let warmup = match args.budget {
         Some(budget) => Warmup { budget, ..warmup },
@@ -44,6 +45,13 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
             .context("reading the mount table")?
     };
     let seconds = began.elapsed().as_secs_f64();
+    for volume in &report.without_device {
+        tracing::debug!(
+            volume = escape(volume.volume.as_bytes()),
+            error = volume.error,
+            "metadata blocks are left to the look-ups of names: no device to read them from"
+        );
+    }
     if global.json {
         format::emit_json(&json!({
             "profile": args.name,
@@ -63,6 +71,8 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
             "names_failed": report.names_failed,
             "seconds": seconds,
             "complete": complete(&report),
+            "cancelled": report.cancelled,
+            "deadline_reached": report.deadline_reached,
             "report": report,
         }))?;
     } else {
@@ -93,7 +103,7 @@ fn text(name: &str, report: &WarmReport, over_budget: u64, seconds: f64) -> Stri
     let _ = writeln!(
         out,
         "{}: {} planned, {} there already, {} read in {} ({}/s)",
-        crate::model::escape(name.as_bytes()),
+        escape(name.as_bytes()),
         format::bytes(data.planned),
         format::bytes(data.resident_before),
         format::bytes(data.read),
@@ -131,7 +141,9 @@ fn text(name: &str, report: &WarmReport, over_budget: u64, seconds: f64) -> Stri
         let _ = writeln!(
             out,
             "  {} {}: {}",
-            failure.volume, failure.path, failure.error
+            escape(failure.volume.as_bytes()),
+            failure.path,
+            failure.error
         );
     }
     if report.failures_unnamed > 0 {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cgroup::Cgroup;
-use super::child::{Child, Ended, LaunchError, Output};
+use super::child::{Child, Ended, HeldSignals, LaunchError, Output};
 use super::feedback::{Feedback, feedback};
-use super::record::{RING_BYTES, RecordError, Recorder, Recording};
+use super::record::{RecordError, Recorder, Recording};
 use super::warmup::Warmup;
 use crate::model::{Plan, Profile};
 use crate::plan::Timing;
@@ -38,7 +38,9 @@ pub fn run_beside(
     command: &[OsString],
     profile: &Profile,
     warmup: &Warmup,
+    ring_bytes: u32,
 ) -> Result<Beside, LaunchError> {
+    let _held = HeldSignals::hold()?;
     let cgroup = Cgroup::create(0);
     let cancel = Cancel::new();
     std::thread::scope(|scope| {
@@ -49,7 +51,7 @@ pub fn run_beside(
             cancel.cancel();
         })?;
         let recording = match &cgroup {
-            Ok(cgroup) => Recorder::new(RING_BYTES)
+            Ok(cgroup) => Recorder::new(ring_bytes)
                 .and_then(|mut recorder| recorder.join(cgroup, &mut child, None)),
             Err(error) => Err(RecordError::Io {
                 operation: "making a cgroup for the command",

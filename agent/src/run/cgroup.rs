@@ -96,12 +96,36 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Busy where the command left processes behind: they stay in it, and
-        // the cgroup goes with the last of them at the next `cleanup`.
+        // Busy where the command left processes behind: they stay in it.
         if let Err(error) = rustix::fs::unlinkat(&self.parent, &*self.name, AtFlags::REMOVEDIR) {
             tracing::debug!(cgroup = ?self.name, %error, "cgroup stays");
         }
+        sweep(&self.parent);
     }
+}
+
+/// Removes what earlier commands had to leave behind, where it is empty now.
+fn sweep(parent: &OwnedFd) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(parent, ".", flags, Mode::empty());
+    let Ok(entries) = opened.and_then(rustix::fs::Dir::new) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_left = maker(name.to_bytes())
+            .is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        if is_left {
+            // Refused while processes are in it.
+            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+/// The process that made a cgroup, from the cgroup's name.
+fn maker(name: &[u8]) -> Option<u32> {
+    let rest = std::str::from_utf8(name).ok()?.strip_prefix("headstart-")?;
+    rest.split_once('-')?.0.parse().ok()
 }
 
 /// Ids of the cgroups (v2) that hold processes now, the root included.
@@ -109,7 +133,9 @@ impl Drop for Cgroup {
 /// # Errors
 /// The hierarchy can't be reached or read.
 pub fn existing_cgroups() -> io::Result<Vec<u64>> {
-    let root = detached_mount()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // The mount's own descriptor only names its place.
+    let root = rustix::fs::openat(detached_mount()?, ".", flags, Mode::empty())?;
     let mut ids = Vec::new();
     let mut ahead = vec![root];
     while let Some(directory) = ahead.pop() {
@@ -122,7 +148,6 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
             {
                 continue;
             }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             // Gone since it was listed: nothing to watch.
             ahead.extend(rustix::fs::openat(&directory, name, flags, Mode::empty()).ok());
         }

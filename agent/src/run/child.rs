@@ -1,5 +1,6 @@
 //! Starting a command inside a cgroup, and being to it what a shell would be.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +17,7 @@ pub enum LaunchError {
     #[error("the command holds a NUL byte")]
     Nul,
     /// It can't be executed.
-    #[error("running `{command}`: {source}")]
+    #[error("running `{command}`: {source}{}", advice(.command, .source))]
     Exec {
         /// As given, escaped.
         command: String,
@@ -26,6 +27,30 @@ pub enum LaunchError {
     /// The process could not be made, or waited for.
     #[error("starting a process: {0}")]
     Process(#[from] io::Error),
+}
+
+impl LaunchError {
+    /// As a shell reports it: 127 where there is no such program, 126 where
+    /// there is one that can't be executed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LaunchError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            LaunchError::Exec { .. } => 126,
+            LaunchError::Nul | LaunchError::Process(_) => 1,
+        }
+    }
+}
+
+/// What to do about the commonest reasons.
+fn advice(command: &str, source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound if command.contains('/') => {
+            "; check the path, and the interpreter that its first line names"
+        }
+        io::ErrorKind::NotFound => "; no directory of PATH has it: check the spelling",
+        io::ErrorKind::PermissionDenied => "; it must be an executable file (`chmod +x`)",
+        _ => "",
+    }
 }
 
 /// Signals that are passed on to the command.
@@ -63,12 +88,17 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// As a shell reports it.
-    pub fn exit_code(self) -> ExitCode {
+    /// As a shell reports it: 128 and the signal's number where one killed it.
+    pub fn status(self) -> u8 {
         match self {
-            Ended::Exited(code) => ExitCode::from((code & 0xff) as u8),
-            Ended::Signalled(signal) => ExitCode::from((128 + signal).min(255) as u8),
+            Ended::Exited(code) => (code & 0xff) as u8,
+            Ended::Signalled(signal) => (128 + signal).min(255) as u8,
         }
+    }
+
+    /// The same, for `main` to return.
+    pub fn exit_code(self) -> ExitCode {
+        ExitCode::from(self.status())
     }
 
     /// Whether it ended well.
@@ -87,6 +117,7 @@ pub struct Child {
     pub started: Instant,
     exec_ns: u64,
     ended: Option<Ended>,
+    interrupted: bool,
 }
 
 impl Child {
@@ -140,7 +171,8 @@ impl Child {
                 error: error_out.as_raw_fd(),
                 gate: gate.as_ref().map_or(-1, |(read, _)| read.as_raw_fd()),
             };
-            clone_and_exec(&argv, cgroup, &fds, &old_mask)
+            let mask = OUTER_MASK.get().unwrap_or(old_mask);
+            clone_and_exec(&argv, cgroup, &fds, &mask)
         }
         .inspect_err(|_| restore_mask(&old_mask))?;
         drop(error_out);
@@ -156,6 +188,7 @@ impl Child {
             started,
             exec_ns: 0,
             ended: None,
+            interrupted: false,
         };
         // First the time just before exec; then the pipe is closed by a
         // successful exec, else errno comes through.
@@ -181,6 +214,11 @@ impl Child {
     /// was ours.
     pub fn exec_ns(&self) -> u64 {
         self.exec_ns
+    }
+
+    /// Whether somebody asked for an end while it was waited for.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Waits for the end, passing signals on; `None` if `deadline` comes first.
@@ -225,7 +263,7 @@ impl Child {
 
     /// Passes on one pending signal, unless the terminal sent it: then the
     /// command, in the same process group, has it already.
-    fn pass_on(&self) {
+    fn pass_on(&mut self) {
         let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: the buffer is a whole signalfd_siginfo, any bytes are valid.
@@ -235,10 +273,30 @@ impl Child {
         }
         // SAFETY: initialised by the read (and zeroed before).
         let info = unsafe { info.assume_init() };
+        let signal = info.ssi_signo as i32;
         if info.ssi_code == libc::SI_USER || info.ssi_code == libc::SI_QUEUE {
             // SAFETY: plain system call; the pid is not reaped yet, so it is ours.
-            unsafe { libc::kill(self.pid, info.ssi_signo as i32) };
+            unsafe { libc::kill(self.pid, signal) };
         }
+        match signal {
+            libc::SIGTSTP => stop(),
+            libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM => self.interrupted = true,
+            _ => {}
+        }
+    }
+}
+
+/// Stops this process as the terminal wants it, so that a shell sees its job
+/// stopped; returns when it is continued, at once where nobody could do that.
+fn stop() {
+    // SAFETY: an initialised set; the signal has its default action.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTSTP);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::raise(libc::SIGTSTP);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
     }
 }
 
@@ -248,25 +306,70 @@ impl Drop for Child {
     }
 }
 
+thread_local! {
+    /// The mask under [`HeldSignals`]: what a command starts with.
+    static OUTER_MASK: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
+}
+
+/// Keeps the passed-on signals, in this thread and those it starts from now on,
+/// for the [`Child`] that this thread will start: in any other thread they would
+/// end the process and leave the command alone.
+pub(super) struct HeldSignals(libc::sigset_t);
+
+impl HeldSignals {
+    /// Holds them until dropped.
+    pub(super) fn hold() -> io::Result<Self> {
+        let outer = block(&passed_on())?;
+        OUTER_MASK.set(Some(outer));
+        Ok(Self(outer))
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        OUTER_MASK.set(None);
+        restore_mask(&self.0);
+    }
+}
+
+fn passed_on() -> libc::sigset_t {
+    // SAFETY: sigemptyset initialises the set, which is valid for writes.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for &signal in PASSED_ON {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        set
+    }
+}
+
+/// Blocks signals; the mask before.
+fn block(set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    // SAFETY: an initialised set, and one to write to.
+    unsafe {
+        let mut old = std::mem::zeroed::<libc::sigset_t>();
+        match libc::pthread_sigmask(libc::SIG_BLOCK, set, &raw mut old) {
+            0 => Ok(old),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
 /// Blocks the passed-on signals and gives a descriptor to read them from, and
 /// the mask before.
 fn take_signals() -> io::Result<(OwnedFd, libc::sigset_t)> {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    let mut old = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the sets are valid for writes; sigemptyset initialises.
+    let set = passed_on();
+    let old = block(&set)?;
+    // SAFETY: an initialised set; the descriptor is fresh.
     unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for &signal in PASSED_ON {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        if libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), old.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if fd < 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            restore_mask(&old);
+            return Err(error);
         }
-        Ok((OwnedFd::from_raw_fd(fd), old.assume_init()))
+        Ok((OwnedFd::from_raw_fd(fd), old))
     }
 }
 

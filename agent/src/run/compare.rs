@@ -56,6 +56,9 @@ pub enum CompareError {
     /// The command could not be run.
     #[error(transparent)]
     Launch(#[from] super::child::LaunchError),
+    /// Somebody wants an end.
+    #[error("interrupted")]
+    Interrupted,
     /// Warming could not begin.
     #[error("while {operation}: {source}")]
     Io {
@@ -64,6 +67,16 @@ pub enum CompareError {
         /// Cause.
         source: io::Error,
     },
+}
+
+impl CompareError {
+    /// The command could not be started.
+    pub fn launch(&self) -> Option<&super::child::LaunchError> {
+        match self {
+            CompareError::Launch(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// Writes dirty pages back and drops page cache, dentries and inodes.
@@ -182,5 +195,9 @@ fn wait(child: &mut Child) -> Result<Ended, CompareError> {
         operation: "waiting for the command",
         source,
     })?;
+    // The command had the signal too: its time says nothing.
+    if child.interrupted() {
+        return Err(CompareError::Interrupted);
+    }
     Ok(ended.unwrap_or(Ended::Exited(0)))
 }

@@ -77,6 +77,16 @@ pub struct Recorder {
     runs: u32,
 }
 
+impl RecordError {
+    /// The command could not be started.
+    pub fn launch(&self) -> Option<&LaunchError> {
+        match self {
+            RecordError::Launch(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl Recorder {
     /// Loads and attaches the probes.
     pub fn new(ring_bytes: u32) -> Result<Self, RecordError> {
@@ -120,8 +130,8 @@ impl Recorder {
         let cgroup = Cgroup::create(self.runs)?;
         self.probes.watch(cgroup.id())?;
         let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
-        let recording = self.follow(&cgroup, &mut child, None, 0, window)?;
-        Ok((recording, child))
+        let recording = self.follow(&cgroup, &mut child, None, 0, window);
+        kept(recording, child)
     }
 
     /// As [`Recorder::record`], with the command traced so that every page fault
@@ -149,9 +159,9 @@ impl Recorder {
         };
         let place = Some(cgroup.as_fd());
         let mut child = Child::spawn_held(command, place, output, Some(&mut seize))?;
-        let recording = self.follow(&cgroup, &mut child, Some(tracer), 0, window)?;
+        let recording = self.follow(&cgroup, &mut child, Some(tracer), 0, window);
         self.probes.stop_at_maps(false)?;
-        Ok((recording, child))
+        kept(recording, child)
     }
 
     /// Records a command that was started in `cgroup` before the probes were
@@ -200,7 +210,7 @@ impl Recorder {
                 Ok(false) => Ok(None),
                 Err(error) => Err(error),
             };
-            let stopped = rustix::io::write(stop.as_fd(), &1u64.to_ne_bytes());
+            let stopped = rustix::io::write(stop, &1u64.to_ne_bytes());
             debug_assert!(stopped.is_ok(), "an event descriptor takes a one");
             (ended, traced)
         });
@@ -230,5 +240,21 @@ impl Recorder {
             records: collector.records(),
             traced,
         })
+    }
+}
+
+/// A recording with its command; a command that could not be recorded runs all
+/// the same, and nobody else waits for it.
+fn kept(
+    recording: Result<Recording, RecordError>,
+    mut child: Child,
+) -> Result<(Recording, Child), RecordError> {
+    match recording {
+        Ok(recording) => Ok((recording, child)),
+        Err(error) => {
+            // The recording's failure is the one to report.
+            let _ = child.wait(None);
+            Err(error)
+        }
     }
 }

@@ -474,6 +474,7 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         warm_seconds: warm.as_secs_f64(),
         verify_seconds: total.saturating_sub(warm).as_secs_f64(),
         seconds: total.as_secs_f64(),
+        without_device: Vec::new(),
         failures,
         failures_unnamed,
         began_us: shared

@@ -133,5 +133,7 @@ pub fn execute(
     progress: &Arc<Progress>,
     cancel: &Cancel,
 ) -> WarmReport {
-    engine::execute(plan, roots, options, progress, cancel)
+    let mut report = engine::execute(plan, roots, options, progress, cancel);
+    report.set_devices_apart(plan);
+    report
 }

@@ -65,6 +65,7 @@ impl Bytes {
             failed: self.failed.get(),
             gone: self.gone.get(),
             evicted: self.evicted.get(),
+            skipped: 0,
             left: 0,
         };
         counts.left = counts.planned.saturating_sub(counts.accounted());

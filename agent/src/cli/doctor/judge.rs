@@ -9,8 +9,6 @@ use serde::Serialize;
 
 use super::snapshot::Snapshot;
 
-pub(super) use hooks::tracepoints;
-
 /// How well one thing is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -103,6 +101,15 @@ pub(super) fn judge(seen: &Snapshot) -> Report {
     checks.extend(privileges::rows(seen));
     checks.extend(hooks::rows(seen));
     checks.extend(files::rows(seen));
+    report(checks)
+}
+
+/// Judges its hooks alone.
+pub(super) fn judge_hooks(seen: &Snapshot) -> Report {
+    report(hooks::rows(seen))
+}
+
+fn report(checks: Vec<Row>) -> Report {
     let lacks = |need: Need| {
         checks
             .iter()
@@ -157,193 +164,4 @@ fn ok_or(good: bool, otherwise: Status) -> Status {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::cli::doctor::snapshot::{Cgroups, Limit, StateDir};
-
-    /// A machine that has everything.
-    pub(in super::super) fn good() -> Snapshot {
-        let unlimited = Limit {
-            soft: None,
-            hard: None,
-        };
-        Snapshot {
-            release: "6.18.1-example".to_owned(),
-            btf: Ok(6 << 20),
-            lockdown: Some("none".to_owned()),
-            capabilities: u64::MAX,
-            cgroups: Cgroups {
-                v2: Some("/sys/fs/cgroup".into()),
-                v2_controllers: ["cpu", "io", "memory"].map(str::to_owned).to_vec(),
-                v1_controllers: Vec::new(),
-            },
-            tracefs: Some("/sys/kernel/tracing".into()),
-            bpffs: Some("/sys/fs/bpf".into()),
-            tracepoints: tracepoints().map(|name| (name.to_owned(), true)).collect(),
-            kprobes: true,
-            cachestat: Ok(()),
-            openat2: Ok(()),
-            mincore: Ok(()),
-            fuse: Ok(()),
-            pressure: Ok(()),
-            drop_caches: Ok(()),
-            state_dir: StateDir {
-                path: "/var/lib/headstart".into(),
-                exists: true,
-                writable: Ok(()),
-                free_bytes: 64 << 30,
-                read_ahead_kb: Some(128),
-            },
-            memlock: unlimited,
-            nofile: unlimited,
-            probes: Some(40_000),
-        }
-    }
-
-    fn status(seen: &Snapshot, name: &str) -> Status {
-        let report = judge(seen);
-        report
-            .checks
-            .iter()
-            .find(|row| row.name == name)
-            .expect("a row of that name")
-            .status
-    }
-
-    #[test]
-    fn a_good_machine_records_and_warms_and_has_nothing_to_complain_of() {
-        let report = judge(&good());
-        let bad: Vec<_> = report
-            .checks
-            .iter()
-            .filter(|r| r.status != Status::Ok)
-            .collect();
-        assert!(bad.is_empty(), "{bad:#?}");
-        assert_eq!(report.verdict.exit_code(), 0);
-    }
-
-    #[test]
-    fn without_probes_or_type_information_a_machine_only_warms() {
-        for seen in [
-            Snapshot {
-                probes: None,
-                ..good()
-            },
-            Snapshot {
-                btf: Err("no such file".to_owned()),
-                ..good()
-            },
-            Snapshot {
-                capabilities: 0,
-                ..good()
-            },
-            Snapshot {
-                lockdown: Some("confidentiality".to_owned()),
-                ..good()
-            },
-            Snapshot {
-                release: "5.4.0".to_owned(),
-                ..good()
-            },
-        ] {
-            assert_eq!(
-                judge(&seen).verdict,
-                Verdict {
-                    records: false,
-                    warms: true
-                },
-                "{seen:?}"
-            );
-            assert_eq!(judge(&seen).verdict.exit_code(), 1);
-        }
-    }
-
-    #[test]
-    fn without_a_place_for_profiles_a_machine_does_neither() {
-        let mut seen = good();
-        seen.state_dir.writable = Err("read-only file system".to_owned());
-        assert_eq!(judge(&seen).verdict.exit_code(), 2);
-    }
-
-    #[test]
-    fn residency_needs_one_of_two_calls() {
-        let mut seen = Snapshot {
-            cachestat: Err("no".to_owned()),
-            ..good()
-        };
-        assert_eq!(status(&seen, "cachestat"), Status::Degraded);
-        assert_eq!(judge(&seen).verdict.exit_code(), 0);
-        seen.mincore = Err("no".to_owned());
-        assert_eq!(judge(&seen).verdict.exit_code(), 2);
-    }
-
-    #[test]
-    fn sys_admin_stands_in_for_the_two_bpf_capabilities() {
-        let seen = Snapshot {
-            capabilities: 1 << 21,
-            ..good()
-        };
-        assert_eq!(status(&seen, "CAP_BPF"), Status::Ok);
-        assert_eq!(status(&seen, "CAP_PERFMON"), Status::Ok);
-        assert!(judge(&seen).verdict.records);
-    }
-
-    #[test]
-    fn an_older_kernel_falls_back_to_kprobes_where_it_has_them() {
-        let mut seen = Snapshot {
-            release: "6.1.0-13-amd64".to_owned(),
-            ..good()
-        };
-        seen.tracepoints
-            .insert("filemap/mm_filemap_get_pages".to_owned(), false);
-        assert_eq!(
-            status(&seen, "filemap/mm_filemap_get_pages"),
-            Status::Degraded
-        );
-        assert!(judge(&seen).verdict.records);
-        seen.kprobes = false;
-        assert!(!judge(&seen).verdict.records);
-    }
-
-    #[test]
-    fn whatever_is_not_well_says_what_it_costs_and_what_to_do() {
-        let mut seen = Snapshot {
-            release: "5.4.0".to_owned(),
-            btf: Err("none".to_owned()),
-            lockdown: Some("integrity".to_owned()),
-            capabilities: 0,
-            cgroups: Cgroups::default(),
-            tracefs: None,
-            bpffs: None,
-            kprobes: false,
-            cachestat: Err("none".to_owned()),
-            openat2: Err("none".to_owned()),
-            mincore: Err("none".to_owned()),
-            fuse: Err("none".to_owned()),
-            pressure: Err("none".to_owned()),
-            drop_caches: Err("none".to_owned()),
-            memlock: Limit {
-                soft: Some(65_536),
-                hard: Some(65_536),
-            },
-            nofile: Limit {
-                soft: Some(256),
-                hard: Some(256),
-            },
-            probes: None,
-            ..good()
-        };
-        seen.state_dir.writable = Err("none".to_owned());
-        seen.tracepoints
-            .values_mut()
-            .for_each(|there| *there = false);
-        for row in judge(&seen)
-            .checks
-            .iter()
-            .filter(|row| row.status != Status::Ok)
-        {
-            assert!(!row.cost.is_empty(), "{} has no cost", row.name);
-            assert!(!row.fix.is_empty(), "{} has no remedy", row.name);
-        }
-    }
-}
+pub(super) mod tests;

@@ -3,7 +3,7 @@
 mod calls;
 mod mounts;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,30 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
 use rustix::process::{Resource, getrlimit};
 
+use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
-use super::{judge, nearest_existing};
+use crate::probe::{Group, HOOKS, Probes};
 
-/// Looks at this machine; `state_dir` is where profiles would be kept.
-pub(super) fn look(state_dir: &Path) -> Snapshot {
+/// Every group: what is not attached while nothing is learned is tried too.
+const ALL: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
+
+/// Looks at this machine; `state_dir` is where profiles would be kept. Attaches
+/// every hook once, with a ring buffer of `ring_bytes`, and lets go of it.
+pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<String>) -> Snapshot {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let tracefs = mounts::first_of_type(&mountinfo, "tracefs");
     let btf = fs::read("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string());
-    let tracepoints = judge::tracepoints()
-        .map(|name| {
-            (
-                name.to_owned(),
-                has_tracepoint(name, tracefs.as_deref(), btf.as_deref().ok()),
-            )
-        })
-        .collect::<BTreeMap<_, _>>();
+    let hooks = Probes::load(ring_bytes)
+        .map(|mut probes| probes.attach(&ALL))
+        .map_err(|e| e.to_string());
+    let tracepoints = match (&hooks, &btf) {
+        (Err(_), Ok(btf)) => HOOKS
+            .iter()
+            .map(|hook| hook.tracepoint)
+            .filter(|name| has_tracepoint(name, btf))
+            .map(str::to_owned)
+            .collect(),
+        _ => BTreeSet::new(),
+    };
     Snapshot {
         release: rustix::system::uname()
             .release()
@@ -37,10 +45,9 @@ pub(super) fn look(state_dir: &Path) -> Snapshot {
         capabilities: capabilities(),
         cgroups: mounts::cgroups(&mountinfo),
         bpffs: mounts::first_of_type(&mountinfo, "bpf"),
+        tracefs: mounts::first_of_type(&mountinfo, "tracefs"),
+        hooks,
         tracepoints,
-        // The file is in sysfs with or without tracefs.
-        kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
-        tracefs,
         cachestat: calls::cachestat(),
         openat2: calls::openat2(),
         mincore: calls::mincore(),
@@ -48,23 +55,17 @@ pub(super) fn look(state_dir: &Path) -> Snapshot {
         pressure: open("/proc/pressure/memory").and_then(|()| open("/proc/pressure/io")),
         drop_caches: may_write(Path::new("/proc/sys/vm/drop_caches")),
         state_dir: look_at_state_dir(state_dir),
+        broken_config,
         memlock: limit(Resource::Memlock),
         nofile: limit(Resource::Nofile),
         probes: crate::probe::object().map(<[u8]>::len),
     }
 }
 
-/// Where tracefs can't be looked at, the kernel's type information names every
-/// trace point too: each has a typedef `btf_trace_<name>`.
-fn has_tracepoint(name: &str, tracefs: Option<&Path>, btf: Option<&[u8]>) -> bool {
-    if tracefs.is_some_and(|root| root.join("events").join(name).exists()) {
-        return true;
-    }
-    let Some((_, name)) = name.split_once('/') else {
-        return false;
-    };
-    let typedef = format!("\0btf_trace_{name}\0");
-    btf.is_some_and(|bytes| contains(bytes, typedef.as_bytes()))
+/// The kernel's type information names every trace point: each has a typedef
+/// `btf_trace_<name>`.
+fn has_tracepoint(name: &str, btf: &[u8]) -> bool {
+    contains(btf, format!("\0btf_trace_{name}\0").as_bytes())
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -75,7 +76,9 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 /// The word in brackets, as in `none [integrity] confidentiality`.
 fn lockdown() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let text = fs::read_to_string("/sys/kernel/security/lockdown")
+        .ok()
+        .or_else(mounts::unmounted_lockdown)?;
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(word, _)| word.to_owned())
 }
@@ -146,21 +149,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tracepoint_is_found_in_type_information_without_tracefs() {
+    fn a_tracepoint_is_found_in_type_information() {
         let btf = b"\0btf_trace_cgroup_mkdir\0btf_trace_page_fault_user_exit\0";
-        assert!(has_tracepoint("cgroup/cgroup_mkdir", None, Some(btf)));
-        assert!(!has_tracepoint(
-            "exceptions/page_fault_user",
-            None,
-            Some(btf)
-        ));
-        assert!(!has_tracepoint("cgroup/cgroup_mkdir", None, None));
+        assert!(has_tracepoint("cgroup_mkdir", btf));
+        assert!(!has_tracepoint("page_fault_user", btf));
     }
 
     #[test]
     fn this_machine_can_be_looked_at() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let seen = look(dir.path());
+        let seen = look(dir.path(), 4096, None);
         assert!(seen.version() > (3, 0), "{}", seen.release);
         assert!(seen.state_dir.exists);
         assert!(seen.state_dir.writable.is_ok());

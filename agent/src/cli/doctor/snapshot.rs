@@ -1,7 +1,9 @@
 //! What the machine said, before anyone judges it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use crate::probe::HookState;
 
 /// A system call or file that was tried: it worked, or why not.
 pub(super) type Tried = Result<(), String>;
@@ -14,7 +16,7 @@ pub(super) struct Snapshot {
     pub(super) release: String,
     /// Bytes of `/sys/kernel/btf/vmlinux`, or why it can't be read.
     pub(super) btf: Result<u64, String>,
-    /// The active word of the kernel's lockdown file; `None` without the LSM.
+    /// The active word of the kernel's lockdown file; `None` where there is none to read.
     pub(super) lockdown: Option<String>,
     /// Effective capabilities, one bit each.
     pub(super) capabilities: u64,
@@ -23,10 +25,10 @@ pub(super) struct Snapshot {
     pub(super) tracefs: Option<PathBuf>,
     /// Where a bpffs is mounted.
     pub(super) bpffs: Option<PathBuf>,
-    /// Trace points asked for, `group/name`: present or not.
-    pub(super) tracepoints: BTreeMap<String, bool>,
-    /// Whether this kernel has kprobes.
-    pub(super) kprobes: bool,
+    /// What became of each hook when it was attached, or why none could be.
+    pub(super) hooks: Result<Vec<HookState>, String>,
+    /// Where none could be: the trace points that this kernel has.
+    pub(super) tracepoints: BTreeSet<String>,
     pub(super) cachestat: Tried,
     pub(super) openat2: Tried,
     pub(super) mincore: Tried,
@@ -35,6 +37,8 @@ pub(super) struct Snapshot {
     pub(super) pressure: Tried,
     pub(super) drop_caches: Tried,
     pub(super) state_dir: StateDir,
+    /// Why the configuration can't be read.
+    pub(super) broken_config: Option<String>,
     /// Soft and hard limits; `None` is unlimited.
     pub(super) memlock: Limit,
     pub(super) nofile: Limit,
@@ -54,6 +58,8 @@ pub(super) struct Limit {
 pub(super) struct Cgroups {
     /// Where the v2 tree is mounted.
     pub(super) v2: Option<PathBuf>,
+    /// Whether it can be mounted apart, as `record` does.
+    pub(super) reachable: bool,
     /// Controllers of the v2 tree's root.
     pub(super) v2_controllers: Vec<String>,
     /// Controllers in v1 trees.

@@ -93,10 +93,18 @@ mod tests {
         let mut seen = good();
         seen.probes = None;
         let text = text(&judge(&seen), false);
+        let column = |name: &str, word: &str| {
+            let line = text.lines().find(|l| l.starts_with(&format!("  {name} ")));
+            line.and_then(|l| l.find(word))
+        };
+        let status = column("probes", "missing");
         assert!(
-            text.contains(
-                "\n  probes                                missing   not in this binary\n"
-            ),
+            status.is_some() && status == column("version", "ok"),
+            "{text}"
+        );
+        let found = column("probes", "not in this binary");
+        assert!(
+            found.is_some() && found == column("version", "6.18"),
             "{text}"
         );
         assert_eq!(text.matches("costs:").count(), 1);

@@ -36,6 +36,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
             "run as root with a writable /proc/sys",
         ),
         fuse(seen),
+        configuration(seen),
         state_dir(seen),
         read_ahead(seen),
         memlock(seen),
@@ -103,6 +104,15 @@ fn fuse(seen: &Snapshot) -> Row {
         .costs("cached data sets are read by way of the agent and not at the disk's speed")
         .fix("run Linux 6.9 or later"),
     }
+}
+
+fn configuration(seen: &Snapshot) -> Row {
+    let error = seen.broken_config.as_deref();
+    Row::ok(Group::State, "configuration", error.unwrap_or("understood"))
+        .is(ok_or(error.is_none(), Status::Missing))
+        .costs("only `run` goes on, with defaults: other commands refuse")
+        .fix("correct the line, or remove the file: every key has a default")
+        .needed_for(Need::Warm)
 }
 
 fn state_dir(seen: &Snapshot) -> Row {

@@ -39,10 +39,10 @@ fn btf(seen: &Snapshot) -> Row {
 }
 
 fn lockdown(seen: &Snapshot) -> Row {
-    let mode = seen.lockdown.as_deref().unwrap_or("none");
+    let mode = seen.lockdown.as_deref().unwrap_or("none known");
     let row = Row::ok(Group::Kernel, "lockdown", mode).needed_for(Need::Record);
     match mode {
-        "none" => row,
+        "none" | "none known" => row,
         "confidentiality" => row
             .is(Status::Missing)
             .costs("probes may not read kernel memory: nothing is recorded")
@@ -78,11 +78,12 @@ fn cgroups(seen: &Cgroups) -> Vec<Row> {
                 seen.v1_controllers.join(" ")
             )
         }
+        (None, _) if seen.reachable => "v2, not mounted here".to_owned(),
         (None, false) => format!("v1 only: {}", seen.v1_controllers.join(" ")),
         (None, true) => "none mounted".to_owned(),
     };
     let mode = Row::ok(Group::Cgroups, "hierarchy", mode)
-        .is(ok_or(seen.v2.is_some(), Status::Missing))
+        .is(ok_or(seen.v2.is_some() || seen.reachable, Status::Missing))
         .costs("what was read can't be told apart by workload")
         .fix("mount -t cgroup2 none /sys/fs/cgroup/unified (beside v1), or boot with v2")
         .needed_for(Need::Record);
@@ -138,6 +139,7 @@ mod tests {
     fn hybrid_hierarchies_are_told_from_pure_ones() {
         let seen = Cgroups {
             v2: Some("/sys/fs/cgroup/unified".into()),
+            reachable: true,
             v2_controllers: Vec::new(),
             v1_controllers: vec!["memory".to_owned()],
         };

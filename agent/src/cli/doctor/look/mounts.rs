@@ -1,7 +1,11 @@
 //! File systems that matter, from the text of `/proc/self/mountinfo`.
 
 use std::fs;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::super::snapshot::Cgroups;
 
@@ -32,6 +36,21 @@ pub(super) fn first_of_type(mountinfo: &str, kind: &str) -> Option<PathBuf> {
         .map(|m| m.point.into())
 }
 
+/// The kernel's lockdown file, where securityfs is not mounted: from a mount that
+/// no path leads to, which goes with its descriptor. Needs privileges.
+pub(super) fn unmounted_lockdown() -> Option<String> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+    };
+    let context = fsopen("securityfs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
+    fsconfig_create(context.as_fd()).ok()?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let root = fsmount(context.as_fd(), flags, MountAttrFlags::empty()).ok()?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(root, "lockdown", flags, Mode::empty()).ok()?;
+    io::read_to_string(fs::File::from(file)).ok()
+}
+
 /// The cgroup trees, with the controllers that each has.
 pub(super) fn cgroups(mountinfo: &str) -> Cgroups {
     let v2 = first_of_type(mountinfo, "cgroup2");
@@ -42,6 +61,7 @@ pub(super) fn cgroups(mountinfo: &str) -> Cgroups {
         .unwrap_or_default();
     Cgroups {
         v2,
+        reachable: crate::run::existing_cgroups().is_ok(),
         v2_controllers,
         v1_controllers: v1_controllers(mountinfo),
     }

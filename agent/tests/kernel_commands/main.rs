@@ -1,0 +1,16 @@
+//! The commands as a user runs them: the binary, on this machine's kernel.
+//!
+//! Most need root and a kernel that the probes load into; what is missing is
+//! said on standard error.
+
+mod compare;
+mod config;
+mod doctor;
+mod machine;
+mod record;
+mod run;
+mod scene;
+mod signals;
+mod store;
+mod tools;
+mod warm;

@@ -1,0 +1,201 @@
+//! A state directory, files to read, and the binary over them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub(crate) const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
+
+pub(crate) const MIB: usize = 1 << 20;
+
+/// A directory on a real disk, gone when dropped.
+pub(crate) struct Scene {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Scene {
+    /// `None`, and why, where commands can't be recorded.
+    pub(crate) fn recording() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: not root");
+            return None;
+        }
+        if let Err(error) = headstart::probe::Probes::load(4096) {
+            eprintln!("SKIPPED: {error}");
+            return None;
+        }
+        Some(Self::new())
+    }
+
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// A file that is on the disk and not in memory.
+    pub(crate) fn file(&self, name: &str, bytes: usize) -> PathBuf {
+        let path = self.path(name);
+        let data: Vec<u8> = (0..bytes).map(|i| (i / 7) as u8).collect();
+        fs::write(&path, data).expect("written");
+        evict(&path);
+        path
+    }
+
+    /// An executable script.
+    pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
+        path
+    }
+
+    /// `headstart --state-dir …`, in the scene's directory, with no input.
+    pub(crate) fn headstart<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(HEADSTART);
+        command.arg("--state-dir").arg(self.state()).args(args);
+        self.at_home(&mut command);
+        command
+    }
+
+    /// The same inside `sh -c` with `setup` before it, in mounts of its own.
+    pub(crate) fn apart<S: AsRef<OsStr>>(
+        &self,
+        setup: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-ec"])
+            .arg(format!("{setup}; exec \"$@\""))
+            .args(["sh", HEADSTART, "--state-dir"])
+            .arg(self.state())
+            .args(args);
+        self.at_home(&mut command);
+        command
+    }
+
+    fn at_home(&self, command: &mut Command) {
+        command
+            .current_dir(self.dir.path())
+            .env_remove("HEADSTART_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+
+    /// Runs `headstart ARGS` to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        end(&mut self.headstart(args))
+    }
+
+    /// Records `sh -c SCRIPT` into `profile`; what `--json` says.
+    pub(crate) fn record(&self, profile: &str, script: &str) -> Value {
+        let output = self.run(&[
+            "--json",
+            "record",
+            "--profile",
+            profile,
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        last_json(&output)
+    }
+
+    /// What `profile show` says of a file of this scene.
+    pub(crate) fn shown(&self, profile: &str, file: &str) -> Option<Value> {
+        let output = self.run(&["--json", "profile", "show", profile]);
+        assert!(output.status.success(), "{output:?}");
+        let shown = json(&output);
+        let path = self.path(file).display().to_string();
+        // Paths are relative to their volume, wherever that is mounted.
+        let files = shown["files"].as_array().expect("files");
+        files
+            .iter()
+            .find(|f| path.ends_with(&format!("/{}", f["path"].as_str().expect("a path"))))
+            .cloned()
+    }
+
+    pub(crate) fn runs(&self, profile: &str) -> usize {
+        let output = self.run(&["--json", "profile", "show", profile]);
+        assert!(output.status.success(), "{output:?}");
+        json(&output)["runs"].as_array().expect("runs").len()
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn end(command: &mut Command) -> Output {
+    let output = command.output().expect("it starts");
+    assert!(!stderr(&output).contains("panicked"), "{output:?}");
+    output
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).expect("text");
+    let bad = |c: char| c.is_control() && c != '\n';
+    assert!(!text.contains(bad), "not fit to print: {text:?}");
+    text
+}
+
+/// Standard output as one JSON object.
+pub(crate) fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+/// The last line of standard output as JSON.
+pub(crate) fn last_json(output: &Output) -> Value {
+    let text = stdout(output);
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+/// Throws the file's pages out of memory.
+pub(crate) fn evict(path: &Path) {
+    let file = fs::File::open(path).expect("open");
+    file.sync_all().expect("on disk");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
+}
+
+/// How many of a file's pages are in memory, and of how many.
+pub(crate) fn resident(path: &Path) -> (usize, usize) {
+    let file = fs::File::open(path).expect("open");
+    let length = file.metadata().expect("metadata").len() as usize;
+    let mut vector = vec![0u8; length.div_ceil(4096)];
+    // SAFETY: a fresh mapping that is never accessed; one byte for each page.
+    unsafe {
+        let map = rustix::mm::mmap(
+            std::ptr::null_mut(),
+            length,
+            rustix::mm::ProtFlags::empty(),
+            rustix::mm::MapFlags::SHARED,
+            &file,
+            0,
+        )
+        .expect("mmap");
+        assert_eq!(libc::mincore(map, length, vector.as_mut_ptr()), 0);
+        rustix::mm::munmap(map, length).expect("munmap");
+    }
+    (
+        vector.iter().filter(|&&page| page & 1 == 1).count(),
+        vector.len(),
+    )
+}

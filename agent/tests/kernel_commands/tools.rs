@@ -1,0 +1,58 @@
+//! Waiting for conditions, and reading from commands that go on.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Longest that anything here may take; a failure, not a measurement.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `holds`.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < DEADLINE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The end of a command that was told to end.
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    let began = Instant::now();
+    while status.is_none() {
+        if began.elapsed() > DEADLINE {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        status = child.try_wait().expect("waited for");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    status.expect("ended")
+}
+
+/// Reads lines up to the first that contains `word`; that one.
+pub(crate) fn line_with<R: Read>(reader: &mut BufReader<R>, word: &str) -> String {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let read = reader.read_line(&mut line).expect("text");
+        assert!(read > 0, "no line with `{word}`");
+        if line.contains(word) {
+            return line;
+        }
+    }
+}
+
+pub(crate) fn send(pid: u32, signal: i32) {
+    let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
+    rustix::process::kill_process(pid, signal).expect("it is there");
+}
+
+/// State letter of a process, as in /proc/PID/stat; `None` when it is gone.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
