@@ -4,7 +4,10 @@
 //! A measurement gives Markdown, which is printed and, with `--out`, written:
 //! into the marks that a file has for it (`docs/benchmarks.md`), or as a file.
 
+mod bound;
 mod compared;
+pub mod disk;
+pub mod fio;
 mod overhead;
 pub mod programs;
 mod prototype;

@@ -14,18 +14,12 @@ pub(super) struct Compared {
     pub(super) runs_recorded: usize,
     /// The starts.
     pub(super) ways: Ways,
-    /// Certain pages of the plan.
-    pub(super) bytes_certain: u64,
-    /// Its maybe pages.
-    pub(super) bytes_maybe: u64,
-    /// What it reads because it lies between.
-    pub(super) bytes_gap: u64,
+    /// What the plan reads.
+    pub(super) bytes_planned: u64,
     /// In so many reads.
     pub(super) reads_planned: u64,
     /// Its names.
     pub(super) names: u64,
-    /// What was measured of the disk.
-    pub(super) device: Device,
 }
 
 /// The starts, by how they were prepared.
@@ -48,24 +42,6 @@ pub(super) struct Way {
     pub(super) median: f64,
     /// All, by round.
     pub(super) seconds: Vec<f64>,
-}
-
-/// What reads cost.
-#[derive(Debug, Deserialize)]
-pub(super) struct Device {
-    /// From one small read's end to the next.
-    pub(super) read_ns: f64,
-    /// Of large reads.
-    pub(super) bytes_per_s: f64,
-}
-
-/// Times that no start that reads from this disk beats.
-#[derive(Debug)]
-pub(super) struct Bound {
-    /// Bytes ÷ bandwidth.
-    pub(super) bytes_s: f64,
-    /// Reads ÷ reads a second.
-    pub(super) reads_s: f64,
 }
 
 impl Compared {
@@ -93,14 +69,6 @@ impl Compared {
     pub(super) fn warmed_over_hot(&self) -> Spread {
         ratio(&self.ways.warmed, &self.ways.hot)
     }
-
-    /// For the certain pages.
-    pub(super) fn bound(&self) -> Bound {
-        Bound {
-            bytes_s: self.bytes_certain as f64 / self.device.bytes_per_s,
-            reads_s: self.reads_planned as f64 * self.device.read_ns / 1e9,
-        }
-    }
 }
 
 fn ratio(one: &Way, other: &Way) -> Spread {
@@ -119,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_ratios_and_bounds() {
+    fn gaps_and_ratios() {
         let compared = Compared {
             runs_recorded: 1,
             ways: Ways {
@@ -128,20 +96,12 @@ mod tests {
                 warmed: way([1.0, 1.0, 1.0]),
                 hot: way([1.0, 1.0, 1.0]),
             },
-            bytes_certain: 200_000_000,
-            bytes_maybe: 0,
-            bytes_gap: 0,
-            reads_planned: 1000,
+            bytes_planned: 0,
+            reads_planned: 0,
             names: 0,
-            device: Device {
-                read_ns: 500_000.0,
-                bytes_per_s: 100e6,
-            },
         };
         assert_eq!(compared.closed_zero_lead(), 0.75);
         assert_eq!(compared.closed_lead(), 1.0);
         assert_eq!(compared.cold_over_zero_lead().median, 2.5);
-        let bound = compared.bound();
-        assert_eq!((bound.bytes_s, bound.reads_s), (2.0, 0.5));
     }
 }

@@ -218,11 +218,17 @@ public class Hello {
 ";
 
 fn wc(dir: &Path) -> Result<Option<Vec<OsString>>> {
+    let file = large_file(dir)?;
+    Ok(command(on_path("wc"), ["-l".into(), file.into()]))
+}
+
+/// A file of 500 MB, made if it is not there.
+pub fn large_file(dir: &Path) -> Result<PathBuf> {
     let file = dir.join("lines");
     if fs::metadata(&file).map_or(0, |m| m.len()) != LARGE_BYTES {
         make_lines(&file)?;
     }
-    Ok(command(on_path("wc"), ["-l".into(), file.into()]))
+    Ok(file)
 }
 
 fn make_lines(file: &Path) -> Result<()> {

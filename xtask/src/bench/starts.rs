@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::bound::{Speed, bytes_used};
 use super::compared::{Compared, RECORDED_RUNS};
 use super::programs::{self, Program};
 use super::publish::Findings;
@@ -27,6 +28,7 @@ struct Measured {
     name: &'static str,
     with: Compared,
     without: Compared,
+    bytes_used: u64,
 }
 
 /// Measures; the result as Markdown.
@@ -35,6 +37,12 @@ pub(super) fn measure(bench: &Bench, wanted: &[String], slow: bool) -> Result<St
     let programs = programs::prepare(&bench.directory, wanted)?;
     ensure!(!programs.is_empty(), "there is nothing to measure");
     let state = State::fresh(&bench.directory)?;
+    let unthrottled = Speed::measure(&programs::large_file(&bench.directory)?)?;
+    let speed = if slow {
+        unthrottled.within(SLOW)
+    } else {
+        unthrottled
+    };
     let mut all = Vec::new();
     for program in &programs {
         eprintln!("{}: {}", program.name, program.what);
@@ -45,7 +53,7 @@ pub(super) fn measure(bench: &Bench, wanted: &[String], slow: bool) -> Result<St
         let headstart = || state.command(&agent, throttle.as_ref());
         all.push(one(program, bench.rounds, headstart)?);
     }
-    Ok(findings(&all, bench.rounds, slow).into_markdown())
+    Ok(findings(&all, bench.rounds, slow, speed).into_markdown())
 }
 
 /// Records one hot run, then compares.
@@ -78,6 +86,7 @@ fn one(program: &Program, rounds: u32, headstart: impl Fn() -> Command) -> Resul
         name: program.name,
         with: compare(&[])?,
         without: compare(&["--no-maybe"])?,
+        bytes_used: bytes_used(program)?,
     })
 }
 
@@ -104,7 +113,7 @@ impl State {
     }
 }
 
-fn findings(all: &[Measured], rounds: u32, slow: bool) -> Findings {
+fn findings(all: &[Measured], rounds: u32, slow: bool, speed: Speed) -> Findings {
     let disk = match slow {
         true => {
             "The disk is throttled to 100 MB/s and 2,000 reads a second, for the program and \
@@ -129,10 +138,16 @@ fn findings(all: &[Measured], rounds: u32, slow: bool) -> Findings {
             &gains(all, slow),
         )
         .table(
-            "What bounds it: certain pages ÷ the disk's bandwidth, or their reads ÷ its reads a \
-             second, whichever is longer; the reads that names need are not in it. The last column \
-             is the zero-lead start (without maybe pages) ÷ the longer of this and a hot start:",
-            &bounds(all),
+            &format!(
+                "What bounds it. *Used* is what a cold run reads from the disk when nothing is \
+                 read ahead, metadata included; planned is what is warmed, maybe pages included. \
+                 The disk gives {:.0} MB/s of large reads and {:.0} small reads a second. The last \
+                 columns are the zero-lead start ÷ the longest of used ÷ bandwidth, planned reads \
+                 ÷ IOPS and a hot start:",
+                speed.bytes_per_s / 1e6,
+                speed.reads_per_s
+            ),
+            &bounds(all, speed),
         )
 }
 
@@ -150,6 +165,7 @@ fn times(all: &[Measured]) -> Table {
         name,
         with,
         without,
+        ..
     } in all
     {
         let cells = [
@@ -223,38 +239,43 @@ fn gains(all: &[Measured], slow: bool) -> Table {
     table
 }
 
-fn bounds(all: &[Measured]) -> Table {
+fn bounds(all: &[Measured], speed: Speed) -> Table {
     let mut table = Table::new([
         "program",
-        "certain MiB",
-        "maybe MiB",
-        "read between MiB",
+        "used, MiB",
+        "planned, MiB",
+        "no maybes",
         "reads",
+        "no maybes",
         "names",
-        "MB/s",
-        "reads/s",
-        "bytes ÷ bandwidth",
+        "used ÷ bandwidth",
         "reads ÷ IOPS",
+        "no maybes",
         "zero lead ÷ bound",
+        "no maybes",
     ]);
     let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1048576.0);
     for measured in all {
         let (with, without) = (&measured.with, &measured.without);
-        let bound = without.bound();
-        let hot = without.ways.hot.median;
-        let floor = bound.bytes_s.max(bound.reads_s).max(hot);
+        let bytes_s = measured.bytes_used as f64 / speed.bytes_per_s;
+        let reads_s = |of: &Compared| of.reads_planned as f64 / speed.reads_per_s;
+        let over_bound = |of: &Compared| {
+            let bound = bytes_s.max(reads_s(of)).max(of.ways.hot.median);
+            format!("{:.2}", of.ways.zero_lead.median / bound)
+        };
         table.row([
             measured.name.to_owned(),
-            mebibytes(without.bytes_certain),
-            mebibytes(with.bytes_maybe),
-            mebibytes(with.bytes_gap),
+            mebibytes(measured.bytes_used),
+            mebibytes(with.bytes_planned),
+            mebibytes(without.bytes_planned),
+            with.reads_planned.to_string(),
             without.reads_planned.to_string(),
             with.names.to_string(),
-            format!("{:.0}", without.device.bytes_per_s / 1e6),
-            format!("{:.0}", 1e9 / without.device.read_ns),
-            format!("{:.3} s", bound.bytes_s),
-            format!("{:.3} s", bound.reads_s),
-            format!("{:.2}", without.ways.zero_lead.median / floor),
+            format!("{bytes_s:.3} s"),
+            format!("{:.3} s", reads_s(with)),
+            format!("{:.3} s", reads_s(without)),
+            over_bound(with),
+            over_bound(without),
         ]);
     }
     table
