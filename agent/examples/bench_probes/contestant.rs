@@ -96,7 +96,7 @@ pub(crate) fn probed<T>(
         let drained = scope.spawn(|| {
             let mut records = 0;
             while !stop.load(Ordering::Acquire) {
-                reader.wait(Duration::from_millis(25));
+                reader.wait(Duration::from_millis(25), None);
                 records += reader.drain(|_| {});
             }
             records
