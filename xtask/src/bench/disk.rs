@@ -2,7 +2,6 @@
 //! ahead.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,10 +69,8 @@ impl Disk {
             .spawn()
             .context("starting what puts read-ahead back")?;
         let guard = ReadAhead { keeper };
-        fs::File::options()
-            .write(true)
-            .open(&file)
-            .and_then(|mut file| writeln!(file, "{kibibytes}"))
+        // In one write: the kernel takes each for a number of its own.
+        fs::write(&file, format!("{kibibytes}\n"))
             .with_context(|| format!("writing {}", file.display()))?;
         Ok(guard)
     }
