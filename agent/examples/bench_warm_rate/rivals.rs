@@ -57,7 +57,7 @@ pub(crate) const SEQUENTIAL: [Rival; 5] = [
 ];
 
 /// Blocks of 16 KiB, each at most once.
-pub(crate) const RANDOM: [Rival; 3] = [
+pub(crate) const RANDOM: [Rival; 2] = [
     Rival {
         name: "fio randread, direct × 32",
         args: &[
@@ -77,10 +77,6 @@ pub(crate) const RANDOM: [Rival; 3] = [
             "--direct=1",
             "--iodepth=32",
         ],
-    },
-    Rival {
-        name: "fio randread, buffered, one at a time",
-        args: &["--rw=randread", "--bs=16k", "--ioengine=psync"],
     },
 ];
 
