@@ -1,17 +1,29 @@
 //! `cargo xtask bench`: measurements. Each builds the agent, then runs it or an
 //! example of it; what they share is here.
+//!
+//! A measurement gives Markdown, which is printed and, with `--out`, written:
+//! into the marks that a file has for it (`docs/benchmarks.md`), or as a file.
 
-pub mod cold;
+mod bound;
+mod compared;
+pub mod disk;
+pub mod fio;
+mod overhead;
+pub mod programs;
+mod prototype;
+pub mod publish;
+mod record;
+mod starts;
 pub mod stats;
 pub mod throttle;
 
-use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::build;
-use crate::load::sample;
+use crate::packages;
 use crate::run::{self, Stages};
 use crate::workspace::{Workspace, is_root};
 
@@ -19,99 +31,157 @@ use crate::workspace::{Workspace, is_root};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    bench: Bench,
+    what: What,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Bench {
-    /// Cold, run, warmed and hot starts of a program
-    Start(Common),
+enum What {
+    /// Cold, zero-lead, warmed and hot starts of real programs
+    Starts {
+        #[command(flatten)]
+        common: Common,
+        /// On a disk throttled to 100 MB/s and 2,000 reads a second
+        #[arg(long)]
+        slow: bool,
+        /// Programs [default: all]
+        programs: Vec<String>,
+    },
     /// How much of what is warmed is used, and how much of what is used was warmed
-    Precision(Common),
+    Precision {
+        #[command(flatten)]
+        common: Common,
+        /// Programs [default: all]
+        programs: Vec<String>,
+    },
     /// What each hook costs the read path
     Probes(Common),
     /// What recording costs the recorded program
     Record(Common),
-    /// Bytes and names warmed a second
+    /// Bytes and extents warmed a second
     WarmRate(Common),
-    /// What the agent costs a machine where nothing starts
+    /// What commands cost that have nothing to do
     Overhead(Common),
     /// Reading and writing profiles, by size
     ProfileLoad(Common),
+    /// All of them
+    All(Common),
 }
 
 /// Options of every measurement.
 #[derive(Debug, Clone, clap::Args)]
 struct Common {
-    /// Rounds to count
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Passed on; for `start`, the command to measure
-    #[arg(last = true)]
-    rest: Vec<OsString>,
+    /// Rounds to count [default: as many as the measurement needs]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// Write the result into this file too
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
-/// Runs one.
+/// What a measurement works with.
+struct Bench {
+    workspace: Workspace,
+    /// Rounds to count.
+    rounds: u32,
+    /// For what it makes.
+    directory: PathBuf,
+}
+
+/// Runs one, or all.
 pub fn run(args: &Args) -> Result<()> {
     if !is_root() {
         bail!("measurements load probes and drop caches: run as root");
     }
-    let workspace = Workspace::here();
-    match &args.bench {
-        Bench::Start(common) => start(&workspace, common),
-        Bench::Precision(common) => example(&workspace, "precision", common),
-        Bench::Probes(common) => example(&workspace, "probes", common),
-        Bench::Record(common) => example(&workspace, "record", common),
-        Bench::WarmRate(common) => example(&workspace, "warm_rate", common),
-        Bench::Overhead(common) => example(&workspace, "overhead", common),
-        Bench::ProfileLoad(common) => example(&workspace, "profile_load", common),
+    packages::install(&packages::missing(packages::BENCH))?;
+    match &args.what {
+        What::All(common) => all(common).iter().try_for_each(one),
+        what => one(what),
     }
 }
 
-/// `headstart compare`, on the command given or on a program that is here.
-fn start(workspace: &Workspace, common: &Common) -> Result<()> {
-    let agent = build::build(workspace, &mut Stages::default(), false)?;
-    let command = match common.rest.as_slice() {
-        [] => sample::choose(&workspace.target.join("sample"))?.command,
-        given => given.to_vec(),
+fn all(common: &Common) -> [What; 8] {
+    let starts = |slow| What::Starts {
+        common: common.clone(),
+        slow,
+        programs: Vec::new(),
     };
-    run::run(
-        Command::new(agent)
-            .arg("--state-dir")
-            .arg(workspace.target.join("state"))
-            .args(["compare", "--rounds", &common.rounds.to_string(), "--"])
-            .args(command),
-    )
+    let precision = What::Precision {
+        common: common.clone(),
+        programs: Vec::new(),
+    };
+    [
+        starts(false),
+        starts(true),
+        precision,
+        What::Probes(common.clone()),
+        What::Record(common.clone()),
+        What::WarmRate(common.clone()),
+        What::Overhead(common.clone()),
+        What::ProfileLoad(common.clone()),
+    ]
 }
 
-/// An example of the agent: it sees the library, as `headstart` does.
-fn example(workspace: &Workspace, name: &str, common: &Common) -> Result<()> {
-    let example = format!("bench_{name}");
-    let source = workspace
-        .root
-        .join("agent/examples")
-        .join(format!("{example}.rs"));
-    if !source.exists() {
-        bail!(
-            "there is no measurement `{name}` yet: it would be {}",
-            source.display()
-        );
+/// Measures and publishes; the rounds are those that each needs if not told.
+fn one(what: &What) -> Result<()> {
+    match what {
+        What::Starts {
+            common,
+            slow: false,
+            programs,
+        } => common.publish("starts", 7, |b| starts::measure(b, programs, false)),
+        What::Starts {
+            common, programs, ..
+        } => common.publish("starts-slow", 5, |b| starts::measure(b, programs, true)),
+        What::Precision { common, programs } => {
+            common.publish("precision", 1, |b| b.example("precision", programs))
+        }
+        What::Probes(common) => common.publish("probes", 9, |b| b.example("probes", &[])),
+        What::Record(common) => common.publish("record", 30, record::measure),
+        What::WarmRate(common) => common.publish("warm-rate", 7, |b| b.example("warm_rate", &[])),
+        What::Overhead(common) => common.publish("overhead", 20, overhead::measure),
+        What::ProfileLoad(common) => {
+            common.publish("profile-load", 7, |b| b.example("profile_load", &[]))
+        }
+        What::All(common) => all(common).iter().try_for_each(one),
     }
-    let object = build::probes(workspace, &mut Stages::default())?;
-    run::run(
-        Command::new("cargo")
-            .args([
-                "run",
-                "--locked",
-                "--release",
-                "--package",
-                "headstart",
-                "--example",
-                &example,
-            ])
-            .args(["--", "--rounds", &common.rounds.to_string()])
-            .args(&common.rest)
-            .current_dir(&workspace.root)
-            .env("HEADSTART_PROBES", object),
-    )
+}
+
+impl Common {
+    fn publish(
+        &self,
+        key: &str,
+        rounds: u32,
+        measure: impl FnOnce(&Bench) -> Result<String>,
+    ) -> Result<()> {
+        let workspace = Workspace::here();
+        let bench = Bench {
+            directory: workspace.target.join("bench"),
+            rounds: self.rounds.unwrap_or(rounds),
+            workspace,
+        };
+        publish::publish(self.out.as_deref(), key, &measure(&bench)?)
+    }
+}
+
+impl Bench {
+    /// The agent, built now.
+    fn agent(&self) -> Result<PathBuf> {
+        build::build(&self.workspace, &mut Stages::default(), false)
+    }
+
+    /// An example of the agent: it sees the library, as `headstart` does. What
+    /// it prints.
+    fn example(&self, name: &str, args: &[String]) -> Result<String> {
+        let object = build::probes(&self.workspace, &mut Stages::default())?;
+        run::captured(
+            Command::new("cargo")
+                .args(["run", "--locked", "--release", "--package", "headstart"])
+                .args(["--example", &format!("bench_{name}"), "--"])
+                .arg(&self.directory)
+                .arg(self.rounds.to_string())
+                .args(args)
+                .current_dir(&self.workspace.root)
+                .env("HEADSTART_PROBES", object),
+        )
+    }
 }

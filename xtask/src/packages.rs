@@ -90,6 +90,50 @@ pub const TESTS: &[Package] = &[
     },
 ];
 
+/// What is measured, or measured against.
+pub const BENCH: &[Package] = &[
+    Package {
+        name: "bpftrace",
+        brings: "bpftrace",
+        reason: "counts reads as its users do",
+    },
+    Package {
+        name: "clang",
+        brings: "clang",
+        reason: "a start to measure",
+    },
+    Package {
+        name: "default-jdk-headless",
+        brings: "javac",
+        reason: "two starts to measure",
+    },
+    Package {
+        name: "fio",
+        brings: "fio",
+        reason: "reads as fast as the disk and the cache go",
+    },
+    Package {
+        name: "git",
+        brings: "git",
+        reason: "a start to measure",
+    },
+    Package {
+        name: "nodejs",
+        brings: "node",
+        reason: "a start to measure",
+    },
+    Package {
+        name: "python3",
+        brings: "python3",
+        reason: "a start to measure",
+    },
+    Package {
+        name: "vmtouch",
+        brings: "vmtouch",
+        reason: "another way to bring a file into memory",
+    },
+];
+
 /// Those of the packages whose programs or files are not there.
 pub fn missing(packages: &[Package]) -> Vec<Package> {
     packages.iter().filter(|p| !is_there(p)).copied().collect()

@@ -47,6 +47,20 @@ fn merge(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What a command printed; fails if it does. Its errors go where ours go.
+pub fn captured(command: &mut Command) -> Result<String> {
+    let text = describe(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("starting `{text}`"))?;
+    if !output.status.success() {
+        bail!("`{text}` failed: {}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// What a command printed, if it could be run and succeeded. Prints nothing.
 pub fn quiet_output(command: &mut Command) -> Option<String> {
     let output = command

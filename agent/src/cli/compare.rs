@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{CompareArgs, Global};
 use super::chart::{self, Bar};
 use super::{common, context, format, profile};
-use crate::model::{Profile, escape};
+use crate::model::{Action, Profile, escape};
 use crate::plan::Timing;
 use crate::profile::Access;
 use crate::run::{CompareError, Output, Recorder, Start, WAYS, Warmup, Way, start};
@@ -117,7 +117,8 @@ fn report(
         std::fs::write(path, chart::svg(&shown, &picture(&bars, &closed)))
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    let ahead = warmup.plan(profile, Timing::Ahead).totals;
+    let plan = warmup.plan(profile, Timing::Ahead);
+    let ahead = plan.totals;
     if global.json {
         let mut ways = serde_json::Map::new();
         for (series, bar) in series.iter().zip(&bars) {
@@ -141,6 +142,7 @@ fn report(
             "bytes_certain": ahead.certain_bytes,
             "bytes_maybe": ahead.maybe_bytes,
             "bytes_gap": ahead.gap_bytes,
+            "reads_planned": plan.actions.iter().filter(|a| matches!(a, Action::Read { .. })).count(),
             "names": ahead.names,
             "warm_seconds": warm_seconds(Way::Warmed),
             "device": {

@@ -17,6 +17,13 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// Of no rounds.
+    pub const NONE: Self = Self {
+        median: f64::NAN,
+        min: f64::NAN,
+        max: f64::NAN,
+    };
+
     /// `None` without a number, or with one that is none (NaN).
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.iter().any(|value| value.is_nan()) {

@@ -6,13 +6,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use super::disk::Disk;
 
 /// How much may be read a second.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,7 +40,7 @@ enum Tree {
 impl Throttle {
     /// Limits reads from the disk on which `path` lies.
     pub fn new(path: &Path, limits: Limits) -> Result<Self> {
-        let disk = disk_of(path)?;
+        let disk = Disk::of(path)?.numbers()?;
         let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
         let has_io = |root: &Path| {
             fs::read_to_string(root.join("cgroup.controllers"))
@@ -86,29 +87,6 @@ impl Drop for Throttle {
             self.cgroup.display()
         );
     }
-}
-
-/// `major:minor` of the whole disk: limits are not kept per partition.
-fn disk_of(path: &Path) -> Result<String> {
-    let device = path
-        .metadata()
-        .with_context(|| format!("looking at {}", path.display()))?
-        .dev();
-    // As the kernel's headers put the two numbers together.
-    let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
-    let minor = (device & 0xff) | ((device >> 12) & !0xff);
-    let directory = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-    let directory = directory
-        .canonicalize()
-        .with_context(|| format!("{} does not lie on a block device", path.display()))?;
-    let disk = match directory.parent() {
-        Some(disk) if directory.join("partition").exists() => disk,
-        _ => &directory,
-    };
-    Ok(fs::read_to_string(disk.join("dev"))
-        .context("reading the disk's numbers")?
-        .trim()
-        .to_owned())
 }
 
 /// v1 first: where its tree has the controller, the v2 tree has not.

@@ -65,13 +65,16 @@ fn sample(
     })
 }
 
-/// The compiler itself, not rustup's proxy in front of it.
+/// The Rust compiler itself, not rustup's proxy in front of it.
+pub(crate) fn compiler() -> Option<PathBuf> {
+    let sysroot = run::quiet_output(Command::new("rustc").args(["--print", "sysroot"]));
+    sysroot
+        .map(|dir| Path::new(&dir).join("bin/rustc"))
+        .filter(|p| p.exists())
+}
+
 fn rustc(dir: &Path) -> Result<Option<Sample>> {
     let source = write(dir, "hello.rs", RUST)?;
-    let sysroot = run::quiet_output(Command::new("rustc").args(["--print", "sysroot"]));
-    let compiler = sysroot
-        .map(|dir| Path::new(&dir).join("bin/rustc"))
-        .filter(|p| p.exists());
     let arguments: [OsString; 6] = [
         "--edition".into(),
         "2021".into(),
@@ -83,7 +86,7 @@ fn rustc(dir: &Path) -> Result<Option<Sample>> {
     Ok(sample(
         "rustc",
         "compiles and links a small program",
-        compiler,
+        compiler(),
         arguments,
     ))
 }

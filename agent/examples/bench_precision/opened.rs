@@ -1,0 +1,81 @@
+//! Which files a command reads, by strace: a second opinion to the profile's.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+
+/// What strace saw of regular files on disk.
+pub(crate) struct Opened {
+    /// Opened to read, or executed.
+    pub(crate) read: BTreeSet<PathBuf>,
+    /// Opened to write: what is in memory of them was never read.
+    pub(crate) written: BTreeSet<PathBuf>,
+}
+
+/// Runs the command under strace.
+pub(crate) fn opened(command: &[OsString], scratch: &Path) -> anyhow::Result<Opened> {
+    let log = scratch.join("strace");
+    let status = Command::new("strace")
+        .args([
+            "-f",
+            "-q",
+            "-y",
+            "-s",
+            "4096",
+            "-e",
+            "trace=open,openat,execve",
+            "-o",
+        ])
+        .arg(&log)
+        .args(command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("starting strace")?;
+    ensure!(
+        status.success(),
+        "under strace, the command failed: {status}"
+    );
+    let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    let files = |of_line: fn(&str) -> Option<&str>| {
+        text.lines()
+            .filter_map(of_line)
+            .filter_map(|path| Path::new(path).canonicalize().ok())
+            .filter(|path| {
+                path.is_file() && !path.starts_with("/proc") && !path.starts_with("/sys")
+            })
+            .collect()
+    };
+    Ok(Opened {
+        read: files(read_file),
+        written: files(written_file),
+    })
+}
+
+/// The file that a line of strace shows as opened to read, or executed.
+fn read_file(line: &str) -> Option<&str> {
+    let (call, result) = line.rsplit_once(" = ")?;
+    if call.contains("execve(") {
+        return (result == "0").then(|| call.split('"').nth(1))?;
+    }
+    opened_file(result).filter(|_| !writes(call))
+}
+
+fn written_file(line: &str) -> Option<&str> {
+    let (call, result) = line.rsplit_once(" = ")?;
+    opened_file(result).filter(|_| writes(call))
+}
+
+fn writes(call: &str) -> bool {
+    call.contains("O_WRONLY") || call.contains("O_RDWR")
+}
+
+/// `3</usr/lib/libc.so.6>`
+fn opened_file(result: &str) -> Option<&str> {
+    result.split_once('<')?.1.strip_suffix('>')
+}

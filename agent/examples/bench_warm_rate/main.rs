@@ -1,0 +1,173 @@
+//! How fast a plan is carried out, against vmtouch and fio on the same file:
+//! `cargo xtask bench warm-rate`.
+//!
+//! Arguments: a directory for the file, and the number of rounds.
+
+mod rivals;
+mod warming;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use headstart::model::PAGE_SIZE;
+use headstart::run::drop_caches;
+use headstart::warm::Lead;
+use xtask::bench::fio::fio;
+use xtask::bench::publish::Findings;
+use xtask::bench::stats::{Spread, Table};
+
+use rivals::{RANDOM, Rival, SEQUENTIAL};
+use warming::Warming;
+
+/// Size of the file, MiB.
+const MEBIBYTES: u64 = 2048;
+/// Pages of a scattered extent: 16 KiB.
+const EXTENT_PAGES: u64 = 4;
+/// Number of scattered extents.
+const EXTENTS: usize = 100_000;
+
+/// Somebody who brings bytes in.
+struct Contestant<'a> {
+    name: String,
+    /// One of several of the same kind, of which the best counts.
+    is_fio: bool,
+    /// Bytes a second, once.
+    run: Box<dyn Fn() -> anyhow::Result<f64> + 'a>,
+    rates: Vec<f64>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let directory = PathBuf::from(args.next().context("which directory?")?);
+    let rounds: usize = args.next().map_or(Ok(7), |a| a.parse())?;
+    std::fs::create_dir_all(&directory)?;
+    let file = directory.canonicalize()?.join("warm-rate");
+    let bytes = MEBIBYTES << 20;
+    if std::fs::metadata(&file).map_or(0, |m| m.len()) != bytes {
+        let size = format!("--size={bytes}");
+        let write = ["--rw=write", "--bs=1m", "--end_fsync=1", "--refill_buffers"];
+        fio(&file, &[&write[..], &[&size]].concat())?;
+    }
+    let warming = Warming::on(&file)?;
+
+    let whole = warming.plan([(0, bytes / PAGE_SIZE)]);
+    let mut contestants = ours(&warming, &whole);
+    contestants.push(Contestant {
+        name: "vmtouch -t".into(),
+        is_fio: false,
+        run: Box::new(|| rivals::vmtouch(&file, bytes)),
+        rates: Vec::new(),
+    });
+    contestants.extend(SEQUENTIAL.iter().map(|rival| theirs(rival, &file, bytes)));
+    let large = race(&mut contestants, rounds, 1048576.0, "MiB/s")?;
+
+    let scattered = warming.plan(scattered());
+    let read = EXTENTS as u64 * EXTENT_PAGES * PAGE_SIZE;
+    let mut contestants = ours(&warming, &scattered);
+    contestants.extend(RANDOM.iter().map(|rival| theirs(rival, &file, read)));
+    let extent_bytes = (EXTENT_PAGES * PAGE_SIZE) as f64;
+    let small = race(&mut contestants, rounds, extent_bytes, "extents/s")?;
+
+    let cost = warming.cost();
+    let findings = Findings::new(&format!(
+        "Each contestant brings the same bytes in, in turn, in each of {rounds} rounds after one \
+         that is not counted; caches are dropped before each. `headstart warm` verifies at the end \
+         (mincore), which its time includes; fio reads past the page cache where it says direct. \
+         Rates: median (least to greatest); ratios are taken round by round. The disk was measured \
+         as {:.0} MB/s, {:.0} reads a second, {:.0} µs for one alone.",
+        cost.bytes_per_s / 1e6,
+        1e9 / cost.read_ns,
+        cost.latency_ns / 1e3
+    ))
+    .table(
+        &format!("One file of {MEBIBYTES} MiB, from its beginning to its end:"),
+        &large,
+    )
+    .table(
+        &format!("{EXTENTS} scattered extents of 16 KiB, in random order:"),
+        &small,
+    );
+    print!("{}", findings.into_markdown());
+    Ok(())
+}
+
+/// The first is what `headstart warm` does.
+fn ours<'a>(warming: &'a Warming, plan: &'a warming::Shared) -> Vec<Contestant<'a>> {
+    let one = |name: &str, lead, verify| Contestant {
+        name: name.to_owned(),
+        is_fio: false,
+        run: Box::new(move || warming.rate(plan, lead, verify)),
+        rates: Vec::new(),
+    };
+    vec![
+        one("headstart warm", Lead::Ahead, true),
+        one("headstart, not verified", Lead::Ahead, false),
+        one("headstart beside a start", Lead::Beside, false),
+    ]
+}
+
+fn theirs<'a>(rival: &'a Rival, file: &'a std::path::Path, bytes: u64) -> Contestant<'a> {
+    Contestant {
+        name: rival.name.to_owned(),
+        is_fio: true,
+        run: Box::new(move || rival.rate(file, MEBIBYTES << 20, bytes)),
+        rates: Vec::new(),
+    }
+}
+
+/// Rounds of all, and a table of them.
+fn race(
+    contestants: &mut [Contestant<'_>],
+    rounds: usize,
+    unit_bytes: f64,
+    unit: &str,
+) -> anyhow::Result<Table> {
+    for round in 0..=rounds {
+        eprintln!("round {round} of {rounds}");
+        for contestant in contestants.iter_mut() {
+            drop_caches()?;
+            let rate = (contestant.run)().with_context(|| contestant.name.clone())?;
+            if round > 0 {
+                contestant.rates.push(rate / unit_bytes);
+            }
+        }
+    }
+    let mut table = Table::new(["", unit, "headstart warm ÷ this"]);
+    let mut row = |name: &str, rates: &[f64]| {
+        let ratio = Spread::of_ratios(&contestants[0].rates, rates);
+        table.row([
+            name.to_owned(),
+            format!("{:.0}", Spread::of(rates).unwrap_or(Spread::NONE)),
+            format!("{:.2}", ratio.unwrap_or(Spread::NONE)),
+        ]);
+    };
+    for contestant in contestants.iter() {
+        row(&contestant.name, &contestant.rates);
+    }
+    let best = |round: usize| {
+        let rivals = contestants.iter().filter(|c| c.is_fio);
+        rivals.map(|c| c.rates[round]).fold(0.0, f64::max)
+    };
+    row(
+        "fio's best of each round",
+        &(0..rounds).map(best).collect::<Vec<_>>(),
+    );
+    Ok(table)
+}
+
+/// Extents all over the file, in random order, none of them twice.
+fn scattered() -> Vec<(u64, u64)> {
+    let slots = (MEBIBYTES << 20) / PAGE_SIZE / EXTENT_PAGES;
+    let mut extents: Vec<(u64, u64)> = (0..slots)
+        .map(|slot| (slot * EXTENT_PAGES, EXTENT_PAGES))
+        .collect();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for at in (1..extents.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        extents.swap(at, (state % (at as u64 + 1)) as usize);
+    }
+    extents.truncate(EXTENTS);
+    extents
+}

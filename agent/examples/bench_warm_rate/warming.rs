@@ -1,0 +1,82 @@
+//! Plans on one file, and how fast they are carried out.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use headstart::model::{
+    Action, DeviceCost, FileVersion, Plan, PlanFile, RelPath, Volume, VolumeId,
+};
+use headstart::warm::{Cancel, Lead, Progress, VolumeRoots, WarmOptions, execute, measure};
+
+/// A plan that is carried out again and again.
+pub(crate) type Shared = Arc<Plan>;
+
+/// One file.
+pub(crate) struct Warming {
+    directory: PathBuf,
+    name: RelPath,
+    cost: DeviceCost,
+}
+
+impl Warming {
+    /// Measures what reads of the file cost.
+    pub(crate) fn on(file: &Path) -> anyhow::Result<Self> {
+        let name = file.file_name().context("a file has a name")?;
+        let directory = file.parent().context("a file is in a directory")?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            name: RelPath::new(name.as_bytes())?,
+            cost: measure(file)?,
+        })
+    }
+
+    /// What was measured.
+    pub(crate) fn cost(&self) -> DeviceCost {
+        self.cost
+    }
+
+    /// Reads these runs of pages, in this order.
+    pub(crate) fn plan(&self, extents: impl IntoIterator<Item = (u64, u64)>) -> Shared {
+        let read = |(start_page, pages)| Action::Read {
+            file: 0,
+            start_page,
+            pages: pages as u32,
+            gap_pages: 0,
+            certain: true,
+        };
+        Arc::new(Plan {
+            volumes: vec![Volume {
+                id: VolumeId("path:bench".to_owned()),
+                fs_type: String::new(),
+                mount_point: self.directory.as_os_str().as_bytes().to_vec(),
+            }],
+            files: vec![PlanFile {
+                volume: 0,
+                path: self.name.clone(),
+                version: FileVersion::default(),
+            }],
+            actions: extents.into_iter().map(read).collect(),
+            ..Plan::default()
+        })
+    }
+
+    /// Bytes a second, everything from the mount table to the last check in it.
+    pub(crate) fn rate(&self, plan: &Shared, lead: Lead, verify: bool) -> anyhow::Result<f64> {
+        let options = WarmOptions {
+            lead,
+            verify,
+            cost: self.cost,
+            ..WarmOptions::default()
+        };
+        let began = Instant::now();
+        let roots = Arc::new(VolumeRoots::read()?);
+        let progress = Arc::new(Progress::default());
+        let report = execute(plan, &roots, &options, &progress, &Cancel::new());
+        let seconds = began.elapsed().as_secs_f64();
+        ensure!(report.is_complete(), "not complete: {report:#?}");
+        Ok(report.data.read as f64 / seconds)
+    }
+}
