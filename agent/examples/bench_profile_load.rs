@@ -145,6 +145,7 @@ fn profile(files: usize, extents: usize) -> anyhow::Result<Profile> {
             started_ms: 1_700_000_000_000 + run,
             id: run,
             duration_ns: 60_000 * MS,
+            exact: false,
         };
         // A tenth of the extents is of one run only: three runs' more of those.
         let of_run = trace(files, extents * 10 / 13, run)?;

@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
                 started_ms: run,
                 id: run,
                 duration_ns: recording.trace.duration_ns,
+                exact,
             };
             profile = merge(&profile, &from_trace(&recording.trace, info));
         }

@@ -160,6 +160,7 @@ fn record(command: &[OsString]) -> anyhow::Result<Profile> {
             started_ms: id,
             id,
             duration_ns: recording.trace.duration_ns,
+            exact: false,
         };
         profile = merge(&profile, &from_trace(&recording.trace, info));
     }

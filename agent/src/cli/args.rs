@@ -97,9 +97,23 @@ pub(crate) struct RecordArgs {
     /// Stop recording after this long (500ms, 10s, 2m); the command goes on [default: until it exits]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) window: Option<std::time::Duration>,
+    /// Trace the command, so that every page it uses is known for certain
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Exact::Auto)]
+    pub(crate) exact: Exact,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// When a run is recorded page by page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Exact {
+    /// A profile's first run, and one now and then if much is unsure
+    Auto,
+    /// This run: it starts slower, and can't itself be traced by a debugger
+    Always,
+    /// Not this run: it starts as fast as ever
+    Never,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use super::config::{Config, IoPriority};
 use super::{context, format};
 use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
 use crate::profile::{Access, Store, from_trace};
-use crate::run::{Recording, Summary, Warmup, fill_blind, summarize};
+use crate::run::{Recording, Summary, Traced, Warmup, fill_blind, summarize};
 use crate::warm::IoClass;
 
 /// A measured cost is measured again after this long.
@@ -36,6 +36,7 @@ pub(super) fn run_info(recording: &Recording) -> RunInfo {
         started_ms: now_ms().saturating_sub(duration_ns / 1_000_000),
         id,
         duration_ns,
+        exact: recording.traced.as_ref().is_some_and(Traced::is_exact),
     }
 }
 
@@ -164,6 +165,17 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
         "  time  {:>8}   stalled on I/O: {stalled}",
         format::seconds(recording.seconds),
     );
+    if let Some(traced) = &recording.traced {
+        let _ = match &traced.error {
+            None => writeln!(
+                out,
+                "  traced, page by page: slower than the runs to come; {} of {} mappings of files kept windows",
+                traced.refused,
+                traced.refused + traced.mappings,
+            ),
+            Some(error) => writeln!(out, "  not page by page: {}", escape(error.as_bytes())),
+        };
+    }
     for (directory, bytes) in &summary.top_directories {
         let _ = writeln!(
             out,
@@ -212,6 +224,7 @@ pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> 
         "top_directories": top,
         "seconds": recording.seconds,
         "io_stall_seconds": recording.stall_seconds,
+        "traced": recording.traced,
         "io_stall_share": recording.stall_seconds.map(|s| s / recording.seconds.max(1e-9)),
         "records": recording.records,
         "lost": recording.trace.lost,

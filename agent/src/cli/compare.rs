@@ -71,7 +71,7 @@ fn profile_and_cost(
         return Ok((found, cost));
     }
     let mut recorder = Recorder::new(context::ring_bytes(global)?)?;
-    let (mut recording, mut child) = recorder.record(&args.command, Output::Null, None)?;
+    let (mut recording, mut child) = recorder.record_exact(&args.command, Output::Null, None)?;
     child.wait(None)?;
     if child.interrupted() {
         bail!(CompareError::Interrupted);

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde_json::json;
 
-use super::args::{Global, RecordArgs};
+use super::args::{Exact, Global, RecordArgs};
 use super::{common, context, format};
 use crate::model::Profile;
+use crate::predict::wants_exact;
 use crate::profile::{Store, check_name};
 use crate::run::{Output, Recorder, Recording};
 
@@ -15,8 +16,17 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
     check_name(&args.profile)?;
     let store = common::writable_store(global)?;
     let mut recorder = Recorder::new(context::ring_bytes(global)?).context("nothing was run")?;
-    let (mut recording, mut child) =
-        recorder.record(&args.command, Output::Inherit, args.window)?;
+    let exact = match args.exact {
+        Exact::Always => true,
+        Exact::Never => false,
+        // A profile that can't be read is told of when this run is to be kept.
+        Exact::Auto => wants_exact(&store.get(&args.profile).ok().flatten().unwrap_or_default()),
+    };
+    let (mut recording, mut child) = if exact {
+        recorder.record_exact(&args.command, Output::Inherit, args.window)?
+    } else {
+        recorder.record(&args.command, Output::Inherit, args.window)?
+    };
     drop(recorder);
     let kept = keep(&store, args, &mut recording);
     // The command's standard output is its own: people are told on the other

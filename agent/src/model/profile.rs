@@ -18,6 +18,8 @@ pub struct RunInfo {
     pub id: u64,
     /// Length of the recorded window, ns.
     pub duration_ns: u64,
+    /// Recorded page by page: what it did not certainly use it hardly used.
+    pub exact: bool,
 }
 
 /// A run of pages with the same history.

@@ -20,6 +20,35 @@ const EXPECTED: f64 = 0.15;
 /// is in a window every time, an unused neighbour only some of the time.
 const EXPECTED_MAYBE: f64 = 0.95;
 
+/// An exact run is not repeated for this many runs.
+const EXACT_EVERY: usize = 8;
+
+/// Whether the next run should be recorded page by page: the first one, and one
+/// now and then where more than a fifth of what is expected is only maybe used.
+pub fn wants_exact(profile: &Profile) -> bool {
+    if profile.runs.iter().rev().take(EXACT_EVERY).any(|r| r.exact) {
+        return false;
+    }
+    let (mut certain, mut maybe) = (0, 0);
+    for extent in predict(profile).files.iter().flat_map(|f| &f.extents) {
+        match extent.sureness {
+            Sureness::Certain => certain += u64::from(extent.pages),
+            Sureness::Maybe => maybe += u64::from(extent.pages),
+        }
+    }
+    profile.runs.is_empty() || maybe * 4 > certain
+}
+
+/// Runs that were recorded page by page: of a file that they used, they rule out
+/// the maybe pages that they did not see.
+fn exact_runs(profile: &Profile) -> RunMask {
+    profile
+        .runs
+        .iter()
+        .enumerate()
+        .fold(0, |mask, (i, run)| mask | RunMask::from(run.exact) << i)
+}
+
 /// How sure a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sureness {
@@ -105,12 +134,15 @@ pub fn predict(profile: &Profile) -> Prediction {
     let weights = Weights::new(profile.runs.len());
     let mut unlikely_pages = 0;
     let mut files = Vec::with_capacity(profile.files.len());
+    let exact = exact_runs(profile);
     for file in &profile.files {
+        let used_by = file.extents.iter().fold(0, |runs, e| runs | e.seen);
+        let knows_better = exact & used_by;
         let mut extents = Vec::with_capacity(file.extents.len());
         for extent in within_version(file) {
             let seen = weights.share(extent.seen);
             let sureness = match extent.certain {
-                0 if seen >= EXPECTED_MAYBE => Sureness::Maybe,
+                0 if seen >= EXPECTED_MAYBE && knows_better & !extent.seen == 0 => Sureness::Maybe,
                 certain if certain != 0 && seen >= EXPECTED => Sureness::Certain,
                 _ => {
                     unlikely_pages += u64::from(extent.pages);
@@ -215,6 +247,7 @@ mod tests {
                     started_ms: i as u64,
                     id: 1,
                     duration_ns: 1_000,
+                    exact: false,
                 })
                 .collect(),
             volumes: vec![Volume {
@@ -271,6 +304,39 @@ mod tests {
                 (3, Sureness::Certain)
             ]
         );
+    }
+
+    #[test]
+    fn an_exact_run_rules_out_what_it_did_not_see() {
+        let extents = [(0, 0, 0b110), (1, 0, 0b111), (2, 0b001, 0b111)];
+        let mut profile = profile(3, &extents);
+        profile.runs[0].exact = true;
+        assert_eq!(
+            sure(&profile),
+            vec![(1, Sureness::Maybe), (2, Sureness::Certain)]
+        );
+        // Of a file that the exact run did not use it knows nothing.
+        profile.files[0].extents = vec![Extent {
+            start_page: 0,
+            pages: 1,
+            first_use_ns: 0,
+            certain: 0,
+            seen: 0b110,
+        }];
+        profile.runs.remove(0);
+        profile.files[0].extents[0].seen = 0b11;
+        assert_eq!(sure(&profile), vec![(0, Sureness::Maybe)]);
+    }
+
+    #[test]
+    fn an_exact_run_is_wanted_first_and_where_much_is_unsure() {
+        assert!(wants_exact(&Profile::default()));
+        let mostly_sure = profile(1, &[(0, 1, 1), (1, 1, 1), (2, 1, 1), (3, 1, 1), (9, 0, 1)]);
+        assert!(!wants_exact(&mostly_sure));
+        let mut unsure = profile(1, &[(0, 1, 1), (1, 0, 1)]);
+        assert!(wants_exact(&unsure));
+        unsure.runs[0].exact = true;
+        assert!(!wants_exact(&unsure), "it would not help");
     }
 
     #[test]

@@ -226,6 +226,7 @@ mod tests {
             started_ms: 1,
             id: 2,
             duration_ns: 3,
+            exact: false,
         };
         let profile = from_trace(&trace, run);
         assert_eq!(profile.runs, [run]);
@@ -282,6 +283,7 @@ mod tests {
             started_ms: 0,
             id: 0,
             duration_ns: 0,
+            exact: false,
         };
         let (profile, pruned) = from_trace_within(&trace, run, &limits);
         assert_eq!((profile.files.len(), pruned.files), (4, 5));

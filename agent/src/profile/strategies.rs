@@ -111,6 +111,7 @@ pub(super) fn one_run(runs: u64) -> impl Strategy<Value = Profile> {
             started_ms: id / 3,
             id,
             duration_ns,
+            exact: id % 4 == 0,
         };
         from_trace(&trace, run)
     })

@@ -40,6 +40,8 @@ pub(super) struct Run {
     pub(super) started_ms: u64,
     #[prost(uint64, tag = "3")]
     pub(super) duration_ns: u64,
+    #[prost(bool, tag = "4")]
+    pub(super) exact: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

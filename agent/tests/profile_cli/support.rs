@@ -133,6 +133,7 @@ pub(crate) fn profile(id: u64, paths: &[&[u8]], pages: u32) -> Profile {
         started_ms: 1_700_000_000_000 + id,
         id,
         duration_ns: 2_000_000_000,
+        exact: false,
     };
     from_trace(&trace, run)
 }

@@ -123,7 +123,11 @@ impl<'a> View<'a> {
                 ago(run.started_ms, now)
             )
         });
-        writeln!(out, "  runs      {}{when}", profile.runs.len())?;
+        let exact = match profile.runs.iter().filter(|run| run.exact).count() {
+            0 => String::new(),
+            exact => format!(", {exact} of them page by page"),
+        };
+        writeln!(out, "  runs      {}{exact}{when}", profile.runs.len())?;
         let data = bytes(totals.data_bytes());
         let (certain, maybe) = (bytes(totals.certain_bytes), bytes(totals.maybe_bytes));
         writeln!(out, "  data      {data}: {certain} certain, {maybe} maybe")?;
@@ -241,6 +245,7 @@ impl<'a> View<'a> {
                     "id": format!("{:016x}", run.id),
                     "started_ms": run.started_ms,
                     "duration_ns": run.duration_ns,
+                    "exact": run.exact,
                 })
             })
             .collect();

@@ -97,6 +97,7 @@ fn runs(runs: &[wire::Run]) -> Result<Vec<RunInfo>, CodecError> {
             started_ms: run.started_ms,
             id: run.id,
             duration_ns: run.duration_ns,
+            exact: run.exact,
         });
     }
     Ok(out)

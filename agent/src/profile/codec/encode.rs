@@ -21,6 +21,7 @@ pub(super) fn message(name: &str, profile: &Profile) -> Vec<u8> {
                 id: run.id,
                 started_ms: run.started_ms,
                 duration_ns: run.duration_ns,
+                exact: run.exact,
             })
             .collect(),
         volumes: profile

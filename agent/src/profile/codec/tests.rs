@@ -30,6 +30,7 @@ fn sample() -> Profile {
                 started_ms: i,
                 id: u64::MAX / i,
                 duration_ns: 5_000 * i,
+                exact: false,
             })
             .collect(),
         volumes: (0..2)

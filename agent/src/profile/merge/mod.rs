@@ -74,18 +74,20 @@ pub(super) fn remap_volumes(profile: &mut Profile, map: &[u32]) {
 }
 
 fn merge_runs(a: &[RunInfo], b: &[RunInfo]) -> Vec<RunInfo> {
-    let mut runs: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut runs: BTreeMap<(u64, u64), (u64, bool)> = BTreeMap::new();
     for run in a.iter().chain(b) {
-        let duration = runs.entry((run.started_ms, run.id)).or_insert(0);
+        let (duration, exact) = runs.entry((run.started_ms, run.id)).or_default();
         *duration = run.duration_ns.max(*duration);
+        *exact |= run.exact;
     }
     let skip = runs.len().saturating_sub(MAX_RUNS);
     runs.into_iter()
         .skip(skip)
-        .map(|((started_ms, id), duration_ns)| RunInfo {
+        .map(|((started_ms, id), (duration_ns, exact))| RunInfo {
             started_ms,
             id,
             duration_ns,
+            exact,
         })
         .collect()
 }

@@ -24,6 +24,7 @@ fn run_of(id: u64) -> Profile {
             started_ms: id,
             id,
             duration_ns: 1,
+            exact: false,
         }],
         volumes: vec![Volume {
             id: VolumeId("uuid:1".to_owned()),

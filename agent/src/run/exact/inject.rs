@@ -148,8 +148,12 @@ impl Stopped {
 
     /// The process it belongs to.
     pub(super) fn thread_group(&self) -> Option<i32> {
+        self.status_field("Tgid:")
+    }
+
+    fn status_field(&self, name: &str) -> Option<i32> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()?;
-        let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"))?;
+        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
         line.trim().parse().ok()
     }
 
@@ -180,6 +184,11 @@ impl Stopped {
     /// Has it make a userfaultfd, and takes that over: in the thread's own table
     /// it is closed again.
     pub(super) fn make_uffd(&self) -> io::Result<OwnedFd> {
+        if self.status_field("Seccomp:") != Some(0) {
+            return Err(io::Error::other(
+                "a seccomp filter might kill it for a system call of ours",
+            ));
+        }
         let saved = self.registers()?;
         let instruction = self.syscall_instruction()?;
         let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK) as u64;
