@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, ensure};
 use headstart::model::{Action, Plan, PlanFile, Profile, RunInfo};
 use headstart::plan::Timing;
-use headstart::predict::{Sureness, predict};
+use headstart::predict::{Sureness, predict, wants_exact};
 use headstart::profile::{from_trace, merge};
-use headstart::run::{Output, RING_BYTES, Recorder, Warmup, drop_caches};
+use headstart::run::{Output, RING_BYTES, Recorder, Traced, Warmup, drop_caches};
 use headstart::warm::measure;
 use xtask::bench::disk::Disk;
 use xtask::bench::programs::{self, Program};
@@ -34,10 +34,10 @@ const STOCK: u32 = 128;
 /// How a program's runs are recorded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Recording {
+    /// As `headstart record` does: the first run is traced, page by page.
+    Auto,
     /// As they run.
-    Plain,
-    /// Traced, without fault-around.
-    Exact,
+    Untraced,
 }
 
 /// What a program uses. What no dropping of caches gets out of memory, because
@@ -93,10 +93,11 @@ fn main() -> anyhow::Result<()> {
     for program in programs::prepare(&directory, &wanted)? {
         eprintln!("{}: {}", program.name, program.what);
         let both = find(&program, &directory, rounds.max(2));
-        let (truth, plain, exact) = both.with_context(|| format!("measuring {}", program.name))?;
+        let (truth, auto, untraced) =
+            both.with_context(|| format!("measuring {}", program.name))?;
         for (name, warmed) in [
-            (program.name.to_owned(), plain),
-            (format!("{}, exact", program.name), exact),
+            (program.name.to_owned(), auto),
+            (format!("{}, untraced", program.name), untraced),
         ] {
             let (covered, amount) = rows(&name, &truth, &warmed);
             coverage.row(covered);
@@ -109,8 +110,7 @@ fn main() -> anyhow::Result<()> {
          without those it writes; the union of {} runs. *Warmed* is the plan of a start with lead after two recorded runs, \
          in three parts: pages that a run certainly used, pages that only were in the windows of \
          faults, and pages that lie between such. Pages that stay resident when caches are dropped \
-         (something else uses them) are left out everywhere. *Exact* is recorded with the program \
-         traced, so that every fault names one page.",
+         (something else uses them) are left out everywhere. *Untraced*: both runs were recorded with `--exact never`; else as `headstart record` does it.",
         rounds.max(2)
     ))
     .table("Coverage, and what is warmed for nothing:", &coverage)
@@ -131,7 +131,7 @@ fn find(
     let began = SystemTime::now();
     let mut files = opened::opened(command, scratch)?;
     let mut plans = Vec::new();
-    for recording in [Recording::Plain, Recording::Exact] {
+    for recording in [Recording::Auto, Recording::Untraced] {
         let profile = record(command, recording)?;
         let plan = plan(&profile);
         files.extend(plan.files.iter().map(|file| path_of(&plan, file)));
@@ -146,8 +146,8 @@ fn find(
         maybe: maybe.without(&truth.always),
     });
     let two = warmed.next().zip(warmed.next());
-    let (plain, exact) = two.context("there are two plans")?;
-    Ok((truth, plain, exact))
+    let (auto, untraced) = two.context("there are two plans")?;
+    Ok((truth, auto, untraced))
 }
 
 /// File times are a little behind the clock.
@@ -189,16 +189,18 @@ fn record(command: &[OsString], how: Recording) -> anyhow::Result<Profile> {
     let mut recorder = Recorder::new(RING_BYTES)?;
     let mut profile = Profile::default();
     for id in 0..2 {
-        let (recording, _) = match how {
-            Recording::Plain => recorder.record(command, Output::Null, None)?,
-            Recording::Exact => recorder.record_exact(command, Output::Null, None)?,
+        let exact = how == Recording::Auto && wants_exact(&profile);
+        let (recording, _) = if exact {
+            recorder.record_exact(command, Output::Null, None)?
+        } else {
+            recorder.record(command, Output::Null, None)?
         };
         ensure!(recording.trace.lost == 0, "records were lost");
         let info = RunInfo {
             started_ms: id,
             id,
             duration_ns: recording.trace.duration_ns,
-            exact: false,
+            exact: recording.traced.as_ref().is_some_and(Traced::is_exact),
         };
         profile = merge(&profile, &from_trace(&recording.trace, info));
     }
