@@ -12,13 +12,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
-use headstart::model::{Action, Plan, Profile, RunInfo};
+use headstart::model::{Action, Plan, PlanFile, Profile, RunInfo};
 use headstart::plan::Timing;
-use headstart::predict::{Sureness, predict};
+use headstart::predict::{Sureness, predict, wants_exact};
 use headstart::profile::{from_trace, merge};
-use headstart::run::{Output, RING_BYTES, Recorder, Warmup, drop_caches};
+use headstart::run::{Output, RING_BYTES, Recorder, Traced, Warmup, drop_caches};
 use headstart::warm::measure;
 use xtask::bench::disk::Disk;
 use xtask::bench::programs::{self, Program};
@@ -30,21 +31,36 @@ use pages::Pages;
 /// What a disk reads ahead if nobody changed it, KiB.
 const STOCK: u32 = 128;
 
-/// Pages of one program. What no dropping of caches gets out of memory
-/// (others use it) is in none of them.
-struct Found {
+/// How a program's runs are recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recording {
+    /// As `headstart record` does: the first run is traced, page by page.
+    Auto,
+    /// As they run.
+    Untraced,
+}
+
+/// What a program uses. What no dropping of caches gets out of memory, because
+/// others use it, is left out of it and of all that is compared with it.
+struct Truth {
+    /// Never out of memory.
+    always: Pages,
     /// Used, by one cold run or another.
     used: Pages,
     /// Of these, not by all runs.
     not_always: u64,
-    certain: Pages,
-    maybe: Pages,
-    /// Warmed because they lie between others.
-    between: Pages,
     /// Left by a cold run with stock read-ahead.
     stock: Pages,
     /// The same with this disk's.
     own: Pages,
+}
+
+/// What is warmed for it.
+struct Warmed {
+    certain: Pages,
+    maybe: Pages,
+    /// Only because they lie between others.
+    between: Pages,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -76,19 +92,25 @@ fn main() -> anyhow::Result<()> {
     ]);
     for program in programs::prepare(&directory, &wanted)? {
         eprintln!("{}: {}", program.name, program.what);
-        let found = find(&program, &directory, rounds.max(2))
-            .with_context(|| format!("measuring {}", program.name))?;
-        let (covered, amount) = found.rows(program.name);
-        coverage.row(covered);
-        amounts.row(amount);
+        let both = find(&program, &directory, rounds.max(2));
+        let (truth, auto, untraced) =
+            both.with_context(|| format!("measuring {}", program.name))?;
+        for (name, warmed) in [
+            (program.name.to_owned(), auto),
+            (format!("{}, untraced", program.name), untraced),
+        ] {
+            let (covered, amount) = rows(&name, &truth, &warmed);
+            coverage.row(covered);
+            amounts.row(amount);
+        }
     }
     let findings = Findings::new(&format!(
         "What a program *uses* is what is resident (mincore) after a cold run while the disk reads \
          nothing ahead, in all files that its profile names or that strace sees it open to read, \
-         and does not see it write; the union of {} runs. *Warmed* is the plan of a start with lead after two recorded runs, \
+         without those it writes; the union of {} runs. *Warmed* is the plan of a start with lead after two recorded runs, \
          in three parts: pages that a run certainly used, pages that only were in the windows of \
          faults, and pages that lie between such. Pages that stay resident when caches are dropped \
-         (something else uses them) are left out everywhere.",
+         (something else uses them) are left out everywhere. *Untraced*: both runs were recorded with `--exact never`; else as `headstart record` does it.",
         rounds.max(2)
     ))
     .table("Coverage, and what is warmed for nothing:", &coverage)
@@ -100,67 +122,85 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn find(program: &Program, scratch: &Path, rounds: usize) -> anyhow::Result<Found> {
+fn find(
+    program: &Program,
+    scratch: &Path,
+    rounds: usize,
+) -> anyhow::Result<(Truth, Warmed, Warmed)> {
     let command = &program.command;
-    let profile = record(command)?;
-    let plan = plan(&profile);
-    let mut files: BTreeSet<PathBuf> = plan
-        .files
-        .iter()
-        .map(|file| path(&plan.volumes[file.volume as usize].absolute(&file.path)))
-        .collect();
-    let opened = opened::opened(command, scratch)?;
-    files.extend(opened.read);
-    files.retain(|file| !opened.written.contains(file));
+    let began = SystemTime::now();
+    let mut files = opened::opened(command, scratch)?;
+    let mut plans = Vec::new();
+    for recording in [Recording::Auto, Recording::Untraced] {
+        let profile = record(command, recording)?;
+        let plan = plan(&profile);
+        files.extend(plan.files.iter().map(|file| path_of(&plan, file)));
+        plans.push(planned(&profile, &plan));
+    }
+    // What a run writes is in memory without having been read.
+    files.retain(|file| !written_since(file, began));
+    let truth = truth(command, &files, rounds)?;
+    let mut warmed = plans.into_iter().map(|(certain, maybe, all)| Warmed {
+        between: all.without(&certain).without(&maybe).without(&truth.always),
+        certain: certain.without(&truth.always),
+        maybe: maybe.without(&truth.always),
+    });
+    let two = warmed.next().zip(warmed.next());
+    let (auto, untraced) = two.context("there are two plans")?;
+    Ok((truth, auto, untraced))
+}
 
+/// File times are a little behind the clock.
+fn written_since(file: &Path, began: SystemTime) -> bool {
+    let modified = file.metadata().and_then(|m| m.modified());
+    modified.is_ok_and(|time| time + Duration::from_secs(1) > began)
+}
+
+fn truth(command: &[OsString], files: &BTreeSet<PathBuf>, rounds: usize) -> anyhow::Result<Truth> {
     let disk = Disk::of(Path::new(&command[0]))?;
+    let as_it_is = disk.read_ahead()?;
     let mut always = Pages::default();
-    let truth = cold_run(command, &files, &disk, 0)?;
-    let mut runs = vec![truth];
+    let mut cold = |read_ahead: u32| -> anyhow::Result<Pages> {
+        let (stays, left) = cold_run(command, files, &disk, read_ahead)?;
+        always = always.or(&stays);
+        Ok(left)
+    };
+    let mut used = cold(0)?;
+    let mut each_time = used.clone();
     for _ in 1..rounds {
-        runs.push(cold_run(command, &files, &disk, 0)?);
+        let run = cold(0)?;
+        used = used.or(&run);
+        each_time = each_time.and(&run);
     }
-    for (stays, _) in &runs {
-        always = always.or(stays);
-    }
-    let (stays, stock) = cold_run(command, &files, &disk, STOCK)?;
-    always = always.or(&stays);
-    let (stays, own) = cold_run(command, &files, &disk, disk.read_ahead()?)?;
-    always = always.or(&stays);
-
-    let mut used = Pages::default();
-    let mut each_time = runs[0].1.clone();
-    for (_, run) in &runs {
-        used = used.or(run);
-        each_time = each_time.and(run);
-    }
-    let (certain, maybe, warmed) = planned(&profile, &plan);
-    let without = |pages: &Pages| pages.without(&always);
-    let used = without(&used);
-    Ok(Found {
+    let (stock, own) = (cold(STOCK)?, cold(as_it_is)?);
+    let used = used.without(&always);
+    Ok(Truth {
         not_always: used.without(&each_time).count(),
         used,
-        certain: without(&certain),
-        maybe: without(&maybe),
-        between: without(&warmed.without(&certain).without(&maybe)),
-        stock: without(&stock),
-        own: without(&own),
+        stock: stock.without(&always),
+        own: own.without(&always),
+        always,
     })
 }
 
 /// Two hot runs.
-fn record(command: &[OsString]) -> anyhow::Result<Profile> {
+fn record(command: &[OsString], how: Recording) -> anyhow::Result<Profile> {
     run(command)?;
     let mut recorder = Recorder::new(RING_BYTES)?;
     let mut profile = Profile::default();
     for id in 0..2 {
-        let (recording, _) = recorder.record(command, Output::Null, None)?;
+        let exact = how == Recording::Auto && wants_exact(&profile);
+        let (recording, _) = if exact {
+            recorder.record_exact(command, Output::Null, None)?
+        } else {
+            recorder.record(command, Output::Null, None)?
+        };
         ensure!(recording.trace.lost == 0, "records were lost");
         let info = RunInfo {
             started_ms: id,
             id,
             duration_ns: recording.trace.duration_ns,
-            exact: false,
+            exact: recording.traced.as_ref().is_some_and(Traced::is_exact),
         };
         profile = merge(&profile, &from_trace(&recording.trace, info));
     }
@@ -172,8 +212,7 @@ fn plan(profile: &Profile) -> Plan {
     let mut warmup = Warmup::default();
     let plan = warmup.plan(profile, Timing::Ahead);
     let largest = plan.files.iter().max_by_key(|file| file.version.size);
-    let largest = largest.map(|f| path(&plan.volumes[f.volume as usize].absolute(&f.path)));
-    match largest.map(|file| measure(&file)) {
+    match largest.map(|file| measure(&path_of(&plan, file))) {
         Some(Ok(cost)) => warmup.cost = cost,
         Some(Err(error)) => eprintln!("the disk is not measured: {error}"),
         None => {}
@@ -203,8 +242,7 @@ fn planned(profile: &Profile, plan: &Plan) -> (Pages, Pages, Pages) {
             ..
         } = *action
         {
-            let file = &plan.files[file as usize];
-            let path = path(&plan.volumes[file.volume as usize].absolute(&file.path));
+            let path = path_of(plan, &plan.files[file as usize]);
             let warmed: &mut Pages = &mut warmed;
             // What is not there any more is not warmed.
             if path.is_file() {
@@ -242,50 +280,57 @@ fn run(command: &[OsString]) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn path_of(plan: &Plan, file: &PlanFile) -> PathBuf {
+    path(&plan.volumes[file.volume as usize].absolute(&file.path))
+}
+
 fn path(bytes: &[u8]) -> PathBuf {
     let path = Path::new(OsStr::from_bytes(bytes));
     // As strace's files are named.
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-impl Found {
-    fn rows(&self, name: &str) -> ([String; 9], [String; 9]) {
-        let percent = |part: u64, whole: u64| match whole {
-            0 => "–".to_owned(),
-            _ => format!("{:.1} %", part as f64 / whole as f64 * 100.0),
-        };
-        let used = self.used.count();
-        let with_maybe = self.certain.or(&self.maybe);
-        let warmed = with_maybe.or(&self.between);
-        let covered = |pages: &Pages| percent(self.used.and(pages).count(), used);
-        let unused = |pages: &Pages| percent(pages.without(&self.used).count(), pages.count());
-        for (file, count) in self.used.without(&warmed).files().iter().take(5) {
-            eprintln!("  not covered: {count} pages of {}", file.display());
-        }
-        let mebibytes = |pages: &Pages| format!("{:.1}", pages.mebibytes());
-        (
-            [
-                name.to_owned(),
-                mebibytes(&self.used),
-                format!("{} pages", self.not_always),
-                covered(&self.certain),
-                covered(&with_maybe),
-                covered(&warmed),
-                unused(&self.certain),
-                unused(&self.maybe),
-                unused(&self.between),
-            ],
-            [
-                name.to_owned(),
-                mebibytes(&self.certain),
-                mebibytes(&self.maybe),
-                mebibytes(&self.between),
-                mebibytes(&warmed),
-                mebibytes(&self.stock),
-                percent(warmed.count(), self.stock.count()),
-                percent(self.certain.count(), self.stock.count()),
-                mebibytes(&self.own),
-            ],
-        )
+/// Rows of the two tables.
+fn rows(name: &str, truth: &Truth, warmed: &Warmed) -> ([String; 9], [String; 9]) {
+    let percent = |part: u64, whole: u64| match whole {
+        0 => "–".to_owned(),
+        _ => format!("{:.1} %", part as f64 / whole as f64 * 100.0),
+    };
+    let Warmed {
+        certain,
+        maybe,
+        between,
+    } = warmed;
+    let with_maybe = certain.or(maybe);
+    let all = with_maybe.or(between);
+    let covered = |pages: &Pages| percent(truth.used.and(pages).count(), truth.used.count());
+    let unused = |pages: &Pages| percent(pages.without(&truth.used).count(), pages.count());
+    for (file, count) in truth.used.without(&all).files().iter().take(5) {
+        eprintln!("  {name}: not covered: {count} pages of {}", file.display());
     }
+    let mebibytes = |pages: &Pages| format!("{:.1}", pages.mebibytes());
+    (
+        [
+            name.to_owned(),
+            mebibytes(&truth.used),
+            format!("{} pages", truth.not_always),
+            covered(certain),
+            covered(&with_maybe),
+            covered(&all),
+            unused(certain),
+            unused(maybe),
+            unused(between),
+        ],
+        [
+            name.to_owned(),
+            mebibytes(certain),
+            mebibytes(maybe),
+            mebibytes(between),
+            mebibytes(&all),
+            mebibytes(&truth.stock),
+            percent(all.count(), truth.stock.count()),
+            percent(certain.count(), truth.stock.count()),
+            mebibytes(&truth.own),
+        ],
+    )
 }

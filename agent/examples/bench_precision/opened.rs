@@ -8,16 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 
-/// What strace saw of regular files on disk.
-pub(crate) struct Opened {
-    /// Opened to read, or executed.
-    pub(crate) read: BTreeSet<PathBuf>,
-    /// Opened to write: what is in memory of them was never read.
-    pub(crate) written: BTreeSet<PathBuf>,
-}
-
-/// Runs the command under strace.
-pub(crate) fn opened(command: &[OsString], scratch: &Path) -> anyhow::Result<Opened> {
+/// Regular files on disk that the command opened to read, or executed.
+pub(crate) fn opened(command: &[OsString], scratch: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     let log = scratch.join("strace");
     let status = Command::new("strace")
         .args([
@@ -42,19 +34,12 @@ pub(crate) fn opened(command: &[OsString], scratch: &Path) -> anyhow::Result<Ope
         "under strace, the command failed: {status}"
     );
     let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    let files = |of_line: fn(&str) -> Option<&str>| {
-        text.lines()
-            .filter_map(of_line)
-            .filter_map(|path| Path::new(path).canonicalize().ok())
-            .filter(|path| {
-                path.is_file() && !path.starts_with("/proc") && !path.starts_with("/sys")
-            })
-            .collect()
-    };
-    Ok(Opened {
-        read: files(read_file),
-        written: files(written_file),
-    })
+    Ok(text
+        .lines()
+        .filter_map(read_file)
+        .filter_map(|path| Path::new(path).canonicalize().ok())
+        .filter(|path| path.is_file() && !path.starts_with("/proc") && !path.starts_with("/sys"))
+        .collect())
 }
 
 /// The file that a line of strace shows as opened to read, or executed.
@@ -63,19 +48,9 @@ fn read_file(line: &str) -> Option<&str> {
     if call.contains("execve(") {
         return (result == "0").then(|| call.split('"').nth(1))?;
     }
-    opened_file(result).filter(|_| !writes(call))
-}
-
-fn written_file(line: &str) -> Option<&str> {
-    let (call, result) = line.rsplit_once(" = ")?;
-    opened_file(result).filter(|_| writes(call))
-}
-
-fn writes(call: &str) -> bool {
-    call.contains("O_WRONLY") || call.contains("O_RDWR")
-}
-
-/// `3</usr/lib/libc.so.6>`
-fn opened_file(result: &str) -> Option<&str> {
+    if call.contains("O_WRONLY") || call.contains("O_RDWR") {
+        return None;
+    }
+    // 3</usr/lib/libc.so.6>
     result.split_once('<')?.1.strip_suffix('>')
 }

@@ -21,10 +21,13 @@ impl Findings {
         }
     }
 
-    /// Adds a table and, before it, what it shows.
+    /// Adds a table and, before it, what it shows if that needs words.
     #[must_use]
     pub fn table(mut self, caption: &str, table: &Table) -> Self {
-        self.text.push_str(&format!("\n{caption}\n\n{table}"));
+        if !caption.is_empty() {
+            self.text.push_str(&format!("\n{caption}\n"));
+        }
+        self.text.push_str(&format!("\n{table}"));
         self
     }
 

@@ -22,11 +22,16 @@ struct Recorded {
     seconds: f64,
 }
 
+/// Seconds, by round.
 #[derive(Default)]
 struct Series {
     bare: Vec<f64>,
+    /// The command, recorded as it runs.
     command: Vec<f64>,
+    /// `record`, from its start to its end.
     whole: Vec<f64>,
+    /// The command, recorded page by page.
+    traced: Vec<f64>,
 }
 
 /// Measures; the result as Markdown.
@@ -40,6 +45,8 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         "recorded ÷ bare",
         "whole `record`, ms",
         "whole − bare, ms",
+        "traced, ms",
+        "traced ÷ bare",
     ]);
     for program in &programs {
         eprintln!("{}: {}", program.name, program.what);
@@ -48,23 +55,25 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
             let values: Vec<f64> = values.iter().map(|s| s * 1e3).collect();
             Spread::of(&values).unwrap_or(Spread::NONE)
         };
-        let ratio = Spread::of_ratios(&series.command, &series.bare).unwrap_or(Spread::NONE);
+        let ratio = |of| Spread::of_ratios(of, &series.bare).unwrap_or(Spread::NONE);
         let around = series.whole.iter().zip(&series.bare).map(|(w, b)| w - b);
         table.row([
             program.name.to_owned(),
             format!("{:.1}", ms(&series.bare)),
             format!("{:.1}", ms(&series.command)),
-            format!("{ratio:.3}"),
+            format!("{:.3}", ratio(&series.command)),
             format!("{:.1}", ms(&series.whole)),
             format!("{:.1}", ms(&around.collect::<Vec<_>>())),
+            format!("{:.1}", ms(&series.traced)),
+            format!("{:.3}", ratio(&series.traced)),
         ]);
     }
     let method = format!(
-        "Hot starts of a command, bare and under `headstart record`, one after the other in each \
-         of {} rounds, the order changing from round to round, after one round that is not \
-         counted. *Recorded* is the command's own time, from its birth to its end, as `record` \
+        "Hot starts of a command, bare, under `headstart record --exact never` and under `--exact \
+         always` (traced, as a first run is), one after the other in each of {} rounds, the order \
+         changing from round to round, after one round that is not counted. *Recorded* is the command's own time, from its birth to its end, as `record` \
          reports it; *whole* is `record` from its start to its end: it loads and attaches the \
-         probes before, and resolves and stores what was recorded afterwards. Median (least to \
+         probes before, and resolves and stores what was recorded afterwards. *Traced* is the command's own time again. Median (least to \
          greatest); ratios and differences are taken round by round.",
         bench.rounds
     );
@@ -75,18 +84,20 @@ fn rounds(bench: &Bench, agent: &Path, program: &Program) -> Result<Series> {
     let state = bench.directory.join("state");
     let mut series = Series::default();
     for round in 0..=bench.rounds {
-        let (bare, (whole, command));
-        if round % 2 == 0 {
-            bare = start_bare(program)?;
-            (whole, command) = record(agent, &state, program)?;
-        } else {
-            (whole, command) = record(agent, &state, program)?;
-            bare = start_bare(program)?;
+        let mut bare = 0.0;
+        let (mut untraced, mut traced) = ((0.0, 0.0), (0.0, 0.0));
+        for turn in 0..3 {
+            match (round + turn) % 3 {
+                0 => bare = start_bare(program)?,
+                1 => untraced = record(agent, &state, program, "never")?,
+                _ => traced = record(agent, &state, program, "always")?,
+            }
         }
         if round > 0 {
             series.bare.push(bare);
-            series.command.push(command);
-            series.whole.push(whole);
+            series.whole.push(untraced.0);
+            series.command.push(untraced.1);
+            series.traced.push(traced.1);
         }
     }
     Ok(series)
@@ -107,12 +118,13 @@ fn start_bare(program: &Program) -> Result<f64> {
 }
 
 /// Seconds of the whole, and of the command in it.
-fn record(agent: &Path, state: &Path, program: &Program) -> Result<(f64, f64)> {
+fn record(agent: &Path, state: &Path, program: &Program, exact: &str) -> Result<(f64, f64)> {
     let mut command = Command::new(agent);
     command
         .arg("--state-dir")
         .arg(state)
-        .args(["--json", "record", "--profile", "bench-record", "--"])
+        .args(["--json", "record", "--profile", "bench-record"])
+        .args(["--exact", exact, "--"])
         .args(&program.command)
         .stdin(Stdio::null())
         .stderr(Stdio::null());

@@ -23,12 +23,24 @@ const SLOW: Limits = Limits {
     requests: Some(2_000),
 };
 
-/// One program's starts: from plans with maybe pages and without.
+/// One program's starts, from three plans.
 struct Measured {
     name: &'static str,
-    with: Compared,
-    without: Compared,
+    /// Recorded as `record` records a first run: traced, so that each page that
+    /// is used is known.
+    exact: Compared,
+    /// Recorded as it runs: pages that only were in a fault's window are maybe
+    /// used.
+    maybe: Compared,
+    /// The same, without these.
+    certain: Compared,
     bytes_used: u64,
+}
+
+impl Measured {
+    fn each(&self) -> [&Compared; 3] {
+        [&self.exact, &self.maybe, &self.certain]
+    }
 }
 
 /// Measures; the result as Markdown.
@@ -60,15 +72,17 @@ pub(super) fn measure(bench: &Bench, wanted: &[String], slow: bool) -> Result<St
 fn one(program: &Program, rounds: u32, headstart: impl Fn() -> Command) -> Result<Measured> {
     // Hot, so that recording sees what is used and not what a first run does.
     run::captured(Command::new(&program.command[0]).args(&program.command[1..]))?;
-    run::captured(
-        headstart()
-            .args(["record", "--profile", program.name, "--"])
-            .args(&program.command),
-    )?;
-    let compare = |more: &[&str]| -> Result<Compared> {
+    let record = |name: &str, exact: &str| {
+        run::captured(
+            headstart()
+                .args(["record", "--profile", name, "--exact", exact, "--"])
+                .args(&program.command),
+        )
+    };
+    let compare = |name: &str, more: &[&str]| -> Result<Compared> {
         let text = run::captured(
             headstart()
-                .args(["--json", "compare", "--profile", program.name])
+                .args(["--json", "compare", "--profile", name])
                 .args(["--rounds", &rounds.to_string()])
                 .args(more)
                 .arg("--")
@@ -82,10 +96,14 @@ fn one(program: &Program, rounds: u32, headstart: impl Fn() -> Command) -> Resul
         );
         Ok(compared)
     };
+    let untraced = format!("{}-untraced", program.name);
+    record(program.name, "auto")?;
+    record(&untraced, "never")?;
     Ok(Measured {
         name: program.name,
-        with: compare(&[])?,
-        without: compare(&["--no-maybe"])?,
+        exact: compare(program.name, &[])?,
+        maybe: compare(&untraced, &[])?,
+        certain: compare(&untraced, &["--no-maybe"])?,
         bytes_used: bytes_used(program)?,
     })
 }
@@ -126,24 +144,28 @@ fn findings(all: &[Measured], rounds: u32, slow: bool, speed: Speed) -> Findings
          rounds and one before them that is not counted; each round starts the program cold (page \
          cache, dentries and inodes dropped), hot, with zero lead (all dropped, warming begins \
          together with the program) and with lead (all dropped, warmed, started). This is done \
-         with plans that hold maybe pages and again with plans that do not. Times are in seconds, \
-         from the request to the program's end: median (least to greatest). Ratios are taken \
-         round by round; the share of the cold-to-hot gap closed is taken of medians."
+         three times: with a profile as `headstart record` makes it of a first run (traced, page \
+         by page); with one recorded untraced (`--exact never`), in which pages that only were in \
+         the windows of faults are *maybe* used; and with that one, but no maybe pages in the plan. \
+         Times are in seconds, from the request to the program's end: median (least to greatest). \
+         Ratios are taken round by round; the share of the cold-to-hot gap closed is taken of \
+         medians."
     );
     Findings::new(&method)
         .table("Seconds:", &times(all))
         .table(
-            "What is gained; beside it what a first, naive prototype gained (recorded windows in \
-             order of first use, then an lstat of each name, four threads), measured earlier:",
-            &gains(all, slow),
+            "Share of the cold-to-hot gap closed; *naive* is what a first prototype closed \
+             (recorded windows in order of first use, then an lstat of each name, four threads), \
+             measured earlier:",
+            &gaps(all, slow),
         )
+        .table("Ratios:", &ratios(all, slow))
         .table(
             &format!(
                 "What bounds it. *Used* is what a cold run reads from the disk when nothing is \
-                 read ahead, metadata included; planned is what is warmed, maybe pages included. \
-                 The disk gives {:.0} MB/s of large reads and {:.0} small reads a second. The last \
-                 columns are the zero-lead start ÷ the longest of used ÷ bandwidth, planned reads \
-                 ÷ IOPS and a hot start:",
+                 read ahead, metadata included; planned is what is warmed. The disk gives {:.0} \
+                 MB/s of large reads and {:.0} small reads a second. The bound is the longest of \
+                 used ÷ bandwidth, planned reads ÷ IOPS and a hot start:",
                 speed.bytes_per_s / 1e6,
                 speed.reads_per_s
             ),
@@ -151,132 +173,132 @@ fn findings(all: &[Measured], rounds: u32, slow: bool, speed: Speed) -> Findings
         )
 }
 
+/// A heading for each plan.
+fn heads(what: &str) -> [String; 3] {
+    [
+        what.to_owned(),
+        format!("{what}, untraced"),
+        format!("{what}, no maybes"),
+    ]
+}
+
+fn median_of(all: &[Measured], of: impl Fn(&Measured) -> f64) -> f64 {
+    let values: Vec<f64> = all.iter().map(of).collect();
+    Spread::of(&values).unwrap_or(Spread::NONE).median
+}
+
 fn times(all: &[Measured]) -> Table {
-    let mut table = Table::new([
-        "program",
-        "cold",
-        "zero lead",
-        "zero lead, no maybes",
-        "lead",
-        "lead, no maybes",
-        "hot",
-    ]);
-    for Measured {
-        name,
-        with,
-        without,
-        ..
-    } in all
-    {
-        let cells = [
-            &with.ways.cold,
-            &with.ways.zero_lead,
-            &without.ways.zero_lead,
-            &with.ways.warmed,
-            &without.ways.warmed,
-            &with.ways.hot,
-        ];
-        let cells =
-            cells.map(|way| format!("{:.3}", Spread::of(&way.seconds).unwrap_or(Spread::NONE)));
-        table.row(std::iter::once((*name).to_owned()).chain(cells));
+    let mut head = vec!["program".to_owned(), "cold".to_owned()];
+    head.extend(heads("zero lead"));
+    head.extend(heads("lead"));
+    head.push("hot".to_owned());
+    let mut table = Table::new(head);
+    for measured in all {
+        let each = measured.each();
+        let mut ways = vec![&measured.exact.ways.cold];
+        ways.extend(each.map(|compared| &compared.ways.zero_lead));
+        ways.extend(each.map(|compared| &compared.ways.warmed));
+        ways.push(&measured.exact.ways.hot);
+        let cells = ways
+            .iter()
+            .map(|way| format!("{:.3}", Spread::of(&way.seconds).unwrap_or(Spread::NONE)));
+        table.row(std::iter::once(measured.name.to_owned()).chain(cells));
     }
     table
 }
 
-fn gains(all: &[Measured], slow: bool) -> Table {
-    let mut table = Table::new([
-        "program",
-        "gap closed, zero lead",
-        "no maybes",
-        "naive",
-        "gap closed, lead",
-        "no maybes",
-        "naive",
-        "cold ÷ zero lead",
-        "no maybes",
-        "naive",
-        "warmed ÷ hot",
-        "no maybes",
-    ]);
+fn gaps(all: &[Measured], slow: bool) -> Table {
+    let mut head = vec!["program".to_owned()];
+    head.extend(heads("zero lead"));
+    head.push("naive".to_owned());
+    head.extend(heads("lead"));
+    head.push("naive".to_owned());
+    let mut table = Table::new(head);
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    let naive = |share: Option<f64>| share.map_or("".to_owned(), |s| format!("{:.0} %", s * 100.0));
+    let naive = |share: Option<f64>| share.map_or(String::new(), |s| format!("{:.0} %", s * 100.0));
     for measured in all {
         let before = prototype::of(measured.name, slow);
-        let (with, without) = (&measured.with, &measured.without);
-        table.row([
-            measured.name.to_owned(),
-            percent(with.closed_zero_lead()),
-            percent(without.closed_zero_lead()),
-            naive(before.map(|b| b.closed_zero_lead())),
-            percent(with.closed_lead()),
-            percent(without.closed_lead()),
-            naive(before.map(|b| b.closed_lead())),
-            format!("{:.2}", with.cold_over_zero_lead()),
-            format!("{:.2}", without.cold_over_zero_lead()),
-            before.map_or(String::new(), |b| format!("{:.2}", b.cold / b.zero_lead)),
-            format!("{:.3}", with.warmed_over_hot()),
-            format!("{:.3}", without.warmed_over_hot()),
-        ]);
+        let mut cells = vec![measured.name.to_owned()];
+        cells.extend(measured.each().map(|c| percent(c.closed_zero_lead())));
+        cells.push(naive(before.map(|b| b.closed_zero_lead())));
+        cells.extend(measured.each().map(|c| percent(c.closed_lead())));
+        cells.push(naive(before.map(|b| b.closed_lead())));
+        table.row(cells);
     }
-    let median = |of: &dyn Fn(&Measured) -> f64| {
-        let values: Vec<f64> = all.iter().map(of).collect();
-        Spread::of(&values).unwrap_or(Spread::NONE).median
+    let median = |plan: usize, of: fn(&Compared) -> f64| {
+        percent(median_of(all, |measured| of(measured.each()[plan])))
     };
-    table.row([
-        "median of all".to_owned(),
-        percent(median(&|m| m.with.closed_zero_lead())),
-        percent(median(&|m| m.without.closed_zero_lead())),
-        String::new(),
-        percent(median(&|m| m.with.closed_lead())),
-        percent(median(&|m| m.without.closed_lead())),
-        String::new(),
-        format!("{:.2}", median(&|m| m.with.cold_over_zero_lead().median)),
-        format!("{:.2}", median(&|m| m.without.cold_over_zero_lead().median)),
-        String::new(),
-        format!("{:.3}", median(&|m| m.with.warmed_over_hot().median)),
-        format!("{:.3}", median(&|m| m.without.warmed_over_hot().median)),
-    ]);
+    let mut cells = vec!["median of all".to_owned()];
+    cells.extend([0, 1, 2].map(|plan| median(plan, Compared::closed_zero_lead)));
+    cells.push(String::new());
+    cells.extend([0, 1, 2].map(|plan| median(plan, Compared::closed_lead)));
+    table.row(cells);
+    table
+}
+
+fn ratios(all: &[Measured], slow: bool) -> Table {
+    let mut head = vec!["program".to_owned()];
+    head.extend(heads("cold ÷ zero lead"));
+    head.push("naive".to_owned());
+    head.extend(heads("warmed ÷ hot"));
+    let mut table = Table::new(head);
+    for measured in all {
+        let before = prototype::of(measured.name, slow);
+        let mut cells = vec![measured.name.to_owned()];
+        cells.extend(
+            measured
+                .each()
+                .map(|c| format!("{:.2}", c.cold_over_zero_lead())),
+        );
+        cells.push(before.map_or(String::new(), |b| format!("{:.2}", b.cold / b.zero_lead)));
+        cells.extend(
+            measured
+                .each()
+                .map(|c| format!("{:.3}", c.warmed_over_hot())),
+        );
+        table.row(cells);
+    }
+    let median = |plan: usize, of: fn(&Compared) -> Spread| {
+        median_of(all, |measured| of(measured.each()[plan]).median)
+    };
+    let mut cells = vec!["median of all".to_owned()];
+    cells.extend(
+        [0, 1, 2].map(|plan| format!("{:.2}", median(plan, Compared::cold_over_zero_lead))),
+    );
+    cells.push(String::new());
+    cells.extend([0, 1, 2].map(|plan| format!("{:.3}", median(plan, Compared::warmed_over_hot))));
+    table.row(cells);
     table
 }
 
 fn bounds(all: &[Measured], speed: Speed) -> Table {
-    let mut table = Table::new([
-        "program",
-        "used, MiB",
-        "planned, MiB",
-        "no maybes",
-        "reads",
-        "no maybes",
-        "names",
-        "used ÷ bandwidth",
-        "reads ÷ IOPS",
-        "no maybes",
-        "zero lead ÷ bound",
-        "no maybes",
-    ]);
+    let mut head: Vec<String> = ["program", "names", "used, MiB"].map(str::to_owned).into();
+    head.extend(heads("planned, MiB"));
+    head.extend(heads("reads"));
+    head.push("used ÷ bandwidth".to_owned());
+    head.extend(heads("reads ÷ IOPS"));
+    head.extend(heads("zero lead ÷ bound"));
+    let mut table = Table::new(head);
     let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1048576.0);
     for measured in all {
-        let (with, without) = (&measured.with, &measured.without);
+        let each = measured.each();
         let bytes_s = measured.bytes_used as f64 / speed.bytes_per_s;
         let reads_s = |of: &Compared| of.reads_planned as f64 / speed.reads_per_s;
         let over_bound = |of: &Compared| {
             let bound = bytes_s.max(reads_s(of)).max(of.ways.hot.median);
             format!("{:.2}", of.ways.zero_lead.median / bound)
         };
-        table.row([
+        let mut cells = vec![
             measured.name.to_owned(),
+            measured.exact.names.to_string(),
             mebibytes(measured.bytes_used),
-            mebibytes(with.bytes_planned),
-            mebibytes(without.bytes_planned),
-            with.reads_planned.to_string(),
-            without.reads_planned.to_string(),
-            with.names.to_string(),
-            format!("{bytes_s:.3} s"),
-            format!("{:.3} s", reads_s(with)),
-            format!("{:.3} s", reads_s(without)),
-            over_bound(with),
-            over_bound(without),
-        ]);
+        ];
+        cells.extend(each.map(|c| mebibytes(c.bytes_planned)));
+        cells.extend(each.map(|c| c.reads_planned.to_string()));
+        cells.push(format!("{bytes_s:.3} s"));
+        cells.extend(each.map(|c| format!("{:.3} s", reads_s(c))));
+        cells.extend(each.map(over_bound));
+        table.row(cells);
     }
     table
 }
