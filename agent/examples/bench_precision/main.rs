@@ -107,10 +107,11 @@ fn main() -> anyhow::Result<()> {
     let findings = Findings::new(&format!(
         "What a program *uses* is what is resident (mincore) after a cold run while the disk reads \
          nothing ahead, in all files that its profile names or that strace sees it open to read, \
-         without those it writes; the union of {} runs. *Warmed* is the plan of a start with lead after two recorded runs, \
-         in three parts: pages that a run certainly used, pages that only were in the windows of \
+         without those it writes; the union of {} runs. *Warmed* is the plan of a start with lead \
+         after two recorded runs, in three parts: pages that a run certainly used, pages that only were in the windows of \
          faults, and pages that lie between such. Pages that stay resident when caches are dropped \
-         (something else uses them) are left out everywhere. *Untraced*: both runs were recorded with `--exact never`; else as `headstart record` does it.",
+         (something else uses them) are left out everywhere. *Untraced*: both runs were recorded \
+         with `--exact never`; else as `headstart record` does it.",
         rounds.max(2)
     ))
     .table("Coverage, and what is warmed for nothing:", &coverage)
