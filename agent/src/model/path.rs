@@ -63,13 +63,18 @@ impl RelPath {
         self.0.is_empty()
     }
 
-    /// The directory that holds this entry; `None` for the root.
+    /// The bytes of the directory's path that holds it; its own are none.
+    pub fn parent_bytes(&self) -> &[u8] {
+        let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        &self.0[..end]
+    }
+
+    /// The directory that holds it; `None` for the root.
     pub fn parent(&self) -> Option<RelPath> {
         if self.is_root() {
             return None;
         }
-        let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
-        Some(Self(self.0[..end].into()))
+        Some(Self(self.parent_bytes().into()))
     }
 
     /// This path with one more component, which must be a valid one.

@@ -89,6 +89,9 @@ pub struct PlanTotals {
     pub block_bytes: u64,
     /// Number of names.
     pub names: u64,
+    /// Names left to the program: their neighbours bring in what it would wait
+    /// for.
+    pub names_left: u64,
     /// Left out because the budget was spent.
     pub over_budget_bytes: u64,
     /// Left out because too few runs saw it.

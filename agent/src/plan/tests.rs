@@ -111,6 +111,26 @@ fn beside_a_start_certain_pages_come_first_in_order_of_use() {
 }
 
 #[test]
+fn crowded_directories_are_sampled_beside_a_start_only() {
+    let mut prediction = prediction();
+    let name = |path: String| ExpectedName {
+        volume: 0,
+        path: RelPath::new(path.into_bytes()).expect("path"),
+        kind: NameKind::File,
+        listed: false,
+        first_use_ns: 0,
+    };
+    prediction.names = (0..160).map(|i| name(format!("crowd/{i}"))).collect();
+    prediction
+        .names
+        .extend((0..64).map(|i| name(format!("few/{i}"))));
+    let beside = build(&prediction, &options(Timing::Beside)).totals;
+    assert_eq!((beside.names, beside.names_left), (10 + 64, 150));
+    let ahead = build(&prediction, &options(Timing::Ahead)).totals;
+    assert_eq!((ahead.names, ahead.names_left), (160 + 64, 0));
+}
+
+#[test]
 fn ahead_of_a_start_neighbours_are_read_together() {
     let plan = build(&prediction(), &options(Timing::Ahead));
     assert_eq!(

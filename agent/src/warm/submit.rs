@@ -13,6 +13,9 @@ use crate::model::{DeviceCost, PAGE_SIZE};
 /// Most pages of a failed step that are tried one by one.
 pub(super) const MAX_RETRIES: usize = 64;
 
+/// A device that answers within this is near: a local one.
+const NEAR_NS: f64 = 1e6;
+
 /// How much to keep in flight, over all threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -40,9 +43,14 @@ impl Limits {
     }
 
     /// Threads that repay themselves: metadata is read one block a thread.
+    /// Beside a start, where reads take little time, no more than there are
+    /// processors: the program needs those too.
     pub(super) fn threads(self, options: &WarmOptions) -> usize {
+        let near = options.lead == Lead::Beside && options.cost.latency_ns < NEAR_NS;
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let most = if near { processors.clamp(2, 8) } else { 8 };
         match options.threads {
-            0 => (self.ops / 2).clamp(2, 8),
+            0 => (self.ops / 2).clamp(2, most),
             n => n.min(64),
         }
     }
