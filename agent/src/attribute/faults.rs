@@ -4,10 +4,11 @@
 //! in mm/memory.c). It begins where the faulting address is rounded down to 16
 //! pages, so that the faulting page is `start + (vpn mod 16)`, unless the
 //! mapping itself begins inside the window: then the window begins with the
-//! mapping. The two can't be told apart from one window, but all windows of one
-//! mapping share the difference between virtual page and file page.
+//! mapping. One window does not tell the two apart, but all windows of one
+//! mapping share the difference between virtual page and file page, and a page
+//! that was not cached faults with its own number first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::probe::Fault;
 
@@ -16,35 +17,68 @@ use crate::probe::Fault;
 ///
 /// `around` is the kernel's window in pages (a power of two).
 pub(super) fn faulting_pages(faults: &[Fault], around: u64) -> Vec<Option<u64>> {
-    // Difference virtual page - file page, if the window was not cut.
-    let uncut = |fault: &Fault| {
-        let vpn = fault.vpn?;
-        let page = fault.start + (vpn & (around - 1));
-        (page <= fault.last).then(|| vpn.wrapping_sub(page))
-    };
-    let mut votes: HashMap<u64, usize> = HashMap::new();
-    for difference in faults.iter().filter_map(uncut) {
-        *votes.entry(difference).or_default() += 1;
-    }
-    let mut candidates: Vec<(u64, usize)> = votes.iter().map(|(&d, &n)| (d, n)).collect();
-    candidates.sort_by_key(|&(difference, votes)| (std::cmp::Reverse(votes), difference));
-    faults
-        .iter()
-        .map(|fault| {
+    let mappings = Mappings::of(faults, around);
+    faults.iter().map(|fault| mappings.page(fault)).collect()
+}
+
+/// Where a file is mapped, as far as its faults tell.
+struct Mappings {
+    around: u64,
+    /// Virtual page → file page, of faults that name their page.
+    exact: HashMap<u64, u64>,
+    /// Difference virtual page − file page → the windows that speak for it,
+    /// if none of them was cut, by their first page.
+    differences: HashMap<u64, HashSet<u64>>,
+}
+
+impl Mappings {
+    fn of(faults: &[Fault], around: u64) -> Self {
+        let mut this = Self {
+            around,
+            exact: HashMap::new(),
+            differences: HashMap::new(),
+        };
+        for fault in faults {
+            let Some(vpn) = fault.vpn else { continue };
             if fault.start == fault.last {
-                return Some(fault.start);
+                this.exact.insert(vpn, fault.start);
             }
-            let vpn = fault.vpn?;
-            let own = uncut(fault);
-            let own_votes = own.map_or(0, |difference| votes[&difference]);
-            let agreed = candidates.iter().find(|&&(difference, votes)| {
-                let page = vpn.wrapping_sub(difference);
-                (fault.start..=fault.last).contains(&page)
-                    && (votes > own_votes || Some(difference) == own)
-            });
-            agreed.map(|&(difference, _)| vpn.wrapping_sub(difference))
-        })
-        .collect()
+            if let Some(page) = this.uncut(fault, vpn) {
+                let speakers = this.differences.entry(vpn.wrapping_sub(page)).or_default();
+                speakers.insert(fault.start);
+            }
+        }
+        this
+    }
+
+    /// The page that faulted if the window was not cut at its start.
+    fn uncut(&self, fault: &Fault, vpn: u64) -> Option<u64> {
+        if fault.start == fault.last {
+            return Some(fault.start);
+        }
+        let page = fault.start + (vpn & (self.around - 1));
+        (page <= fault.last).then_some(page)
+    }
+
+    /// Two windows agree by chance once in many: a mapping is there.
+    fn is_mapped(&self, difference: u64) -> bool {
+        self.differences
+            .get(&difference)
+            .is_some_and(|speakers| speakers.len() > 1)
+    }
+
+    fn page(&self, fault: &Fault) -> Option<u64> {
+        if fault.start == fault.last {
+            return Some(fault.start);
+        }
+        let vpn = fault.vpn?;
+        let window = fault.start..=fault.last;
+        if let Some(&page) = self.exact.get(&vpn).filter(|page| window.contains(page)) {
+            return Some(page);
+        }
+        let page = self.uncut(fault, vpn)?;
+        self.is_mapped(vpn.wrapping_sub(page)).then_some(page)
+    }
 }
 
 #[cfg(test)]

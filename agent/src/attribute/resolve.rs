@@ -110,6 +110,9 @@ impl<'a> Resolver<'a> {
                         first_use_ns,
                     });
                 }
+                if fault.start == fault.last {
+                    continue;
+                }
                 touches.push(PageTouch {
                     start_page: fault.start,
                     pages: (fault.last - fault.start + 1) as u32,
