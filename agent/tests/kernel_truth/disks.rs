@@ -110,6 +110,15 @@ impl Disk {
         Some(())
     }
 
+    /// Unmounts and mounts again: nothing of it is cached then.
+    pub(crate) fn remount(&mut self, scratch: &Scratch, fs_type: &str) {
+        self.hide();
+        assert!(
+            self.attach(fs_type, &scratch.path("image"), "loop")
+                .is_some()
+        );
+    }
+
     /// Takes the disk's own mount away; what is bound elsewhere stays.
     pub(crate) fn hide(&mut self) {
         let mount = self.mounted.remove(0);
@@ -121,7 +130,7 @@ impl Disk {
         let dev = rustix::fs::stat(&self.mount).expect("stat").st_dev;
         let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
         std::fs::write(
-            format!("/sys/dev/block/{major}:{minor}/bdi/read_ahead_kb"),
+            format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"),
             kib.to_string(),
         )
         .expect("readahead of a loop device");

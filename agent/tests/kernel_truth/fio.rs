@@ -89,6 +89,7 @@ fn run(scratch: &mut Scratch, job: &Job, hot: bool) -> Option<(Seen, Pages)> {
     let (engine, pattern, options) = job;
     let file = scratch.path("data");
     let log = scratch.path("log");
+    let _ = std::fs::remove_file(&log);
     let mut command: Vec<OsString> = vec!["fio".into(), "--name=truth".into()];
     for (key, value) in [("filename", &file), ("write_iolog", &log)] {
         command.push(format!("--{key}={}", value.display()).into());
@@ -105,6 +106,8 @@ fn run(scratch: &mut Scratch, job: &Job, hot: bool) -> Option<(Seen, Pages)> {
         .map(|arg| arg as &dyn AsRef<std::ffi::OsStr>)
         .collect();
     prepare("fio", &args)?;
+    // It would be added to.
+    std::fs::remove_file(&log).expect("log");
     drop_caches();
     if hot {
         heat(&file);

@@ -72,8 +72,8 @@ pub(crate) struct Mapping {
     pub(crate) advice: Advise,
     /// MAP_POPULATE.
     pub(crate) populate: bool,
-    /// (first, pages) for MADV_POPULATE_READ.
-    pub(crate) populate_part: Option<(u64, u64)>,
+    /// (first, pages) for MADV_POPULATE_READ, after the touches.
+    pub(crate) populate_parts: Vec<(u64, u64)>,
     pub(crate) touch: Vec<u64>,
 }
 
@@ -297,13 +297,13 @@ impl Mapping {
                 map.cast::<u8>()
                     .add(((page - self.first) * PAGE_SIZE) as usize)
             };
-            if let Some((first, pages)) = self.populate_part {
+            for &touched in &self.touch {
+                page(touched).read_volatile();
+            }
+            for &(first, pages) in &self.populate_parts {
                 let length = (pages * PAGE_SIZE) as usize;
                 rustix::mm::madvise(page(first).cast(), length, Advice::LinuxPopulateRead)
                     .expect("madvise");
-            }
-            for &touched in &self.touch {
-                page(touched).read_volatile();
             }
             rustix::mm::munmap(reserved.cast(), room).expect("munmap");
         }
