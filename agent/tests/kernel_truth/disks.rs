@@ -110,6 +110,15 @@ impl Disk {
         Some(())
     }
 
+    /// The block device.
+    pub(crate) fn device(&self) -> PathBuf {
+        let dev = rustix::fs::stat(&self.mount).expect("stat").st_dev;
+        let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+        let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
+        let link = link.expect("a block device");
+        Path::new("/dev").join(link.file_name().expect("name"))
+    }
+
     /// Unmounts and mounts again: nothing of it is cached then.
     pub(crate) fn remount(&mut self, scratch: &Scratch, fs_type: &str) {
         self.hide();

@@ -122,6 +122,24 @@ fn every_call_and_every_component_is_recorded() {
 }
 
 #[test]
+fn a_script_brings_the_name_of_its_interpreter() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let dir = scratch.path("script");
+    std::fs::create_dir(&dir).expect("dir");
+    let shell = Path::new("/bin/sh").canonicalize().expect("a shell");
+    symlink(shell, dir.join("shell")).expect("link");
+    let script = dir.join("run");
+    std::fs::write(&script, format!("#!{}/shell\n", dir.display())).expect("script");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).expect("mode");
+    let recording = scratch.record(&[Op::new(&script, How::Execute(vec![]))]);
+    let wanted = expected(&[(b"run", File), (b"shell", Symlink)], &[]);
+    assert_eq!(below(&recording.trace, &dir), wanted);
+}
+
+#[test]
 fn odd_names_come_through_byte_by_byte() {
     let Some(mut scratch) = Scratch::new() else {
         return;

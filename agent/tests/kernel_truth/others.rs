@@ -110,6 +110,22 @@ fn what_a_loop_device_reads_of_its_image_is_not_the_commands() {
 }
 
 #[test]
+fn a_device_is_no_file() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let fill = |dir: &Path| write(&dir.join("data"), SIZE);
+    let Some(disk) = Disk::new(&scratch, Kind::Ext4, &fill) else {
+        return;
+    };
+    let device = disk.device();
+    drop_caches();
+    let recording = scratch.record(&[Op::new(&device, How::Read(vec![(1 << 20, SIZE)]))]);
+    assert_eq!(Seen::of(&recording.trace, &device), Seen::default());
+    assert!(recording.gaps.no_path >= 1, "{:?}", recording.gaps);
+}
+
+#[test]
 fn programs_that_a_command_starts_are_its_own() {
     let Some(mut scratch) = Scratch::new() else {
         return;
