@@ -126,7 +126,7 @@ fn a_script_brings_the_name_of_its_interpreter() {
     let Some(mut scratch) = Scratch::new() else {
         return;
     };
-    let dir = scratch.path("script");
+    let dir = scratch.path("programs");
     std::fs::create_dir(&dir).expect("dir");
     let shell = Path::new("/bin/sh").canonicalize().expect("a shell");
     symlink(shell, dir.join("shell")).expect("link");

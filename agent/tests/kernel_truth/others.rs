@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::disks::{Disk, Kind};
-use crate::pages::{Seen, spanned};
+use crate::pages::{Pages, Seen, spanned};
 use crate::reader::{How, Op};
 use crate::support::{Scratch, drop_caches, heat, write};
 
@@ -110,7 +110,7 @@ fn what_a_loop_device_reads_of_its_image_is_not_the_commands() {
 }
 
 #[test]
-fn a_device_is_no_file() {
+fn a_device_that_is_read_is_no_file() {
     let Some(mut scratch) = Scratch::new() else {
         return;
     };
@@ -119,10 +119,21 @@ fn a_device_is_no_file() {
         return;
     };
     let device = disk.device();
+    let read = [Op::new(&device, How::Read(vec![(1 << 20, SIZE)]))];
     drop_caches();
-    let recording = scratch.record(&[Op::new(&device, How::Read(vec![(1 << 20, SIZE)]))]);
+    // From the disk: pages of the volume's device.
+    let recording = scratch.record(&read);
     assert_eq!(Seen::of(&recording.trace, &device), Seen::default());
-    assert!(recording.gaps.no_path >= 1, "{:?}", recording.gaps);
+    let blocks = recording.trace.blocks.iter();
+    let pages: Pages = blocks
+        .flat_map(|run| run.start_page..run.start_page + u64::from(run.pages))
+        .collect();
+    assert!(pages.is_superset(&(256..320).collect()), "{pages:?}");
+    // From the cache: pages of something that no mount shows.
+    let recording = scratch.record(&read);
+    assert_eq!(Seen::of(&recording.trace, &device), Seen::default());
+    let gaps = recording.gaps;
+    assert!(gaps.no_path + gaps.no_mount >= 1, "{gaps:?}");
 }
 
 #[test]
