@@ -10,7 +10,7 @@ use crate::support::{Scratch, drop_caches, resident};
 
 /// A program of some tens of MiB, which prints its tests, and a script that it
 /// interprets.
-fn fill(dir: &Path) {
+pub(crate) fn fill(dir: &Path) {
     let this = std::env::current_exe().expect("own path");
     std::fs::copy(this, dir.join("program")).expect("copy");
 }

@@ -6,6 +6,7 @@
 //! tests line by line.
 
 mod disks;
+mod exact;
 mod exec;
 mod fio;
 mod identity;

@@ -9,13 +9,13 @@ use crate::pages::{Pages, Random, Seen, all_hold};
 use crate::reader::{Advise, How, Mapping, Op};
 use crate::support::{Scratch, drop_caches, heat, write};
 
-const PAGES: u64 = 1024;
+pub(crate) const PAGES: u64 = 1024;
 
 /// One file, how it is mapped, and the pages used by that.
-struct Case {
-    file: &'static str,
-    mappings: Vec<Mapping>,
-    used: Pages,
+pub(crate) struct Case {
+    pub(crate) file: &'static str,
+    pub(crate) mappings: Vec<Mapping>,
+    pub(crate) used: Pages,
     /// Every page faults by itself and in a window that is whole: all of them
     /// have to be certain.
     exact: bool,
@@ -52,7 +52,7 @@ fn whole(touch: Vec<u64>) -> Mapping {
     }
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut random = Random(5);
     // One page of every window of 16, in no order.
     let mut spread: Vec<u64> = (0..PAGES / 16).map(|w| w * 16 + random.below(16)).collect();

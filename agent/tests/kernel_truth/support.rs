@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headstart::model::PAGE_SIZE;
 use headstart::probe::ProbeError;
-use headstart::run::{Ended, Output, RING_BYTES, RecordError, Recorder, Recording};
+use headstart::run::{Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
 
 use crate::reader::{self, Op};
 
@@ -65,6 +65,22 @@ impl Scratch {
     pub(crate) fn record(&mut self, ops: &[Op]) -> Recording {
         let command = reader::command(&self.path("script"), ops);
         self.record_command(&command)
+    }
+
+    /// As [`Scratch::record`], without fault-around; `None` where that can't be
+    /// done here.
+    pub(crate) fn record_exactly(&mut self, ops: &[Op]) -> Option<Recording> {
+        let command = reader::command(&self.path("script"), ops);
+        let (recording, _child) = self
+            .recorder
+            .record_exact(&command, Output::Inherit, None)
+            .expect("recorded");
+        assert_eq!(recording.ended, Some(Ended::Exited(0)), "{ops:?}");
+        if !recording.traced.as_ref().is_some_and(Traced::is_exact) {
+            eprintln!("SKIPPED: not exact here: {:?}", recording.traced);
+            return None;
+        }
+        Some(recording)
     }
 
     /// Records a command that has to succeed.
