@@ -6,7 +6,7 @@ use headstart::model::PAGE_SIZE;
 
 use crate::disks::{Disk, Kind};
 use crate::pages::{Seen, all_hold};
-use crate::reader::{How, Op};
+use crate::reader::{Advise, How, Mapping, Op};
 use crate::support::{Scratch, drop_caches, heat, resident, write};
 
 fn mapped_pages_are_exact(kind: Kind) {
@@ -71,6 +71,30 @@ fn maps_on_erofs() {
 #[test]
 fn maps_on_overlayfs() {
     mapped_pages_are_exact(Kind::Overlay);
+}
+
+/// A huge page is mapped by one fault, exact recording or not.
+#[test]
+fn huge_pages_are_not_exact() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let path = scratch.path("data");
+    write(&path, crate::maps::PAGES * PAGE_SIZE);
+    drop_caches();
+    let mapping = Mapping {
+        pages: crate::maps::PAGES,
+        advice: Advise::Huge,
+        touch: (3..crate::maps::PAGES).step_by(10).collect(),
+        ..Mapping::default()
+    };
+    let used = mapping.used();
+    let Some(recording) = scratch.record_exactly(&[Op::new(&path, How::Map(mapping))]) else {
+        return;
+    };
+    let seen = Seen::of(&recording.trace, &path);
+    eprintln!("used {} {seen:?}", used.len());
+    assert!(seen.certain.contains(&3) && seen.certain.is_subset(&used));
 }
 
 #[test]

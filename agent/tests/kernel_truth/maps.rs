@@ -32,7 +32,7 @@ fn case(file: &'static str, mappings: Vec<Mapping>) -> Case {
 }
 
 impl Mapping {
-    fn used(&self) -> Pages {
+    pub(crate) fn used(&self) -> Pages {
         let mut used: Pages = self.touch.iter().copied().collect();
         if self.populate {
             used.extend(self.first..self.first + self.pages);
