@@ -3,12 +3,13 @@
 //! Invariant: what is not known stays unknown; nothing is guessed.
 
 mod collect;
+mod elf;
 pub mod ext4;
 mod faults;
-mod interpreter;
 pub mod mountinfo;
 mod names;
 mod resolve;
+mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};

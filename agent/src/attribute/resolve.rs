@@ -6,17 +6,17 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
-use super::collect::{Collector, Origin};
-use super::faults::faulting_pages;
-use super::interpreter::interpreter;
+use super::collect::{At, Collector, Origin};
+use super::elf::{interpreter, mapping_starts};
 use super::mountinfo::{self, Mount};
 use super::names::{Found, Walker};
+use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
 use crate::model::{
-    BlockTouch, Certainty, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, PageTouch,
-    RelPath, Trace, Volume, VolumeId,
+    BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, RelPath, Trace, Volume,
+    VolumeId,
 };
-use crate::probe::{Inode, InodeKey};
+use crate::probe::{Fault, Inode, InodeKey};
 
 /// What a run touched that its trace does not hold, and why. Counts of inodes,
 /// except where said.
@@ -89,49 +89,31 @@ impl<'a> Resolver<'a> {
     }
 
     fn files(&mut self, around: u64) {
-        let mut keys: Vec<InodeKey> = self.records.touches.keys().copied().collect();
-        keys.extend(self.records.faults.keys().map(|(key, _)| *key));
-        keys.sort_unstable();
-        keys.dedup();
-        let mut faults: HashMap<InodeKey, Vec<PageTouch>> = HashMap::new();
-        for ((key, _), seen) in &self.records.faults {
-            let windows: Vec<_> = seen.iter().map(|(_, fault)| *fault).collect();
-            let touches = faults.entry(*key).or_default();
-            for ((at, fault), page) in seen.iter().zip(faulting_pages(&windows, around)) {
-                let Some(first_use_ns) = self.origin.since(*at) else {
-                    continue;
-                };
-                if let Some(start_page) = page {
-                    let certainty = Certainty::Certain;
-                    touches.push(PageTouch {
-                        start_page,
-                        pages: 1,
-                        certainty,
-                        first_use_ns,
-                    });
-                }
-                touches.push(PageTouch {
-                    start_page: fault.start,
-                    pages: (fault.last - fault.start + 1) as u32,
-                    certainty: Certainty::Maybe,
-                    first_use_ns,
-                });
-            }
+        let records = self.records;
+        let mut files: BTreeMap<InodeKey, Vec<&[(At, Fault)]>> = BTreeMap::new();
+        for key in records.touches.keys() {
+            files.entry(*key).or_default();
         }
-        for key in keys {
-            let mut touches = faults.remove(&key).unwrap_or_default();
-            for &(at, base, bits) in self.records.touches.get(&key).into_iter().flatten() {
-                if let Some(first_use_ns) = self.origin.since(at) {
-                    push_runs(&mut touches, base, bits, first_use_ns);
-                }
-            }
-            if !touches.is_empty() {
-                self.file(key, touches);
+        for ((key, _process), faults) in &records.faults {
+            files.entry(*key).or_default().push(faults);
+        }
+        for (key, faults) in files {
+            let reads = records.touches.get(&key).map_or(&[][..], Vec::as_slice);
+            let times = reads.iter().map(|(at, ..)| at);
+            let mut times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
+            if times.any(|at| self.origin.since(*at).is_some()) {
+                self.file(key, reads, &faults, around);
             }
         }
     }
 
-    fn file(&mut self, key: InodeKey, mut touches: Vec<PageTouch>) {
+    fn file(
+        &mut self,
+        key: InodeKey,
+        reads: &[(At, u64, u64)],
+        faults: &[&[(At, Fault)]],
+        around: u64,
+    ) {
         let Some(inode) = self
             .records
             .inodes
@@ -149,6 +131,18 @@ impl<'a> Resolver<'a> {
             self.out.gaps.vanished += 1;
             return;
         };
+        let mut touches = Vec::new();
+        for &(at, base, bits) in reads {
+            if let Some(first_use_ns) = self.origin.since(at) {
+                push_runs(&mut touches, base, bits, first_use_ns);
+            }
+        }
+        if !faults.is_empty() {
+            let starts = read_head(&absolute).as_deref().and_then(mapping_starts);
+            for faults in faults {
+                push_faults(&mut touches, faults, self.origin, around, starts.as_deref());
+            }
+        }
         let end = version.size.div_ceil(PAGE_SIZE);
         touches.retain_mut(|touch| {
             let left = end.saturating_sub(touch.start_page);
@@ -421,22 +415,6 @@ fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Bits → runs of pages, all certain.
-fn push_runs(out: &mut Vec<PageTouch>, base: u64, mut bits: u64, first_use_ns: u64) {
-    while bits != 0 {
-        let from = bits.trailing_zeros();
-        let pages = (bits >> from).trailing_ones();
-        let start_page = base + u64::from(from);
-        out.push(PageTouch {
-            start_page,
-            pages,
-            certainty: Certainty::Certain,
-            first_use_ns,
-        });
-        bits &= u64::MAX.checked_shl(from + pages).unwrap_or(0);
-    }
-}
-
 /// Size and mtime of the regular file at `path` if its inode is still `ino`.
 fn version_of(path: &[u8], ino: u64) -> Option<FileVersion> {
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
@@ -475,13 +453,5 @@ mod tests {
         assert_eq!(below(b"sub", b"sub/x"), Some(&b"x"[..]));
         assert_eq!(below(b"/sub", b"subway/x"), None);
         assert_eq!(below(b"sub", b"sub"), Some(&b""[..]));
-    }
-
-    #[test]
-    fn bits_become_runs() {
-        let mut runs = Vec::new();
-        push_runs(&mut runs, 64, 1 << 63 | 0b0110, 5);
-        let spans: Vec<_> = runs.iter().map(|r| (r.start_page, r.pages)).collect();
-        assert_eq!(spans, vec![(65, 2), (127, 1)]);
     }
 }

@@ -128,9 +128,10 @@ impl Recorder {
     ) -> Result<(Recording, Child), RecordError> {
         self.runs += 1;
         let cgroup = Cgroup::create(self.runs)?;
+        let before = self.probes.counters()?;
         self.probes.watch(cgroup.id())?;
         let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
-        let recording = self.follow(&cgroup, &mut child, None, 0, window);
+        let recording = self.follow(&cgroup, &mut child, None, 0, &before, window);
         kept(recording, child)
     }
 
@@ -146,6 +147,7 @@ impl Recorder {
     ) -> Result<(Recording, Child), RecordError> {
         self.runs += 1;
         let cgroup = Cgroup::create(self.runs)?;
+        let before = self.probes.counters()?;
         self.probes.watch(cgroup.id())?;
         self.probes.stop_at_maps(true)?;
         let tracer = Tracer::begin().map_err(|source| RecordError::Io {
@@ -159,7 +161,7 @@ impl Recorder {
         };
         let place = Some(cgroup.as_fd());
         let mut child = Child::spawn_held(command, place, output, Some(&mut seize))?;
-        let recording = self.follow(&cgroup, &mut child, Some(tracer), 0, window);
+        let recording = self.follow(&cgroup, &mut child, Some(tracer), 0, &before, window);
         self.probes.stop_at_maps(false)?;
         kept(recording, child)
     }
@@ -172,9 +174,10 @@ impl Recorder {
         child: &mut Child,
         window: Option<Duration>,
     ) -> Result<Recording, RecordError> {
+        let before = self.probes.counters()?;
         self.probes.watch(cgroup.id())?;
         let blind_ns = child.started.elapsed().as_nanos() as u64;
-        self.follow(cgroup, child, None, blind_ns, window)
+        self.follow(cgroup, child, None, blind_ns, &before, window)
     }
 
     fn follow(
@@ -183,10 +186,10 @@ impl Recorder {
         child: &mut Child,
         tracer: Option<Tracer>,
         blind_ns: u64,
+        before: &Counters,
         window: Option<Duration>,
     ) -> Result<Recording, RecordError> {
         let io = |operation| move |source| RecordError::Io { operation, source };
-        let before = self.probes.counters()?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| io("making an event descriptor")(errno.into()))?;
         let mut collector = Collector::default();
@@ -217,7 +220,7 @@ impl Recorder {
         let elapsed = Instant::now().duration_since(child.started);
         self.probes.unwatch(cgroup.id())?;
         let ended = ended.map_err(io("waiting for the command"))?;
-        let counters = self.probes.counters()?.since(&before);
+        let counters = self.probes.counters()?.since(before);
         let origin = Origin {
             time_ns: child.exec_ns(),
             tgid: child.pid() as u32,

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use headstart_abi::{CHUNK_PAGES, Counter, FaultRecord, FaultSlot, RecordKind};
 
 use crate::config::{field, peek};
-use crate::touch::{self, Place, page_bits};
+use crate::touch::{Place, page_bits};
 use crate::{emit, inode, track};
 
 const THREADS: u32 = 4096;
@@ -173,7 +173,9 @@ pub(crate) extern "C" fn send_fault(
     !emit::send_fixed(&record) as i32
 }
 
-/// A fault on a page that was not cached, or that is mapped alone: exact.
+/// A fault on a page that was not cached, or that is mapped alone: exact. Sent
+/// with its address, as a window of one page: together they tell where the file
+/// is mapped, and so which page of other windows faulted.
 ///
 /// match-proto:v6.12:include/trace/events/filemap.h:mm_filemap_fault(struct address_space *mapping, pgoff_t index)
 ///
@@ -182,7 +184,7 @@ pub(crate) extern "C" fn send_fault(
 /// # Cost
 /// See docs/benchmarks.md, "Probe cost".
 /// # Does not see
-/// DAX mappings.
+/// DAX mappings. Pages mapped along with this one as one huge page.
 #[raw_tracepoint(tracepoint = "mm_filemap_fault")]
 pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
     let Some(entry) = track::current() else {
@@ -190,11 +192,14 @@ pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
     };
     let mapping: u64 = ctx.arg(0);
     let index: u64 = ctx.arg(1);
-    touch::certain(
-        mapping,
-        index / CHUNK_PAGES,
-        page_bits(index, index),
-        &entry,
-    );
+    let place = Place::new(mapping, index / CHUNK_PAGES, &entry);
+    let page = page_bits(index, index);
+    let (certain, _, _) = place.known();
+    if page & !certain == 0 {
+        return 0;
+    }
+    if send_fault(mapping, index, index, faulting_page(), entry.cgroup) == 0 {
+        place.remember(page, 0, 0);
+    }
     0
 }

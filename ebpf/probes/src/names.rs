@@ -23,8 +23,9 @@ use crate::{emit, track};
 
 const AT_FDCWD: i32 = -100;
 const SEEN: u32 = 1 << 16;
-/// Words of a path that take part in its hash, besides its last one: 512 bytes.
-const HASHED_WORDS: usize = 64;
+/// Words of a path at most. All take part in its hash: paths of one length that
+/// differ in their middle only are common below deep directories.
+const PATH_WORDS: usize = MAX_PATH / 8;
 
 /// Hashes of names sent, direct-mapped: an evicted one is sent again.
 #[map]
@@ -258,8 +259,8 @@ fn mix(a: u64, b: u64) -> u64 {
     (a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
-/// Hash of the first 512 bytes and the end of the path in the scratch space, `len` bytes of it
-/// with its NUL. A global function: verified once, not at every exit of its loop.
+/// Hash of the path in the scratch space, `len` bytes of it with its NUL. A
+/// global function: verified once, not at every exit of its loop.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
@@ -268,17 +269,17 @@ pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
     };
     let words = len as usize / 8;
     let mut hash = mix(seed, len);
-    for i in 0..HASHED_WORDS {
+    for i in 0..PATH_WORDS {
         if i >= words {
             break;
         }
-        // SAFETY: i * 8 + 8 <= HASHED_WORDS * 8 <= MAX_PATH; the record before
+        // SAFETY: i * 8 + 8 <= PATH_WORDS * 8 <= MAX_PATH; the record before
         // the path is 64 bytes, so that words are aligned.
         hash = mix(hash, unsafe {
             (*scratch).path.as_ptr().add(i * 8).cast::<u64>().read()
         });
     }
-    let tail = words & (MAX_PATH / 8 - 1);
+    let tail = words & (PATH_WORDS - 1);
     // SAFETY: tail * 8 + 8 <= MAX_PATH; aligned as above.
     let last = unsafe { (*scratch).path.as_ptr().add(tail * 8).cast::<u64>().read() };
     mix(hash, last & ((1u64 << (len % 8 * 8)) - 1))

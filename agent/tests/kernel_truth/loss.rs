@@ -1,0 +1,82 @@
+//! What does not fit is counted, and nothing is lost that is not.
+
+use headstart_abi::Counter;
+
+use crate::pages::{Pages, Seen};
+use crate::reader::{How, Op};
+use crate::support::Scratch;
+
+/// More chunks than the probes have slots to remember.
+const CHUNKS: u64 = 200_000;
+
+/// A file without blocks: reading a hole fills pages like reading data.
+fn holes(scratch: &Scratch) -> std::path::PathBuf {
+    let path = scratch.path("holes");
+    let file = std::fs::File::create(&path).expect("file");
+    file.set_len(CHUNKS * 64 * 4096).expect("length");
+    path
+}
+
+fn pages() -> Pages {
+    (0..CHUNKS).map(|chunk| chunk * 64).collect()
+}
+
+#[test]
+fn a_full_ring_is_counted_record_by_record() {
+    let Some(mut scratch) = Scratch::with_ring(4096) else {
+        return;
+    };
+    let path = holes(&scratch);
+    let recording = scratch.record(&[Op::new(&path, How::EveryChunk(CHUNKS, 1))]);
+    let seen = Seen::of(&recording.trace, &path);
+    let lost = recording.counters.get(Counter::LostRing);
+    assert!(lost > 0);
+    assert_eq!(recording.trace.lost, lost);
+    // What was sent has arrived.
+    assert_eq!(recording.records, recording.counters.get(Counter::Sent));
+    assert!(seen.certain.is_subset(&pages()) && seen.maybe.is_empty());
+    // Every chunk was sent or lost, once: the rest of both is about other files.
+    let got = seen.certain.len() as u64;
+    assert!(
+        got <= recording.records && CHUNKS - got <= lost,
+        "{got} {lost}"
+    );
+    let others = recording.records - got + lost - (CHUNKS - got);
+    assert!(others < CHUNKS / 10, "{others} events of other files");
+}
+
+#[test]
+fn chunks_that_take_each_others_slot_are_sent_again_not_lost() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let path = holes(&scratch);
+    let recording = scratch.record(&[Op::new(&path, How::EveryChunk(CHUNKS, 2))]);
+    assert_eq!(recording.trace.lost, 0);
+    assert_eq!(recording.records, recording.counters.get(Counter::Sent));
+    let seen = Seen::of(&recording.trace, &path);
+    assert!(seen.certain == pages() && seen.maybe.is_empty());
+    // Each chunk has one slot; 32,768 slots hold the last of them.
+    let evicted = recording.counters.get(Counter::SlotEvicted);
+    assert!(evicted >= CHUNKS - 32_768, "{evicted}");
+    assert!(recording.records >= CHUNKS + (CHUNKS - 32_768));
+}
+
+#[test]
+fn what_fits_is_sent_once() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let path = scratch.path("data");
+    crate::support::write(&path, 64 * 4096);
+    let reads = vec![(0, 4096); 5000];
+    let once = scratch.record(&[Op::new(&path, How::Read(vec![(0, 4096)]))]);
+    let often = scratch.record(&[Op::new(&path, How::Read(reads))]);
+    // The reader's own start-up differs by a few pages of a longer script.
+    assert!(
+        often.records < once.records + 500,
+        "{} {}",
+        often.records,
+        once.records
+    );
+}

@@ -1,0 +1,170 @@
+//! Sets of pages, and how they differ.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use headstart::model::{Certainty, PAGE_SIZE, Trace};
+
+pub(crate) type Pages = BTreeSet<u64>;
+
+/// Pages that reads of (offset, length) use in a file of `size` bytes.
+pub(crate) fn spanned(reads: &[(u64, u64)], size: u64) -> Pages {
+    reads
+        .iter()
+        .map(|&(offset, length)| (offset.min(size), (offset + length).min(size)))
+        .filter(|(from, to)| from < to)
+        .flat_map(|(from, to)| from / PAGE_SIZE..to.div_ceil(PAGE_SIZE))
+        .collect()
+}
+
+/// What a trace says of one file.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) certain: Pages,
+    /// Without the certain ones.
+    pub(crate) maybe: Pages,
+}
+
+impl Seen {
+    /// Of the file at this absolute path.
+    pub(crate) fn of(trace: &Trace, path: &Path) -> Self {
+        let mut seen = Self::default();
+        let path = path.as_os_str().as_bytes();
+        for file in &trace.files {
+            if trace.volumes[file.volume as usize].absolute(&file.path) != path {
+                continue;
+            }
+            for touch in &file.touches {
+                let pages = touch.start_page..touch.start_page + u64::from(touch.pages);
+                match touch.certainty {
+                    Certainty::Certain => seen.certain.extend(pages),
+                    Certainty::Maybe => seen.maybe.extend(pages),
+                }
+            }
+        }
+        seen.maybe = &seen.maybe - &seen.certain;
+        seen
+    }
+
+    /// Differences from what was read: the certain pages are exactly these.
+    pub(crate) fn check_read(&self, used: &Pages) -> Result<(), String> {
+        let mut complaints = Vec::new();
+        complain(
+            &mut complaints,
+            "used, not certain",
+            &(used - &self.certain),
+        );
+        complain(
+            &mut complaints,
+            "certain, not used",
+            &(&self.certain - used),
+        );
+        complain(&mut complaints, "maybe, though only read", &self.maybe);
+        told(complaints)
+    }
+
+    /// Differences from what was used of a mapping: nothing certain that was not
+    /// used, nothing used that is not at least a maybe.
+    pub(crate) fn check_mapped(&self, used: &Pages) -> Result<(), String> {
+        let mut complaints = Vec::new();
+        let all = &self.certain | &self.maybe;
+        complain(&mut complaints, "used, not seen", &(used - &all));
+        complain(
+            &mut complaints,
+            "certain, not used",
+            &(&self.certain - used),
+        );
+        told(complaints)
+    }
+}
+
+/// Pages of cold reads that were not seen.
+///
+/// Where a read finds the first part of what it wants, and the next page is
+/// still on its way from the disk, the kernel's `filemap_get_pages` hands over
+/// the first part without coming to its tracepoint. How often depends on the
+/// disk; the next run, which finds the pages there, is exact.
+#[derive(Default)]
+pub(crate) struct Missed {
+    used: usize,
+    missed: usize,
+}
+
+impl Missed {
+    /// Adds what was missed to what was seen, and counts it.
+    pub(crate) fn forgive(&mut self, seen: &mut Seen, used: &Pages) {
+        let unseen = used - &seen.certain;
+        self.used += used.len();
+        self.missed += unseen.len();
+        seen.certain.extend(unseen);
+    }
+
+    /// Fails if it was more than a few.
+    pub(crate) fn check(&self) {
+        let Self { used, missed } = self;
+        eprintln!("cold: {missed} of {used} pages missed");
+        assert!(missed * 10 <= *used, "{missed} of {used} pages missed");
+    }
+}
+
+fn complain(complaints: &mut Vec<String>, what: &str, pages: &Pages) {
+    if !pages.is_empty() {
+        complaints.push(format!("{what}: {}", ranges(pages)));
+    }
+}
+
+fn told(complaints: Vec<String>) -> Result<(), String> {
+    if complaints.is_empty() {
+        Ok(())
+    } else {
+        Err(complaints.join("; "))
+    }
+}
+
+/// `{3, 4, 5, 9}` → `3-5 9 (4)`, the first few of them.
+pub(crate) fn ranges(pages: &Pages) -> String {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for &page in pages {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == page => *last = page,
+            _ => runs.push((page, page)),
+        }
+    }
+    let mut text: Vec<String> = runs
+        .iter()
+        .take(12)
+        .map(|&(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
+        .collect();
+    text.push(format!("({})", pages.len()));
+    text.join(" ")
+}
+
+/// Fails with every complaint, not only the first.
+pub(crate) fn all_hold(results: Vec<(String, Result<(), String>)>) {
+    let complaints: Vec<String> = results
+        .into_iter()
+        .filter_map(|(what, result)| result.err().map(|e| format!("{what}: {e}")))
+        .collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// Numbers without a pattern, the same in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        // Constants of Knuth's MMIX generator; the high bits are the good ones.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}

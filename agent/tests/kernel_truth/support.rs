@@ -1,0 +1,161 @@
+//! Scratch space, recording, and what the page cache holds.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use headstart::model::PAGE_SIZE;
+use headstart::probe::ProbeError;
+use headstart::run::{Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
+
+use crate::reader::{self, Op};
+
+/// The page cache is the machine's, cgroups are named by process: one at a time.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// A directory on a real disk, and a recorder.
+pub(crate) struct Scratch {
+    pub(crate) root: PathBuf,
+    recorder: Recorder,
+    _dir: tempfile::TempDir,
+    _machine: MutexGuard<'static, ()>,
+}
+
+impl Scratch {
+    /// `None` where nothing can be recorded here: said on standard error.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with_ring(RING_BYTES)
+    }
+
+    pub(crate) fn with_ring(bytes: u32) -> Option<Self> {
+        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: recording needs root");
+            return None;
+        }
+        let recorder = match Recorder::new(bytes) {
+            Err(RecordError::Probe(ProbeError::NotBuilt)) => {
+                eprintln!("SKIPPED: {}", ProbeError::NotBuilt);
+                return None;
+            }
+            other => other.expect("recorder"),
+        };
+        for hook in recorder.hooks().iter().filter(|hook| !hook.live) {
+            eprintln!("SKIPPED: {} is not live: {}", hook.program, hook.reason);
+        }
+        if recorder.hooks().iter().any(|hook| !hook.live) {
+            return None;
+        }
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("dir");
+        Some(Self {
+            root: dir.path().canonicalize().expect("real path"),
+            recorder,
+            _dir: dir,
+            _machine: machine,
+        })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Records the reader doing `ops`.
+    pub(crate) fn record(&mut self, ops: &[Op]) -> Recording {
+        let command = reader::command(&self.path("script"), ops);
+        self.record_command(&command)
+    }
+
+    /// As [`Scratch::record`], without fault-around; `None` where that can't be
+    /// done here.
+    pub(crate) fn record_exactly(&mut self, ops: &[Op]) -> Option<Recording> {
+        let command = reader::command(&self.path("script"), ops);
+        let (recording, _child) = self
+            .recorder
+            .record_exact(&command, Output::Inherit, None)
+            .expect("recorded");
+        assert_eq!(recording.ended, Some(Ended::Exited(0)), "{ops:?}");
+        if !recording.traced.as_ref().is_some_and(Traced::is_exact) {
+            eprintln!("SKIPPED: not exact here: {:?}", recording.traced);
+            return None;
+        }
+        Some(recording)
+    }
+
+    /// Records a command that has to succeed.
+    pub(crate) fn record_command(&mut self, command: &[OsString]) -> Recording {
+        let (recording, _child) = self
+            .recorder
+            .record(command, Output::Inherit, None)
+            .expect("recorded");
+        assert_eq!(recording.ended, Some(Ended::Exited(0)), "{command:?}");
+        recording
+    }
+}
+
+/// Writes `bytes` bytes that no file system stores without blocks.
+pub(crate) fn write(path: &Path, bytes: u64) {
+    let data: Vec<u8> = (0..bytes)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8 | 1)
+        .collect();
+    std::fs::write(path, data).expect("write");
+}
+
+/// Writes everything back and empties the page cache, and the dentries and
+/// inodes with it.
+pub(crate) fn drop_caches() {
+    headstart::run::drop_caches().expect("root can drop caches");
+}
+
+/// Reads a whole file, so that it is cached. Not seen: this process is not the
+/// recorded one.
+pub(crate) fn heat(path: &Path) {
+    std::fs::read(path).expect("read");
+}
+
+/// Pages of a file that are in the page cache.
+pub(crate) fn resident(path: &Path) -> crate::pages::Pages {
+    let file = File::open(path).expect("open");
+    let count = file.metadata().expect("metadata").len().div_ceil(PAGE_SIZE) as usize;
+    let mut vector = vec![0u8; count];
+    let length = count * PAGE_SIZE as usize;
+    // SAFETY: a fresh mapping of the file, which nothing reads; the vector has
+    // one byte for each of its pages.
+    unsafe {
+        let map = rustix::mm::mmap(
+            std::ptr::null_mut(),
+            length,
+            rustix::mm::ProtFlags::empty(),
+            rustix::mm::MapFlags::SHARED,
+            &file,
+            0,
+        )
+        .expect("mmap");
+        assert_eq!(libc::mincore(map, length, vector.as_mut_ptr()), 0);
+        rustix::mm::munmap(map, length).expect("munmap");
+    }
+    (0..count as u64)
+        .filter(|&page| vector[page as usize] & 1 == 1)
+        .collect()
+}
+
+/// Runs a program that prepares a test; `None` and a word about it if it can't.
+pub(crate) fn prepare(program: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Option<()> {
+    let mut command = Command::new(program);
+    for arg in args {
+        command.arg(arg);
+    }
+    match command.output() {
+        Ok(output) if output.status.success() => Some(()),
+        Ok(output) => {
+            let message = String::from_utf8_lossy(&output.stderr);
+            eprintln!("SKIPPED: {program}: {}", message.trim());
+            None
+        }
+        Err(error) => {
+            eprintln!("SKIPPED: {program}: {error}");
+            None
+        }
+    }
+}
