@@ -30,7 +30,7 @@ fn sample() -> Profile {
                 started_ms: i,
                 id: u64::MAX / i,
                 duration_ns: 5_000 * i,
-                exact: false,
+                exact: i % 2 == 1,
             })
             .collect(),
         volumes: (0..2)
