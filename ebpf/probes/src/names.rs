@@ -5,9 +5,7 @@
 //! registers.
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_task, bpf_probe_read_user_str, bpf_send_signal_thread,
-    },
+    helpers::generated::{bpf_get_current_task, bpf_probe_read_user_str, bpf_send_signal_thread},
     macros::{map, raw_tracepoint},
     maps::{Array, PerCpuArray},
     programs::RawTracePointContext,
