@@ -278,7 +278,7 @@ impl Probes {
     }
 
     /// Has threads of watched cgroups stop, if they are traced, when they have
-    /// mapped a file: see [`MAP_SIGNAL`].
+    /// mapped a file: see [`headstart_abi::MAP_SIGNAL`].
     pub fn stop_at_maps(&mut self, stop: bool) -> Result<(), ProbeError> {
         let class = if stop { SYSCALL_MAP } else { 0 };
         let mut syscalls: Array<_, u32> = self.array("SYSCALLS")?;
