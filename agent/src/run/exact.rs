@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::child::HeldSignals;
 use inject::Stopped;
 use uffd::Uffd;
 
@@ -64,6 +65,8 @@ impl Tracer {
         let (seizing, seized) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let theirs = stop.clone();
+        // The thread inherits that it takes no signal that is the command's.
+        let _held = HeldSignals::hold()?;
         // A tracer is a thread, not a process: all requests come from this one,
         // and when it ends the kernel lets go of whatever it traced.
         let thread = std::thread::Builder::new()
