@@ -21,14 +21,18 @@ mod uffd;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::child::HeldSignals;
-use inject::Stopped;
+use inject::{Event, Stopped};
 use uffd::Uffd;
+
+const MAP_SIGNAL: i32 = headstart_abi::MAP_SIGNAL as i32;
 
 /// What tracing came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -61,6 +65,7 @@ pub(super) struct Tracer {
 impl Tracer {
     /// Starts the thread; it waits for a process to trace.
     pub(super) fn begin() -> io::Result<Self> {
+        inject::make_interruptible(MAP_SIGNAL)?;
         let (pid, pids) = sync_channel(1);
         let (seizing, seized) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
@@ -102,13 +107,17 @@ impl Tracer {
         self.seized.recv().map_err(|_| gone(pid))?
     }
 
-    /// Lets go of everything. The process `pid` must not have been waited for:
-    /// its end, or the signal it gets here, is what ends the thread's wait.
-    pub(super) fn finish(self, pid: i32) -> Traced {
+    /// Lets go of everything. The process must not have been waited for: if it
+    /// has ended, the thread has to see that.
+    pub(super) fn finish(self) -> Traced {
         self.stop.store(true, Ordering::Release);
         drop(self.pid);
-        // SAFETY: plain system call; a pid that is not reaped yet is ours.
-        unsafe { libc::kill(pid, headstart_abi::MAP_SIGNAL as i32) };
+        while !self.thread.is_finished() {
+            // Again and again: a signal just before the thread waits is lost.
+            // SAFETY: the thread is not joined yet, and the signal has a handler.
+            unsafe { libc::pthread_kill(self.thread.as_pthread_t(), MAP_SIGNAL) };
+            std::thread::sleep(Duration::from_micros(500));
+        }
         self.thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -136,8 +145,9 @@ impl Loop {
     fn run(mut self) -> Traced {
         while !self.stop.load(Ordering::Acquire) {
             match inject::next_event(self.main) {
-                Some(stopped) => self.handle(&stopped),
-                None => break,
+                Event::Stopped(stopped) => self.handle(&stopped),
+                Event::Interrupted => {}
+                Event::Over => break,
             }
         }
         self.traced

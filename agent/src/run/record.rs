@@ -207,7 +207,7 @@ impl Recorder {
             });
             // A tracer has to see the end before anyone else takes it.
             let over = child.until_end(deadline);
-            let traced = tracer.map(|tracer| tracer.finish(child.pid()));
+            let traced = tracer.map(|tracer| tracer.finish());
             let ended = match over {
                 Ok(true) => child.wait(None),
                 Ok(false) => Ok(None),

@@ -222,24 +222,27 @@ fn a_command_that_leaves_a_daemon_ends_and_the_daemon_lives() {
 
 #[test]
 fn the_window_ends_recording_and_the_command_goes_on() {
-    let Some(scene) = Scene::recording() else {
-        return;
-    };
+    if let Some(scene) = Scene::recording() {
+        a_window_ends(&scene, &["sh", "-c"]);
+    }
+}
+
+#[test]
+fn the_window_ends_where_the_command_takes_no_signal() {
+    if let Some(scene) = Scene::recording() {
+        a_window_ends(&scene, &["env", "--block-signal", "sh", "-c"]);
+    }
+}
+
+/// Records a script run by `shell`, which goes on after the window.
+fn a_window_ends(scene: &Scene, shell: &[&str]) {
     scene.file("before", 4096);
     scene.file("after", 4096);
     let script = "cat before >/dev/null; read line; cat after >/dev/null; echo \"$line\"; exit 5";
     let mut child = scene
-        .headstart([
-            "record",
-            "--profile",
-            "p",
-            "--window",
-            "500ms",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ])
+        .headstart(["record", "--profile", "p", "--window", "500ms", "--"])
+        .args(shell)
+        .arg(script)
         .stdin(Stdio::piped())
         .spawn()
         .expect("starts");

@@ -42,9 +42,35 @@ pub(super) struct Stopped {
     status: i32,
 }
 
-/// Waits for the next stop of a traced thread; `None` when `main` has ended
-/// (which is left for others to wait for) or nothing is traced any more.
-pub(super) fn next_event(main: i32) -> Option<Stopped> {
+/// What a wait ended with.
+pub(super) enum Event {
+    /// A traced thread stopped.
+    Stopped(Stopped),
+    /// This thread got a signal.
+    Interrupted,
+    /// The traced process has ended (which is left for others to wait for), or
+    /// nothing is traced any more.
+    Over,
+}
+
+/// Gives `signal` a handler that does nothing but end a wait.
+pub(super) fn make_interruptible(signal: i32) -> io::Result<()> {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: zeroes are an empty mask and no flags (no SA_RESTART, which is what
+    // ends a wait); the handler does nothing.
+    let done = unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Waits for the next stop of a traced thread, or the end of `main`.
+pub(super) fn next_event(main: i32) -> Event {
     loop {
         let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
         let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::__WALL;
@@ -52,10 +78,10 @@ pub(super) fn next_event(main: i32) -> Option<Stopped> {
         // SAFETY: the buffer is a whole siginfo_t.
         let waited = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
         if waited < 0 {
-            if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return None;
+            return match io::Error::last_os_error().kind() {
+                io::ErrorKind::Interrupted => Event::Interrupted,
+                _ => Event::Over,
+            };
         }
         // SAFETY: filled in by a waitid that succeeded.
         let (tid, code) = unsafe {
@@ -64,14 +90,14 @@ pub(super) fn next_event(main: i32) -> Option<Stopped> {
         };
         let has_ended = matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
         if has_ended && tid == main {
-            return None;
+            return Event::Over;
         }
         // Other ends are taken too: a thread's or grandchild's parent hears of
         // them after its tracer has.
         if let Some(status) = wait_for(tid)
             && libc::WIFSTOPPED(status)
         {
-            return Some(Stopped { tid, status });
+            return Event::Stopped(Stopped { tid, status });
         }
     }
 }
