@@ -1,5 +1,6 @@
 //! Stops of a traced thread, and system calls made in its name.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -40,6 +41,8 @@ fn request(request: libc::c_uint, pid: i32, address: usize, data: usize) -> io::
 pub(super) struct Stopped {
     tid: i32,
     status: i32,
+    /// Signals that came in the middle of a call of ours: delivered after it.
+    held: RefCell<Vec<i32>>,
 }
 
 /// What a wait ended with.
@@ -97,7 +100,11 @@ pub(super) fn next_event(main: i32) -> Event {
         if let Some(status) = wait_for(tid)
             && libc::WIFSTOPPED(status)
         {
-            return Event::Stopped(Stopped { tid, status });
+            return Event::Stopped(Stopped {
+                tid,
+                status,
+                held: RefCell::default(),
+            });
         }
     }
 }
@@ -163,6 +170,11 @@ impl Stopped {
 
     /// Lets it run on; a signal of 0 is none.
     pub(super) fn go_on(&self, signal: i32) {
+        for held in self.held.take() {
+            let group = self.thread_group().unwrap_or(self.tid);
+            // SAFETY: plain system call on a thread that we trace.
+            unsafe { libc::syscall(libc::SYS_tgkill, group, self.tid, held) };
+        }
         // Fails only where the thread was killed meanwhile.
         let _ = request(libc::PTRACE_CONT, self.tid, 0, signal as usize);
     }
@@ -185,13 +197,18 @@ impl Stopped {
 
     /// Runs on to the end of the system call it is in.
     pub(super) fn finish_call(&self) -> io::Result<()> {
-        request(libc::PTRACE_SYSCALL, self.tid, 0, 0)?;
-        match wait_for(self.tid) {
-            Some(s) if libc::WIFSTOPPED(s) && libc::WSTOPSIG(s) == SYSCALL_STOP => Ok(()),
-            Some(s) if libc::WIFSTOPPED(s) => {
-                Err(io::Error::other("stopped elsewhere than expected"))
+        loop {
+            request(libc::PTRACE_SYSCALL, self.tid, 0, 0)?;
+            let stop = match wait_for(self.tid) {
+                Some(status) if libc::WIFSTOPPED(status) => status,
+                _ => return Err(io::Error::other("ended")),
+            };
+            match (stop >> 16, libc::WSTOPSIG(stop)) {
+                (0, SYSCALL_STOP) => return Ok(()),
+                (0, signal) => self.held.borrow_mut().push(signal),
+                // Job control, or that it is over: nothing to keep.
+                _ => {}
             }
-            _ => Err(io::Error::other("ended")),
         }
     }
 }
