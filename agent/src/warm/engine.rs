@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::files::{FileTable, Source, descriptors};
+use super::files::{Device, FileTable, Source, descriptors};
 use super::lookup::Opener;
 use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     roots: Arc<VolumeRoots>,
     volumes: Vec<VolumeState>,
     failures: Mutex<(Vec<Failure>, u64)>,
+    /// At most one for each volume.
+    without_device: Mutex<Vec<Failure>>,
     cancel: Cancel,
     /// Set when [`execute`] returns: who is left behind stops.
     stop: AtomicBool,
@@ -149,15 +151,18 @@ impl Shared {
         root.as_ref()
     }
 
-    /// The volume's block device; may block. A failure is reported once.
-    pub(super) fn device(&self, volume: u32) -> Option<Arc<Source>> {
-        let root = self.root(volume)?;
-        let state = self.volumes.get(volume as usize)?;
+    /// The volume's block device; may block. That there is none to read from is
+    /// told once, and no failure.
+    pub(super) fn device(&self, volume: u32) -> Device {
+        let (Some(root), Some(state)) = (self.root(volume), self.volumes.get(volume as usize))
+        else {
+            return Device::NoVolume;
+        };
         let device = state.device.get_or_init(|| {
             let opened = open_device(root);
             let (fd, bytes) = opened
                 .inspect_err(|error| {
-                    self.fail(Failure {
+                    lock(&self.without_device).push(Failure {
                         volume: self.volume_id(volume),
                         path: String::new(),
                         kind: FailureKind::NoDevice,
@@ -169,7 +174,7 @@ impl Shared {
                 .ok()?;
             Some(Arc::new(Source::device(fd, bytes, volume, root.window)))
         });
-        device.clone()
+        device.clone().map_or(Device::Unreadable, Device::Open)
     }
 
     fn volume_id(&self, volume: u32) -> String {
@@ -265,6 +270,7 @@ pub(super) fn execute(
             .take(plan.volumes.len())
             .collect(),
         failures: Mutex::default(),
+        without_device: Mutex::default(),
         cancel: cancel.clone(),
         stop: AtomicBool::new(false),
         began: Instant::now(),
@@ -474,7 +480,7 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         warm_seconds: warm.as_secs_f64(),
         verify_seconds: total.saturating_sub(warm).as_secs_f64(),
         seconds: total.as_secs_f64(),
-        without_device: Vec::new(),
+        without_device: std::mem::take(&mut *lock(&shared.without_device)),
         failures,
         failures_unnamed,
         began_us: shared

@@ -33,6 +33,15 @@ pub(super) struct Source {
     pub(super) sight: Sight,
 }
 
+/// Where a volume's metadata blocks are read from.
+pub(super) enum Device {
+    Open(Arc<Source>),
+    /// There is none, or this process may not read it.
+    Unreadable,
+    /// The volume itself is not there.
+    NoVolume,
+}
+
 impl Source {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

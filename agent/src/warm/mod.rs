@@ -133,7 +133,5 @@ pub fn execute(
     progress: &Arc<Progress>,
     cancel: &Cancel,
 ) -> WarmReport {
-    let mut report = engine::execute(plan, roots, options, progress, cancel);
-    report.set_devices_apart(plan);
-    report
+    engine::execute(plan, roots, options, progress, cancel)
 }

@@ -39,6 +39,7 @@ pub(super) struct Bytes {
     pub(super) failed: Count,
     pub(super) gone: Count,
     pub(super) evicted: Count,
+    pub(super) skipped: Count,
 }
 
 impl Bytes {
@@ -48,6 +49,7 @@ impl Bytes {
             + self.failed.get()
             + self.gone.get()
             + self.evicted.get()
+            + self.skipped.get()
     }
 
     /// Bytes counted as resident turned out not to be.
@@ -65,7 +67,7 @@ impl Bytes {
             failed: self.failed.get(),
             gone: self.gone.get(),
             evicted: self.evicted.get(),
-            skipped: 0,
+            skipped: self.skipped.get(),
             left: 0,
         };
         counts.left = counts.planned.saturating_sub(counts.accounted());

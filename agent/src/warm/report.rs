@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use crate::model::{Action, PAGE_SIZE, Plan};
-
 /// How many failures a report names; the rest is only counted.
 pub const MAX_FAILURES: usize = 64;
 
@@ -140,91 +138,11 @@ pub struct WarmReport {
 }
 
 impl WarmReport {
-    /// Tells blocks that no device can be read for from those that failed.
-    pub(super) fn set_devices_apart(&mut self, plan: &Plan) {
-        let failures = std::mem::take(&mut self.failures);
-        (self.without_device, self.failures) = failures
-            .into_iter()
-            .partition(|failure| failure.kind == FailureKind::NoDevice);
-        let none_for = |volume: u32| {
-            let volume = plan.volumes.get(volume as usize);
-            volume.is_some_and(|v| self.without_device.iter().any(|f| f.volume == v.id.0))
-        };
-        let skipped: u64 = plan
-            .actions
-            .iter()
-            .zip(&self.began_us)
-            .filter_map(|(action, began)| match *action {
-                Action::Blocks { volume, pages, .. } if began.is_some() && none_for(volume) => {
-                    Some(u64::from(pages) * PAGE_SIZE)
-                }
-                _ => None,
-            })
-            .sum();
-        // An action that was cut short failed in part, and is left in part.
-        let skipped = skipped.min(self.blocks.failed);
-        self.blocks.failed -= skipped;
-        self.blocks.skipped = skipped;
-    }
-
     /// Whether every planned byte and name is resident.
     pub fn is_complete(&self) -> bool {
         let resident = |c: &ByteCounts| c.resident_before + c.read == c.planned;
         resident(&self.data)
             && resident(&self.blocks)
             && self.names_warmed + self.names_gone == self.names_planned
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Volume, VolumeId};
-
-    #[test]
-    fn blocks_without_a_device_are_skipped_and_others_fail() {
-        let volume = |id: &str| Volume {
-            id: VolumeId(id.to_owned()),
-            fs_type: String::new(),
-            mount_point: Vec::new(),
-        };
-        let blocks = |volume| Action::Blocks {
-            volume,
-            start_page: 0,
-            pages: 1,
-        };
-        let plan = Plan {
-            volumes: vec![volume("closed"), volume("broken")],
-            actions: vec![blocks(0), blocks(1), blocks(0)],
-            ..Plan::default()
-        };
-        let failure = |volume: &str, kind| Failure {
-            volume: volume.to_owned(),
-            path: String::new(),
-            kind,
-            error: String::new(),
-            start_page: 0,
-            bytes: 0,
-        };
-        let mut report = WarmReport {
-            blocks: ByteCounts {
-                planned: 3 * PAGE_SIZE,
-                failed: 2 * PAGE_SIZE,
-                left: PAGE_SIZE,
-                ..ByteCounts::default()
-            },
-            failures: vec![
-                failure("closed", FailureKind::NoDevice),
-                failure("broken", FailureKind::Read),
-            ],
-            began_us: vec![Some(1), Some(2), None],
-            ..WarmReport::default()
-        };
-        report.set_devices_apart(&plan);
-        assert_eq!(report.blocks.skipped, PAGE_SIZE);
-        assert_eq!(report.blocks.failed, PAGE_SIZE);
-        assert!(report.blocks.is_consistent());
-        assert_eq!(report.without_device[0].volume, "closed");
-        assert_eq!(report.failures[0].volume, "broken");
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::engine::{Shared, lock};
+use super::files::Device;
 use super::files::Source;
 use super::residency::holes;
 use super::submit::read_missing;
@@ -135,7 +136,12 @@ impl Worker<'_> {
                 self.open(file, true).ok()
             }
             Of::Device(volume) if shared.is_stuck(volume) => None,
-            Of::Device(volume) => shared.on_volume(self.slot, volume, || shared.device(volume)),
+            Of::Device(volume) => {
+                match shared.on_volume(self.slot, volume, || shared.device(volume)) {
+                    Device::Open(source) => Some(source),
+                    Device::Unreadable | Device::NoVolume => None,
+                }
+            }
         };
         // What could not be opened is counted already.
         let Some(source) = source else { return };

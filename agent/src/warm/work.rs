@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::engine::{Shared, Slot, lock};
-use super::files::{Refusal, Source};
+use super::files::{Device, Refusal, Source};
 use super::lookup::Looked;
 use super::progress::Bytes;
 use super::report::FailureKind;
@@ -163,13 +163,11 @@ impl<'a> Worker<'a> {
         if shared.is_stuck(volume) {
             return;
         }
+        let (counts, bytes) = (&shared.progress.blocks, u64::from(pages) * PAGE_SIZE);
         match shared.on_volume(self.slot, volume, || shared.device(volume)) {
-            Some(device) => self.pages(&device, start, pages),
-            None => shared
-                .progress
-                .blocks
-                .failed
-                .add(u64::from(pages) * PAGE_SIZE),
+            Device::Open(device) => self.pages(&device, start, pages),
+            Device::Unreadable => counts.skipped.add(bytes),
+            Device::NoVolume => counts.failed.add(bytes),
         }
     }
 

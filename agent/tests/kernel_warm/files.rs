@@ -196,6 +196,14 @@ fn a_broken_plan_is_no_panic() {
     assert_eq!(report.blocks.skipped, PAGE_SIZE, "no device is no failure");
     let blocks = report.blocks;
     assert_eq!(blocks.failed + blocks.skipped, blocks.planned);
+    assert_eq!(blocks.failed, u64::from(u32::MAX) * PAGE_SIZE);
+    assert!(blocks.is_consistent());
+    assert!(
+        report
+            .failures
+            .iter()
+            .all(|f| f.kind != FailureKind::NoDevice)
+    );
     assert!(
         report
             .without_device
