@@ -1,5 +1,6 @@
 //! A state directory, files to read, and the binary over them.
 
+use crate::residency::resident_pages;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -177,25 +178,6 @@ pub(crate) fn evict(path: &Path) {
 
 /// How many of a file's pages are in memory, and of how many.
 pub(crate) fn resident(path: &Path) -> (usize, usize) {
-    let file = fs::File::open(path).expect("open");
-    let length = file.metadata().expect("metadata").len() as usize;
-    let mut vector = vec![0u8; length.div_ceil(4096)];
-    // SAFETY: a fresh mapping that is never accessed; one byte for each page.
-    unsafe {
-        let map = rustix::mm::mmap(
-            std::ptr::null_mut(),
-            length,
-            rustix::mm::ProtFlags::empty(),
-            rustix::mm::MapFlags::SHARED,
-            &file,
-            0,
-        )
-        .expect("mmap");
-        assert_eq!(libc::mincore(map, length, vector.as_mut_ptr()), 0);
-        rustix::mm::munmap(map, length).expect("munmap");
-    }
-    (
-        vector.iter().filter(|&&page| page & 1 == 1).count(),
-        vector.len(),
-    )
+    let pages = resident_pages(path);
+    (pages.iter().filter(|&&page| page).count(), pages.len())
 }

@@ -5,6 +5,8 @@
 //! can't be done is said on standard error. `docs/what-is-seen.md` names these
 //! tests line by line.
 
+#[path = "../common/residency.rs"]
+mod residency;
 mod disks;
 mod exact;
 mod exec;

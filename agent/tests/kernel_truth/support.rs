@@ -1,12 +1,11 @@
 //! Scratch space, recording, and what the page cache holds.
 
+use crate::residency::resident_pages;
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use headstart::model::PAGE_SIZE;
 use headstart::probe::ProbeError;
 use headstart::run::{Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
 
@@ -116,27 +115,9 @@ pub(crate) fn heat(path: &Path) {
 
 /// Pages of a file that are in the page cache.
 pub(crate) fn resident(path: &Path) -> crate::pages::Pages {
-    let file = File::open(path).expect("open");
-    let count = file.metadata().expect("metadata").len().div_ceil(PAGE_SIZE) as usize;
-    let mut vector = vec![0u8; count];
-    let length = count * PAGE_SIZE as usize;
-    // SAFETY: a fresh mapping of the file, which nothing reads; the vector has
-    // one byte for each of its pages.
-    unsafe {
-        let map = rustix::mm::mmap(
-            std::ptr::null_mut(),
-            length,
-            rustix::mm::ProtFlags::empty(),
-            rustix::mm::MapFlags::SHARED,
-            &file,
-            0,
-        )
-        .expect("mmap");
-        assert_eq!(libc::mincore(map, length, vector.as_mut_ptr()), 0);
-        rustix::mm::munmap(map, length).expect("munmap");
-    }
-    (0..count as u64)
-        .filter(|&page| vector[page as usize] & 1 == 1)
+    (0..)
+        .zip(resident_pages(path))
+        .filter_map(|(page, is_there)| is_there.then_some(page))
         .collect()
 }
 

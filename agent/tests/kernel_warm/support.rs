@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use crate::residency::resident_pages as resident;
 use headstart::model::{
-    Action, FileVersion, NameKind, PAGE_SIZE, Plan, PlanFile, PlanName, RelPath, Volume, VolumeId,
+    Action, FileVersion, NameKind, Plan, PlanFile, PlanName, RelPath, Volume, VolumeId,
 };
 use headstart::warm::{Cancel, Progress, VolumeRoots, WarmOptions, WarmReport, execute};
 
@@ -139,33 +140,6 @@ pub(crate) fn drop_caches() -> bool {
             false
         }
     }
-}
-
-/// Resident pages, by the tool that everyone uses for it.
-pub(crate) fn resident(path: &Path) -> Vec<bool> {
-    let file = File::open(path).expect("open");
-    let pages = file.metadata().expect("metadata").len().div_ceil(PAGE_SIZE) as usize;
-    if pages == 0 {
-        return Vec::new();
-    }
-    let mut vector = vec![0u8; pages];
-    // SAFETY: a fresh mapping of the file that is asked about and dropped, never
-    // accessed; the vector has one byte for each of its pages.
-    unsafe {
-        let length = pages * PAGE_SIZE as usize;
-        let map = rustix::mm::mmap(
-            std::ptr::null_mut(),
-            length,
-            rustix::mm::ProtFlags::empty(),
-            rustix::mm::MapFlags::SHARED,
-            &file,
-            0,
-        )
-        .expect("mmap");
-        assert_eq!(libc::mincore(map, length, vector.as_mut_ptr()), 0);
-        rustix::mm::munmap(map, length).expect("munmap");
-    }
-    vector.iter().map(|&r| r & 1 == 1).collect()
 }
 
 pub(crate) fn count(vector: &[bool]) -> u64 {
