@@ -29,10 +29,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::child::HeldSignals;
-use inject::{Event, Stopped};
+use inject::{Event, MAP_SIGNAL, Stopped};
 use uffd::Uffd;
-
-const MAP_SIGNAL: i32 = headstart_abi::MAP_SIGNAL as i32;
 
 /// What tracing came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

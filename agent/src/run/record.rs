@@ -126,13 +126,7 @@ impl Recorder {
         output: Output,
         window: Option<Duration>,
     ) -> Result<(Recording, Child), RecordError> {
-        self.runs += 1;
-        let cgroup = Cgroup::create(self.runs)?;
-        let before = self.probes.counters()?;
-        self.probes.watch(cgroup.id())?;
-        let mut child = Child::spawn(command, Some(cgroup.as_fd()), output)?;
-        let recording = self.follow(&cgroup, &mut child, None, 0, &before, window);
-        kept(recording, child)
+        self.start(command, output, window, None)
     }
 
     /// As [`Recorder::record`], with the command traced so that every page fault
@@ -145,25 +139,50 @@ impl Recorder {
         output: Output,
         window: Option<Duration>,
     ) -> Result<(Recording, Child), RecordError> {
-        self.runs += 1;
-        let cgroup = Cgroup::create(self.runs)?;
-        let before = self.probes.counters()?;
-        self.probes.watch(cgroup.id())?;
-        self.probes.stop_at_maps(true)?;
         let tracer = Tracer::begin().map_err(|source| RecordError::Io {
             operation: "starting a thread",
             source,
         })?;
-        let mut seize = |pid| {
-            if let Err(error) = tracer.seize(pid) {
-                tracing::warn!(%error, "the command can't be traced: maybe pages stay");
-            }
-        };
-        let place = Some(cgroup.as_fd());
-        let mut child = Child::spawn_held(command, place, output, Some(&mut seize))?;
-        let recording = self.follow(&cgroup, &mut child, Some(tracer), 0, &before, window);
+        self.probes.stop_at_maps(true)?;
+        let recorded = self.start(command, output, window, Some(tracer));
         self.probes.stop_at_maps(false)?;
-        kept(recording, child)
+        recorded
+    }
+
+    fn start(
+        &mut self,
+        command: &[OsString],
+        output: Output,
+        window: Option<Duration>,
+        tracer: Option<Tracer>,
+    ) -> Result<(Recording, Child), RecordError> {
+        self.runs += 1;
+        let cgroup = Cgroup::create(self.runs)?;
+        let before = self.probes.counters()?;
+        self.probes.watch(cgroup.id())?;
+        let place = Some(cgroup.as_fd());
+        let mut child = match &tracer {
+            None => Child::spawn(command, place, output)?,
+            Some(tracer) => Child::spawn_held(
+                command,
+                place,
+                output,
+                Some(&mut |pid| {
+                    if let Err(error) = tracer.seize(pid) {
+                        tracing::warn!(%error, "the command can't be traced: maybe pages stay");
+                    }
+                }),
+            )?,
+        };
+        match self.follow(&cgroup, &mut child, tracer, 0, &before, window) {
+            Ok(recording) => Ok((recording, child)),
+            Err(error) => {
+                // It runs all the same, and nobody else waits for it; the
+                // recording's failure is the one to report.
+                let _ = child.wait(None);
+                Err(error)
+            }
+        }
     }
 
     /// Records a command that was started in `cgroup` before the probes were
@@ -243,21 +262,5 @@ impl Recorder {
             records: collector.records(),
             traced,
         })
-    }
-}
-
-/// A recording with its command; a command that could not be recorded runs all
-/// the same, and nobody else waits for it.
-fn kept(
-    recording: Result<Recording, RecordError>,
-    mut child: Child,
-) -> Result<(Recording, Child), RecordError> {
-    match recording {
-        Ok(recording) => Ok((recording, child)),
-        Err(error) => {
-            // The recording's failure is the one to report.
-            let _ = child.wait(None);
-            Err(error)
-        }
     }
 }

@@ -33,7 +33,6 @@ static SEEN_INODES: Array<[u64; 2]> = Array::with_max_entries(SEEN, 0);
 struct Scratch {
     record: InodeRecord,
     path: [u8; MAX_PATH + 256],
-    used: u64,
 }
 
 #[map]
@@ -112,20 +111,10 @@ pub(crate) extern "C" fn build_path(alias: u64) -> u64 {
         return 0;
     };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
-    let (path, length) = unsafe {
-        (
-            (&raw mut (*scratch).path).cast::<u8>(),
-            &raw mut (*scratch).used,
-        )
-    };
-    // Kept in memory, not in a register: the verifier then has nothing to follow
-    // from one turn to the next.
-    // SAFETY: as above, here and below.
-    unsafe { length.write_volatile(0) };
+    let path = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
     let mut dentry = alias.wrapping_sub(field!(dentry_alias) as u64);
+    let mut used: usize = 0;
     for _ in 0..PATH_COMPONENTS {
-        // SAFETY: as above.
-        let mut used = unsafe { length.read_volatile() } as usize;
         let parent = peek_or_zero::<u64>(dentry, field!(dentry_parent));
         if parent == dentry {
             return used as u64 | COMPLETE;
@@ -142,12 +131,9 @@ pub(crate) extern "C" fn build_path(alias: u64) -> u64 {
         // SAFETY: used <= MAX_PATH - 1 here.
         unsafe { *path.add(used) = 0 };
         used += 1;
-        // SAFETY: as above.
-        unsafe { length.write_volatile(used as u64) };
         dentry = parent;
     }
-    // SAFETY: as above.
-    unsafe { length.read_volatile() }
+    used as u64
 }
 
 /// Builds and sends the path of an inode; 0 if it was sent.

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::uffd::mapping;
 
@@ -16,7 +18,7 @@ const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACEVFORK
     | libc::PTRACE_O_TRACECLONE;
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
-const MAP_SIGNAL: i32 = headstart_abi::MAP_SIGNAL as i32;
+pub(super) const MAP_SIGNAL: i32 = headstart_abi::MAP_SIGNAL as i32;
 
 /// Begins to trace a process and whatever it starts, without stopping it.
 pub(super) fn seize(pid: i32) -> io::Result<()> {
@@ -288,20 +290,10 @@ impl Stopped {
     }
 
     fn take(&self, fd: i32) -> io::Result<OwnedFd> {
-        let group = self.thread_group().unwrap_or(self.tid);
-        // SAFETY: plain system calls that give fresh descriptors or an error.
-        unsafe {
-            let pidfd = libc::syscall(libc::SYS_pidfd_open, group, 0) as i32;
-            if pidfd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let pidfd = OwnedFd::from_raw_fd(pidfd);
-            let taken = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) as i32;
-            if taken < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(OwnedFd::from_raw_fd(taken))
-        }
+        let group = Pid::from_raw(self.thread_group().unwrap_or(self.tid));
+        let group = group.ok_or(io::ErrorKind::NotFound)?;
+        let pidfd = pidfd_open(group, PidfdFlags::empty())?;
+        Ok(pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty())?)
     }
 
     fn registers(&self) -> io::Result<libc::user_regs_struct> {
