@@ -11,6 +11,9 @@ pub struct DeviceCost {
     pub latency_ns: f64,
     /// Bytes a second of large reads.
     pub bytes_per_s: f64,
+    /// Bytes that the kernel reads around a page fault that finds nothing cached:
+    /// the device's readahead window.
+    pub readahead_bytes: u64,
     /// When it was measured, ms since the epoch; 0 for a default.
     pub measured_ms: u64,
 }
@@ -21,6 +24,7 @@ impl DeviceCost {
         read_ns: 50_000.0,
         latency_ns: 150_000.0,
         bytes_per_s: 500e6,
+        readahead_bytes: 128 << 10,
         measured_ms: 0,
     };
 }

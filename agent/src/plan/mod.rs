@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::model::{Action, DeviceCost, PAGE_SIZE, Plan, PlanFile, PlanName, PlanTotals};
 use crate::predict::{ExpectedName, Prediction, Sureness};
-use merge::{Run, choose_gap, merge, subtract};
+use merge::{NEAR_PAGES, Run, choose_gap, merge, subtract};
 
 /// When the workload starts, which decides the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,6 @@ pub struct PlanOptions {
     pub cost: DeviceCost,
 }
 
-/// Gap that is read through ahead of a start whatever the device, pages. Runs
-/// of one program differ by a few pages, nearly always between pages that all
-/// of them use (rustc: the 7 pages that one run of six used and another had not
-/// lay all in gaps of at most 16), and each one missed costs the start a read,
-/// together with all that the kernel reads around it.
-const AHEAD_GAP: u64 = 16;
-
 /// Something to do, and when its result is needed.
 struct Step {
     /// 0 before 1 before 2.
@@ -50,7 +43,8 @@ struct Step {
 /// Builds the plan for a prediction.
 pub fn build(prediction: &Prediction, options: &PlanOptions) -> Plan {
     if options.timing == Timing::Ahead {
-        let plan = build_with(prediction, options, AHEAD_GAP);
+        // There is time to leave the start no page to miss, whatever the device.
+        let plan = build_with(prediction, options, NEAR_PAGES);
         if plan.totals.over_budget_bytes == 0 {
             return plan;
         }

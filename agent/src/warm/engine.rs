@@ -13,9 +13,9 @@ use super::lookup::Opener;
 use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
 use super::roots::{VolumeRoot, VolumeRoots, device_node};
-use super::submit::Limits;
+use super::submit::Depth;
 use super::verify::{Check, Of};
-use super::work::{Cursor, Worker};
+use super::work::{Cursors, Part, Worker};
 use super::{Cancel, Lead, WarmOptions, sys};
 use crate::model::{Action, PAGE_SIZE, Plan, escape};
 
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) progress: Arc<Progress>,
     pub(super) files: FileTable,
     pub(super) opener: Opener,
-    pub(super) cursor: Mutex<Cursor>,
+    pub(super) cursors: Cursors,
     /// Filled for the second phase.
     pub(super) checks: OnceLock<Vec<Check>>,
     pub(super) next_check: AtomicUsize,
@@ -244,9 +244,11 @@ pub(super) fn execute(
     progress: &Arc<Progress>,
     cancel: &Cancel,
 ) -> WarmReport {
-    let mut limits = Limits::of(&options.cost, options.lead);
-    limits.ops = limits.ops.min(descriptors() as usize);
-    let threads = limits.threads(options);
+    let mut depth = Depth::of(&options.cost, options.lead);
+    for limits in [&mut depth.with_names, &mut depth.alone] {
+        limits.ops = limits.ops.min(descriptors() as usize);
+    }
+    let threads = depth.with_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
     count_planned(plan, options, progress, &files);
@@ -256,7 +258,7 @@ pub(super) fn execute(
         progress: progress.clone(),
         files,
         opener,
-        cursor: Mutex::default(),
+        cursors: Cursors::default(),
         checks: OnceLock::new(),
         next_check: AtomicUsize::new(0),
         retries: AtomicUsize::new(0),
@@ -277,7 +279,7 @@ pub(super) fn execute(
         pool: Mutex::default(),
         changed: Condvar::new(),
     });
-    let share = limits.share(threads);
+    let share = depth.share(threads);
     run_phase(&shared, Phase::Warm, threads, share);
     let warm = shared.began.elapsed();
     let mut verified = false;
@@ -317,15 +319,21 @@ fn count_planned(plan: &Plan, options: &WarmOptions, progress: &Progress, files:
 }
 
 /// Starts threads and waits until they are done or not to be waited for.
-fn run_phase(shared: &Arc<Shared>, phase: Phase, threads: usize, share: Limits) {
+fn run_phase(shared: &Arc<Shared>, phase: Phase, threads: usize, share: Depth) {
     let first = lock(&shared.pool).slots.len();
     let most = first + threads * (shared.volumes.len() + 1);
     let spawn = |pool: &mut Pool| {
+        // Half of them begin with the names, half with the data.
+        let part = if pool.slots.len() % 2 == 0 {
+            Part::Names
+        } else {
+            Part::Data
+        };
         let slot = Arc::new(Slot::default());
         let (theirs, mine) = (shared.clone(), slot.clone());
         let spawned = std::thread::Builder::new()
             .name("headstart-warm".to_owned())
-            .spawn(move || thread(&theirs, &mine, phase, share));
+            .spawn(move || thread(&theirs, &mine, phase, part, share));
         if spawned.is_ok() {
             pool.running += 1;
             pool.slots.push(slot);
@@ -407,7 +415,7 @@ fn give_up_stuck(shared: &Shared, pool: &mut Pool, first: usize) -> usize {
     lost
 }
 
-fn thread(shared: &Arc<Shared>, slot: &Arc<Slot>, phase: Phase, share: Limits) {
+fn thread(shared: &Arc<Shared>, slot: &Arc<Slot>, phase: Phase, part: Part, share: Depth) {
     struct CountOut<'a>(&'a Shared, &'a Slot);
     impl Drop for CountOut<'_> {
         fn drop(&mut self) {
@@ -425,7 +433,7 @@ fn thread(shared: &Arc<Shared>, slot: &Arc<Slot>, phase: Phase, share: Limits) {
     if shared.options.lead == Lead::Beside {
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
     }
-    let mut worker = Worker::new(shared, slot, share);
+    let mut worker = Worker::new(shared, slot, part, share);
     match phase {
         Phase::Warm => worker.warm(),
         Phase::Check => worker.check(),

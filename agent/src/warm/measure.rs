@@ -10,21 +10,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
+use super::roots::readahead_bytes;
 use crate::model::DeviceCost;
 
 const SMALL: usize = 4096;
 const LARGE: usize = 1 << 20;
 
-/// Most reads of each part: below 64 MiB in all.
+/// Least length of what can be measured: four large reads lie apart.
+const LEAST: u64 = 1 << 20;
+
+/// Most reads of each part: below 110 MiB in all, with those that look closer.
 const ALONE_READS: u64 = 32;
 const DEEP_READS: u64 = 4096;
 const WIDE_READS: u64 = 36;
-const STEADY_READS: u64 = 10;
 
 /// Time for each of the three parts to begin reads in.
 const ALONE: Duration = Duration::from_millis(20);
 const DEEP: Duration = Duration::from_millis(30);
 const WIDE: Duration = Duration::from_millis(40);
+
+/// The same for a part that was not through in time. Linux' block throttle lets
+/// a burst of 100 ms' worth pass before it holds reads up: this is several.
+const STEADY: Duration = Duration::from_millis(300);
 
 /// Time after which the device is taken to be dead.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -46,7 +53,7 @@ pub enum MeasureError {
     #[error("neither a block device nor a regular file")]
     NotReadable,
     /// Too little of it to measure anything.
-    #[error("only {0} bytes long; 16 MiB are needed")]
+    #[error("only {0} bytes long; 1 MiB is needed")]
     TooSmall(u64),
     /// It did not answer within two seconds.
     #[error("no answer within {} seconds", GIVE_UP.as_secs())]
@@ -56,9 +63,9 @@ pub enum MeasureError {
 /// Measures a block device, or the device below a regular file without holes,
 /// by direct reads, which leave the page cache alone.
 ///
-/// Takes about 100 ms and reads at most 64 MiB. A throttled device takes
-/// longer, some 300 ms at 100 MB/s and more than a second at 10 MB/s: throttles
-/// let a burst pass, so that only the reads that are held up tell the rate.
+/// Takes about 100 ms and reads at most 110 MiB. Below 900 MB/s or 130,000 reads
+/// a second it takes longer, some 800 ms: a throttle lets a burst pass, so that
+/// only a closer look tells whether there is one.
 ///
 /// # Errors
 /// See [`MeasureError`]. A thread may be left behind in a read that does not
@@ -75,14 +82,17 @@ pub fn measure(path: &Path) -> Result<DeviceCost, MeasureError> {
     let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(open)?;
     let size = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0)).map_err(open)?;
-    if size < 16 << 20 {
+    if size < LEAST {
         return Err(MeasureError::TooSmall(size));
     }
+    let readahead_bytes = device_of(&fd)
+        .and_then(readahead_bytes)
+        .unwrap_or(DeviceCost::UNMEASURED.readahead_bytes);
     let (sender, receiver) = mpsc::channel();
     let spawned = std::thread::Builder::new()
         .name("headstart-measure".to_owned())
         .spawn(move || {
-            let _ = sender.send(parts(&Arc::new(fd), size));
+            let _ = sender.send(parts(&Arc::new(fd), size, readahead_bytes));
         });
     spawned.map_err(MeasureError::Open)?;
     receiver
@@ -91,90 +101,149 @@ pub fn measure(path: &Path) -> Result<DeviceCost, MeasureError> {
         .map_err(MeasureError::Read)
 }
 
-fn parts(fd: &Arc<OwnedFd>, size: u64) -> io::Result<DeviceCost> {
+/// The block device itself, or the one below a file.
+fn device_of(fd: &OwnedFd) -> Option<(u32, u32)> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    let block = FileType::from_raw_mode(stat.st_mode).is_block_device();
+    let device = if block { stat.st_rdev } else { stat.st_dev };
+    Some((rustix::fs::major(device), rustix::fs::minor(device)))
+}
+
+fn parts(fd: &Arc<OwnedFd>, size: u64, readahead_bytes: u64) -> io::Result<DeviceCost> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let seed = now.as_nanos() as u64;
-    let alone = burst(fd, size, seed, SMALL, 1, ALONE, ALONE_READS)?;
-    let deep = burst(fd, size, seed ^ 1, SMALL, DEEP_THREADS, DEEP, DEEP_READS)?;
-    let mut wide = burst(fd, size, seed ^ 2, LARGE, WIDE_THREADS, WIDE, WIDE_READS)?;
-    if wide.elapsed > WIDE * 2 {
-        // Held up: some of it was a burst that a throttle let pass. That credit
-        // is spent now, and what follows shows the steady rate.
-        wide = burst(fd, size, seed ^ 3, LARGE, WIDE_THREADS, WIDE, STEADY_READS)?;
-    }
+    let large = LARGE.min(size as usize / 4) / SMALL * SMALL;
+    let part = |length, threads, time, most| Part {
+        fd: fd.clone(),
+        size,
+        seed: now.as_nanos() as u64 ^ threads as u64,
+        length,
+        threads,
+        time,
+        most,
+    };
+    let alone = part(SMALL, 1, ALONE, ALONE_READS).interval_ns()?;
+    let deep = part(SMALL, DEEP_THREADS, DEEP, DEEP_READS).interval_ns()?;
+    let wide = part(large, WIDE_THREADS, WIDE, WIDE_READS).interval_ns()?;
     Ok(DeviceCost {
-        read_ns: deep.elapsed.as_nanos() as f64 / deep.reads as f64,
-        latency_ns: alone.elapsed.as_nanos() as f64 / alone.reads as f64,
-        bytes_per_s: (wide.reads * LARGE as u64) as f64 / wide.elapsed.as_secs_f64(),
+        read_ns: deep,
+        latency_ns: alone,
+        bytes_per_s: large as f64 / wide * 1e9,
+        readahead_bytes,
         measured_ms: (now.as_millis() as u64).max(1),
     })
 }
 
-struct Burst {
-    reads: u64,
-    /// From the first read's beginning to the last one's end.
-    elapsed: Duration,
-}
-
-/// Reads at random offsets until the time or the number is up, and counts until
-/// the last one begun has ended.
-fn burst(
-    fd: &Arc<OwnedFd>,
+/// Reads of one kind.
+#[derive(Clone)]
+struct Part {
+    fd: Arc<OwnedFd>,
+    /// Of the device or file, bytes.
     size: u64,
     seed: u64,
+    /// Of a read, bytes.
     length: usize,
     threads: usize,
     time: Duration,
     most: u64,
-) -> io::Result<Burst> {
-    let begun = Arc::new(AtomicU64::new(0));
-    let failed = Arc::new(AtomicBool::new(false));
-    let slots = size / length as u64;
-    let start = Instant::now();
-    let read = {
-        let (fd, begun, failed) = (fd.clone(), begun.clone(), failed.clone());
-        move || -> io::Result<u64> {
-            let mut buffer = vec![0u8; length + SMALL];
-            // Direct reads want aligned memory.
-            let skip = buffer.as_ptr().align_offset(SMALL);
-            let buffer = buffer
-                .get_mut(skip..skip.saturating_add(length))
-                .ok_or_else(|| io::Error::other("can't align the buffer"))?;
-            let mut done = 0;
-            while start.elapsed() < time && !failed.load(Ordering::Relaxed) {
-                let number = begun.fetch_add(1, Ordering::Relaxed);
-                if number >= most {
-                    break;
-                }
-                let offset = scatter(seed.wrapping_add(number)) % slots * length as u64;
-                if let Err(errno) = rustix::io::pread(&*fd, &mut *buffer, offset) {
-                    failed.store(true, Ordering::Relaxed);
-                    return Err(errno.into());
-                }
-                done += 1;
-            }
-            Ok(done)
+}
+
+impl Part {
+    /// ns from one read's end to the next one's.
+    fn interval_ns(self) -> io::Result<f64> {
+        let ends = self.run()?;
+        let last = ends.last().copied().unwrap_or_default();
+        let mean = last.as_nanos() as f64 / ends.len() as f64;
+        // Alone, nothing queues behind anything.
+        if self.threads == 1 || (ends.len() as u64 == self.most && last < self.time * 2) {
+            return Ok(mean);
         }
-    };
-    let mut others = Vec::new();
-    for _ in 1..threads {
-        others.push(std::thread::Builder::new().spawn(read.clone())?);
+        // Slow, or held up: some of it may be a burst that a throttle let pass.
+        let steady = Part {
+            time: STEADY,
+            seed: self.seed ^ 1 << 32,
+            ..self
+        };
+        let ends = steady.run()?;
+        Ok(slope_ns(&ends).unwrap_or(mean))
     }
-    let mut reads = read()?;
-    for other in others {
-        reads += other
-            .join()
-            .map_err(|_| io::Error::other("a measuring thread panicked"))??;
+
+    /// Reads at random offsets until the time or the number is up. When reads
+    /// ended since the beginning, in order; at least one.
+    fn run(&self) -> io::Result<Vec<Duration>> {
+        let begun = Arc::new(AtomicU64::new(0));
+        let failed = Arc::new(AtomicBool::new(false));
+        let start = Instant::now();
+        let mut others = Vec::new();
+        for _ in 1..self.threads {
+            let (part, begun, failed) = (self.clone(), begun.clone(), failed.clone());
+            others.push(
+                std::thread::Builder::new().spawn(move || part.thread(start, &begun, &failed))?,
+            );
+        }
+        let mut ends = self.thread(start, &begun, &failed)?;
+        for other in others {
+            ends.extend(
+                other
+                    .join()
+                    .map_err(|_| io::Error::other("a measuring thread panicked"))??,
+            );
+        }
+        if ends.is_empty() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        ends.sort_unstable();
+        Ok(ends)
     }
-    if reads == 0 {
-        return Err(io::ErrorKind::TimedOut.into());
+
+    fn thread(
+        &self,
+        start: Instant,
+        begun: &AtomicU64,
+        failed: &AtomicBool,
+    ) -> io::Result<Vec<Duration>> {
+        let slots = self.size / self.length as u64;
+        let mut buffer = vec![0u8; self.length + SMALL];
+        // Direct reads want aligned memory.
+        let skip = buffer.as_ptr().align_offset(SMALL);
+        let buffer = buffer
+            .get_mut(skip..skip.saturating_add(self.length))
+            .ok_or_else(|| io::Error::other("can't align the buffer"))?;
+        let mut ends = Vec::new();
+        while start.elapsed() < self.time && !failed.load(Ordering::Relaxed) {
+            let number = begun.fetch_add(1, Ordering::Relaxed);
+            if number >= self.most {
+                break;
+            }
+            let offset = scatter(self.seed.wrapping_add(number)) % slots * self.length as u64;
+            if let Err(errno) = rustix::io::pread(&*self.fd, &mut *buffer, offset) {
+                failed.store(true, Ordering::Relaxed);
+                return Err(errno.into());
+            }
+            ends.push(start.elapsed());
+        }
+        Ok(ends)
     }
-    Ok(Burst {
-        reads,
-        elapsed: start.elapsed(),
-    })
+}
+
+/// ns from one end to the next, by least squares: bursts at the beginning and
+/// steps in between weigh little. `None` for too few.
+fn slope_ns(ends: &[Duration]) -> Option<f64> {
+    if ends.len() < 4 {
+        return None;
+    }
+    let count = ends.len() as f64;
+    let time = |end: &Duration| end.as_nanos() as f64;
+    let mean_time = ends.iter().map(time).sum::<f64>() / count;
+    let mean_index = (count - 1.0) / 2.0;
+    let (mut product, mut square) = (0.0, 0.0);
+    for (index, end) in ends.iter().enumerate() {
+        let from_mean = index as f64 - mean_index;
+        product += from_mean * (time(end) - mean_time);
+        square += from_mean * from_mean;
+    }
+    Some(product / square).filter(|slope| *slope > 0.0)
 }
 
 /// A fixed scattering of consecutive numbers (SplitMix64's finaliser).
@@ -203,6 +272,21 @@ mod tests {
         let small = dir.path().join("small");
         std::fs::write(&small, [1; 4096]).expect("write");
         assert!(matches!(measure(&small), Err(MeasureError::TooSmall(4096))));
+    }
+
+    #[test]
+    fn a_burst_at_the_beginning_hides_a_throttles_rate_only_a_little() {
+        let ms = Duration::from_millis;
+        // 10 at once, then one each 10 ms.
+        let throttled: Vec<Duration> = std::iter::repeat_n(ms(1), 10)
+            .chain((1..30).map(|i| ms(i * 10)))
+            .collect();
+        let slope = slope_ns(&throttled).expect("enough");
+        assert!((7e6..=10e6).contains(&slope), "{slope}");
+        let even: Vec<Duration> = (1..30).map(|i| ms(i * 10)).collect();
+        assert!((slope_ns(&even).expect("enough") - 10e6).abs() < 1.0);
+        assert_eq!(slope_ns(&even[..3]), None);
+        assert_eq!(slope_ns(&[ms(1); 8]), None);
     }
 
     #[test]

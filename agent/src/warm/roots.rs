@@ -167,28 +167,34 @@ fn root_of(fd: OwnedFd, by_id: bool, fs_type: String, device: Option<(u32, u32)>
 
 /// What one `readahead(2)` brings in at most on this superblock's device:
 /// `max(read_ahead_kb, max_sectors_kb)`, where they can be read.
-fn window((major, minor): (u32, u32)) -> u64 {
-    let kib =
-        |path: String| -> Option<u64> { std::fs::read_to_string(path).ok()?.trim().parse().ok() };
-    let block = format!("/sys/dev/block/{major}:{minor}");
-    // A partition has its disk's queue.
-    let queue = |name: &str| {
-        kib(format!("{block}/queue/{name}")).or_else(|| kib(format!("{block}/../queue/{name}")))
-    };
-    let readahead = kib(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"))
-        .or_else(|| {
-            kib(format!(
-                "/sys/class/bdi/{major}:{minor}-fuseblk/read_ahead_kb"
-            ))
-        })
-        .or_else(|| queue("read_ahead_kb"));
-    match readahead {
+fn window(device: (u32, u32)) -> u64 {
+    match readahead_bytes(device) {
         Some(readahead) => {
-            let hardware = queue("max_sectors_kb").unwrap_or(0);
-            (readahead.max(hardware) << 10).clamp(PAGE_SIZE, 1 << 30)
+            let hardware = queue_kib(device, "max_sectors_kb").unwrap_or(0);
+            readahead.max(hardware << 10).clamp(PAGE_SIZE, 1 << 30)
         }
         None => DEFAULT_WINDOW,
     }
+}
+
+/// A device's readahead window, bytes: so much a page fault reads around it.
+pub(super) fn readahead_bytes(device: (u32, u32)) -> Option<u64> {
+    let (major, minor) = device;
+    let bdi = format!("/sys/class/bdi/{major}:{minor}");
+    let kib = kib(format!("{bdi}/read_ahead_kb"))
+        .or_else(|| kib(format!("{bdi}-fuseblk/read_ahead_kb")))
+        .or_else(|| queue_kib(device, "read_ahead_kb"))?;
+    Some(kib.min(1 << 20) << 10)
+}
+
+fn queue_kib((major, minor): (u32, u32), name: &str) -> Option<u64> {
+    let block = format!("/sys/dev/block/{major}:{minor}");
+    // A partition has its disk's queue.
+    kib(format!("{block}/queue/{name}")).or_else(|| kib(format!("{block}/../queue/{name}")))
+}
+
+fn kib(path: String) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The device node of a block device, by its number.

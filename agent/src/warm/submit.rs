@@ -23,14 +23,44 @@ pub(super) struct Limits {
     pub(super) bytes: u64,
 }
 
+/// The limits while names are being looked up, and afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Depth {
+    pub(super) with_names: Limits,
+    pub(super) alone: Limits,
+}
+
+impl Depth {
+    /// Look-ups are read one after another and would wait behind whatever is in
+    /// flight, so it is little while there are any. Afterwards it is as much as
+    /// two of the readahead windows that the program itself would put there:
+    /// what is in flight it waits for, and does not read once more with all that
+    /// is around it.
+    pub(super) fn of(cost: &DeviceCost, lead: Lead) -> Self {
+        let windows_ns = 2.0 * cost.readahead_bytes as f64 / cost.bytes_per_s * 1e9;
+        let (with_names, alone) = match lead {
+            Lead::Ahead => (20e6, 20e6),
+            Lead::Beside => (5e6, windows_ns.max(5e6)),
+        };
+        Self {
+            with_names: Limits::of(cost, with_names),
+            alone: Limits::of(cost, alone),
+        }
+    }
+
+    /// One thread's share.
+    pub(super) fn share(self, threads: usize) -> Self {
+        Self {
+            with_names: self.with_names.share(threads),
+            alone: self.alone.share(threads),
+        }
+    }
+}
+
 impl Limits {
     /// Enough to keep the device busy, and no more than it clears in the time
     /// that someone else's read may have to wait behind it.
-    pub(super) fn of(cost: &DeviceCost, lead: Lead) -> Self {
-        let wait_ns: f64 = match lead {
-            Lead::Ahead => 20e6,
-            Lead::Beside => 5e6,
-        };
+    fn of(cost: &DeviceCost, wait_ns: f64) -> Self {
         // A float out of range saturates, NaN becomes 0: the clamps hold.
         let busy = (cost.latency_ns / cost.read_ns * 2.0) as usize;
         let ops = ((wait_ns / cost.read_ns) as usize).max(busy);
@@ -55,12 +85,18 @@ impl Limits {
         }
     }
 
-    /// One thread's share.
-    pub(super) fn share(self, threads: usize) -> Self {
+    fn share(self, threads: usize) -> Self {
         Self {
             ops: (self.ops / threads).max(1),
             bytes: (self.bytes / threads as u64).max(64 << 10),
         }
+    }
+
+    /// Longest step for a source, in pages: two fit into the window, and one
+    /// readahead call reaches its end.
+    pub(super) fn step_pages(self, source: &Source) -> u32 {
+        let bytes = source.window.min(self.bytes / 2).min(2 << 20);
+        (bytes / PAGE_SIZE).max(1) as u32
     }
 }
 
@@ -231,32 +267,16 @@ pub(super) fn read_missing(
 }
 
 /// One thread's reads in flight, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Window {
     steps: VecDeque<Step>,
     bytes: u64,
-    limits: Limits,
 }
 
 impl Window {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self {
-            steps: VecDeque::new(),
-            bytes: 0,
-            limits,
-        }
-    }
-
-    /// Longest step for a source, in pages: two fit into the window, and one
-    /// readahead call reaches its end.
-    pub(super) fn step_pages(&self, source: &Source) -> u32 {
-        let bytes = source.window.min(self.limits.bytes / 2).min(2 << 20);
-        (bytes / PAGE_SIZE).max(1) as u32
-    }
-
     /// The step to wait for before another of `bytes` may start.
-    pub(super) fn must_wait(&mut self, bytes: u64) -> Option<Step> {
-        let full = self.steps.len() >= self.limits.ops || self.bytes + bytes > self.limits.bytes;
+    pub(super) fn must_wait(&mut self, bytes: u64, limits: Limits) -> Option<Step> {
+        let full = self.steps.len() >= limits.ops || self.bytes + bytes > limits.bytes;
         if full { self.pop() } else { None }
     }
 
@@ -278,33 +298,33 @@ mod tests {
 
     #[test]
     fn a_fast_disk_gets_much_and_a_slow_one_little() {
-        let fast = DeviceCost {
-            read_ns: 10_000.0,
-            latency_ns: 80_000.0,
-            bytes_per_s: 3e9,
-            measured_ms: 1,
+        let cost = |read_ns, latency_ns, bytes_per_s| DeviceCost {
+            read_ns,
+            latency_ns,
+            bytes_per_s,
+            ..DeviceCost::UNMEASURED
         };
+        let fast = Depth::of(&cost(10_000.0, 80_000.0, 3e9), Lead::Ahead);
+        assert_eq!(fast.alone.bytes, 60_000_000);
+        let slow = cost(500_000.0, 500_000.0, 100e6);
+        assert_eq!(Depth::of(&slow, Lead::Ahead).alone.ops, 40);
+        let beside = Depth::of(&slow, Lead::Beside);
+        assert_eq!(beside.with_names.ops, 10);
+        assert_eq!(beside.with_names.bytes, 512 << 10);
+        let remote = Depth::of(&cost(100_000.0, 10e6, 1e9), Lead::Beside);
+        assert_eq!(remote.with_names.ops, 200, "latency is hidden");
+    }
+
+    #[test]
+    fn after_the_names_as_much_is_in_flight_as_the_programs_own_readahead() {
         let slow = DeviceCost {
-            read_ns: 500_000.0,
-            latency_ns: 500_000.0,
             bytes_per_s: 100e6,
-            measured_ms: 1,
+            readahead_bytes: 8 << 20,
+            ..DeviceCost::UNMEASURED
         };
-        let remote = DeviceCost {
-            read_ns: 100_000.0,
-            latency_ns: 10e6,
-            bytes_per_s: 1e9,
-            measured_ms: 1,
-        };
-        assert_eq!(Limits::of(&fast, Lead::Ahead).bytes, 60_000_000);
-        assert_eq!(Limits::of(&slow, Lead::Ahead).ops, 40);
-        assert_eq!(Limits::of(&slow, Lead::Beside).ops, 10);
-        assert_eq!(Limits::of(&slow, Lead::Beside).bytes, 512 << 10);
-        assert_eq!(
-            Limits::of(&remote, Lead::Beside).ops,
-            200,
-            "latency is hidden"
-        );
+        let depth = Depth::of(&slow, Lead::Beside);
+        assert_eq!(depth.alone.bytes, 16 << 20);
+        assert!(depth.with_names.bytes < 1 << 20);
     }
 
     #[test]
@@ -314,11 +334,14 @@ mod tests {
                 read_ns: bad,
                 latency_ns: bad,
                 bytes_per_s: bad,
+                readahead_bytes: u64::MAX,
                 measured_ms: 0,
             };
-            let limits = Limits::of(&cost, Lead::Ahead);
-            assert!((4..=256).contains(&limits.ops), "{bad}: {limits:?}");
-            assert!((512 << 10..=64 << 20).contains(&limits.bytes), "{bad}");
+            let depth = Depth::of(&cost, Lead::Beside);
+            for limits in [depth.with_names, depth.alone] {
+                assert!((4..=256).contains(&limits.ops), "{bad}: {limits:?}");
+                assert!((512 << 10..=64 << 20).contains(&limits.bytes), "{bad}");
+            }
         }
     }
 }

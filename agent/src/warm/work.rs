@@ -1,7 +1,7 @@
 //! What one thread does.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use super::lookup::Looked;
 use super::progress::Bytes;
 use super::report::FailureKind;
 use super::residency::{Missing, holes};
-use super::submit::{Limits, Outcome, Step, Window};
+use super::submit::{Depth, Limits, Outcome, Step, Window};
 use super::verify::Of;
 use crate::model::{Action, PAGE_SIZE};
 
@@ -20,12 +20,42 @@ use crate::model::{Action, PAGE_SIZE};
 /// large one.
 const UNIT_PAGES: u32 = 512;
 
-/// How far the plan has been handed out.
+/// The two parts of a plan, which are handed out side by side: look-ups wait for
+/// one block after another, data only for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Names and metadata blocks.
+    Names,
+    Data,
+}
+
+impl Part {
+    fn other(self) -> Self {
+        match self {
+            Part::Names => Part::Data,
+            Part::Data => Part::Names,
+        }
+    }
+
+    fn has(self, action: Action) -> bool {
+        matches!(action, Action::Read { .. }) == (self == Part::Data)
+    }
+}
+
+/// How far a part of the plan has been handed out.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+struct Cursor {
     action: usize,
     /// Pages of it.
     page: u32,
+}
+
+/// How far the plan has been handed out.
+#[derive(Debug, Default)]
+pub(super) struct Cursors {
+    names: Mutex<Cursor>,
+    data: Mutex<Cursor>,
+    names_done: AtomicBool,
 }
 
 /// Pages to read, or a name.
@@ -41,17 +71,22 @@ enum Unit {
 pub(super) struct Worker<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) slot: &'a Slot,
+    /// What it begins with.
+    part: Part,
+    depth: Depth,
     window: Window,
     /// Scratch: one byte a page.
     pub(super) vector: Vec<u8>,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, slot: &'a Slot, share: Limits) -> Self {
+    pub(super) fn new(shared: &'a Arc<Shared>, slot: &'a Slot, part: Part, depth: Depth) -> Self {
         Self {
             shared,
             slot,
-            window: Window::new(share),
+            part,
+            depth,
+            window: Window::default(),
             vector: Vec::new(),
         }
     }
@@ -64,7 +99,10 @@ impl<'a> Worker<'a> {
     /// Works until the plan is handed out, then waits for what is in flight.
     pub(super) fn warm(&mut self) {
         while !self.stopped() {
-            let Some(unit) = self.next_unit() else { break };
+            let unit = self
+                .next_unit(self.part)
+                .or_else(|| self.next_unit(self.part.other()));
+            let Some(unit) = unit else { break };
             match unit {
                 Unit::Name(name) => self.name(name),
                 Unit::Blocks(volume, start, pages) => self.blocks(volume, start, pages),
@@ -76,53 +114,77 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn next_unit(&self) -> Option<Unit> {
-        let plan = &self.shared.plan;
-        let mut cursor = lock(&self.shared.cursor);
-        loop {
-            let action = *plan.actions.get(cursor.action)?;
-            if cursor.page == 0 {
-                self.shared.begun(cursor.action);
-            }
-            let (Action::Read { pages, .. } | Action::Blocks { pages, .. }) = action else {
-                cursor.action += 1;
-                match action {
-                    Action::Name { name } if self.shared.options.metadata => {
-                        return Some(Unit::Name(name));
-                    }
-                    _ => continue,
-                }
-            };
-            let from = cursor.page;
+    fn next_unit(&self, part: Part) -> Option<Unit> {
+        let cursors = &self.shared.cursors;
+        let unit = match part {
+            Part::Names => self.next_of(part, &mut lock(&cursors.names)),
+            Part::Data => self.next_of(part, &mut lock(&cursors.data)),
+        };
+        if unit.is_none() && part == Part::Names {
+            cursors.names_done.store(true, Ordering::Relaxed);
+        }
+        unit
+    }
+
+    fn next_of(&self, part: Part, cursor: &mut Cursor) -> Option<Unit> {
+        let shared = self.shared;
+        if part == Part::Names && !shared.options.metadata {
+            return None;
+        }
+        let rest = shared.plan.actions.get(cursor.action..)?;
+        let Some(next) = rest.iter().position(|&action| part.has(action)) else {
+            cursor.action += rest.len();
+            return None;
+        };
+        cursor.action += next;
+        if cursor.page == 0 {
+            shared.begun(cursor.action);
+        }
+        let from = cursor.page;
+        let mut take = |pages: u32| {
             let count = (pages - from).min(UNIT_PAGES);
             let ends = from + count == pages;
-            if ends {
-                cursor.action += 1;
-                cursor.page = 0;
+            (cursor.action, cursor.page) = if ends {
+                (cursor.action + 1, 0)
             } else {
-                cursor.page += count;
+                (cursor.action, from + count)
+            };
+            (count, ends)
+        };
+        match rest[next] {
+            Action::Name { name } => {
+                take(0);
+                Some(Unit::Name(name))
             }
-            match action {
-                Action::Read {
-                    file, start_page, ..
-                } => {
-                    if ends {
-                        self.shared.files.begun(file);
-                    }
-                    return Some(Unit::Read(
-                        file,
-                        start_page.saturating_add(u64::from(from)),
-                        count,
-                    ));
-                }
-                Action::Blocks {
-                    volume, start_page, ..
-                } if self.shared.options.metadata => {
-                    let start = start_page.saturating_add(u64::from(from));
-                    return Some(Unit::Blocks(volume, start, count));
-                }
-                _ => {}
+            Action::Blocks {
+                volume,
+                start_page,
+                pages,
+            } => {
+                let (count, _) = take(pages);
+                Some(Unit::Blocks(volume, start_page.saturating_add(from.into()), count))
             }
+            Action::Read {
+                file,
+                start_page,
+                pages,
+                ..
+            } => {
+                let (count, ends) = take(pages);
+                if ends {
+                    shared.files.begun(file);
+                }
+                Some(Unit::Read(file, start_page.saturating_add(from.into()), count))
+            }
+        }
+    }
+
+    /// What this thread may have in flight now.
+    fn limits(&self) -> Limits {
+        if self.shared.cursors.names_done.load(Ordering::Relaxed) {
+            self.depth.alone
+        } else {
+            self.depth.with_names
         }
     }
 
@@ -254,17 +316,17 @@ impl<'a> Worker<'a> {
     }
 
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
-        let most = self.window.step_pages(source);
         let mut at = 0;
         while at < pages && !self.stopped() {
-            let count = (pages - at).min(most);
+            let limits = self.limits();
+            let count = (pages - at).min(limits.step_pages(source));
             let step = Step {
                 source: source.clone(),
                 start_page: start + u64::from(at),
                 pages: count,
             };
             at += count;
-            while let Some(oldest) = self.window.must_wait(step.bytes()) {
+            while let Some(oldest) = self.window.must_wait(step.bytes(), limits) {
                 self.finish(&oldest);
             }
             let done = self

@@ -94,6 +94,7 @@ pub(super) fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
         cost.read_ns.to_bits(),
         cost.latency_ns.to_bits(),
         cost.bytes_per_s.to_bits(),
+        cost.readahead_bytes,
         cost.measured_ms,
     ];
     numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
@@ -101,12 +102,13 @@ pub(super) fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
 
 /// `None` for what is no cost: measuring again is better than dividing by it.
 pub(super) fn device_from_bytes(bytes: &[u8]) -> Option<DeviceCost> {
-    let [read_ns, latency_ns, bytes_per_s, measured_ms] = words(bytes)?;
+    let [read_ns, latency_ns, bytes_per_s, readahead_bytes, measured_ms] = words(bytes)?;
     let positive = |bits| Some(f64::from_bits(bits)).filter(|v| v.is_finite() && *v > 0.0);
     Some(DeviceCost {
         read_ns: positive(read_ns)?,
         latency_ns: positive(latency_ns)?,
         bytes_per_s: positive(bytes_per_s)?,
+        readahead_bytes,
         measured_ms,
     })
 }
