@@ -245,10 +245,10 @@ pub(super) fn execute(
     cancel: &Cancel,
 ) -> WarmReport {
     let mut depth = Depth::of(&options.cost, options.lead);
-    for limits in [&mut depth.with_names, &mut depth.alone] {
+    for limits in [&mut depth.before_names, &mut depth.after_names] {
         limits.ops = limits.ops.min(descriptors() as usize);
     }
-    let threads = depth.with_names.threads(options);
+    let threads = depth.before_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
     count_planned(plan, options, progress, &files);

@@ -1,6 +1,6 @@
 //! What one thread does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ struct Cursor {
 pub(super) struct Cursors {
     names: Mutex<Cursor>,
     data: Mutex<Cursor>,
-    names_done: AtomicBool,
+    /// Index of the action that the names have come to.
+    names_at: AtomicUsize,
 }
 
 /// Pages to read, or a name.
@@ -73,6 +74,8 @@ pub(super) struct Worker<'a> {
     pub(super) slot: &'a Slot,
     /// What it begins with.
     part: Part,
+    /// Index of the action after the data that it reads.
+    at: usize,
     depth: Depth,
     window: Window,
     /// Scratch: one byte a page.
@@ -85,6 +88,7 @@ impl<'a> Worker<'a> {
             shared,
             slot,
             part,
+            at: 0,
             depth,
             window: Window::default(),
             vector: Vec::new(),
@@ -114,16 +118,23 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn next_unit(&self, part: Part) -> Option<Unit> {
+    fn next_unit(&mut self, part: Part) -> Option<Unit> {
         let cursors = &self.shared.cursors;
-        let unit = match part {
-            Part::Names => self.next_of(part, &mut lock(&cursors.names)),
-            Part::Data => self.next_of(part, &mut lock(&cursors.data)),
-        };
-        if unit.is_none() && part == Part::Names {
-            cursors.names_done.store(true, Ordering::Relaxed);
+        match part {
+            Part::Names => {
+                let mut cursor = lock(&cursors.names);
+                let unit = self.next_of(part, &mut cursor);
+                let at = unit.map_or(usize::MAX, |_| cursor.action);
+                cursors.names_at.store(at, Ordering::Relaxed);
+                unit
+            }
+            Part::Data => {
+                let mut cursor = lock(&cursors.data);
+                let unit = self.next_of(part, &mut cursor);
+                self.at = cursor.action;
+                unit
+            }
         }
-        unit
     }
 
     fn next_of(&self, part: Part, cursor: &mut Cursor) -> Option<Unit> {
@@ -162,7 +173,11 @@ impl<'a> Worker<'a> {
                 pages,
             } => {
                 let (count, _) = take(pages);
-                Some(Unit::Blocks(volume, start_page.saturating_add(from.into()), count))
+                Some(Unit::Blocks(
+                    volume,
+                    start_page.saturating_add(from.into()),
+                    count,
+                ))
             }
             Action::Read {
                 file,
@@ -174,17 +189,22 @@ impl<'a> Worker<'a> {
                 if ends {
                     shared.files.begun(file);
                 }
-                Some(Unit::Read(file, start_page.saturating_add(from.into()), count))
+                Some(Unit::Read(
+                    file,
+                    start_page.saturating_add(from.into()),
+                    count,
+                ))
             }
         }
     }
 
-    /// What this thread may have in flight now.
+    /// What this thread may have in flight now: little while there are look-ups
+    /// to come that are needed before its data.
     fn limits(&self) -> Limits {
-        if self.shared.cursors.names_done.load(Ordering::Relaxed) {
-            self.depth.alone
+        if self.shared.cursors.names_at.load(Ordering::Relaxed) < self.at {
+            self.depth.before_names
         } else {
-            self.depth.with_names
+            self.depth.after_names
         }
     }
 

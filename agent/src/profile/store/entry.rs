@@ -102,7 +102,13 @@ pub(super) fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
 
 /// `None` for what is no cost: measuring again is better than dividing by it.
 pub(super) fn device_from_bytes(bytes: &[u8]) -> Option<DeviceCost> {
-    let [read_ns, latency_ns, bytes_per_s, readahead_bytes, measured_ms] = words(bytes)?;
+    let [
+        read_ns,
+        latency_ns,
+        bytes_per_s,
+        readahead_bytes,
+        measured_ms,
+    ] = words(bytes)?;
     let positive = |bits| Some(f64::from_bits(bits)).filter(|v| v.is_finite() && *v > 0.0);
     Some(DeviceCost {
         read_ns: positive(read_ns)?,
