@@ -60,7 +60,7 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
     };
     let mut steps = Vec::new();
     block_steps(prediction, &mut steps, &mut totals);
-    name_steps(prediction, options.timing, &mut steps, &mut totals);
+    let names = name_steps(prediction, options.timing, &mut steps, &mut totals);
     read_steps(prediction, options, least_gap, &mut steps);
     steps.sort_by_key(|step| (step.rank, step.first_use_ns));
 
@@ -100,16 +100,7 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
                 version: file.version,
             })
             .collect(),
-        names: prediction
-            .names
-            .iter()
-            .map(|name| PlanName {
-                volume: name.volume,
-                path: name.path.clone(),
-                kind: name.kind,
-                listed: name.listed,
-            })
-            .collect(),
+        names,
         actions,
         totals,
     }
@@ -132,12 +123,9 @@ fn block_steps(prediction: &Prediction, steps: &mut Vec<Step>, totals: &mut Plan
     }
 }
 
-/// Directories of more names than this are sampled beside a start.
-const CROWDED: usize = 64;
-
-/// Of a crowded directory's names, one in this many is looked up. What a look-up
-/// waits for is a block of inodes, which holds 16 (ext4) or 32 (xfs), and
-/// neighbours in a directory mostly are neighbours there.
+/// Of the names in a directory of more than so many, one in so many is looked up
+/// beside a start. What a look-up waits for is a block of inodes, which holds 16
+/// (ext4) or 32 (xfs), and neighbours in a directory mostly are neighbours there.
 const SAMPLE: usize = 16;
 
 fn directory_of(name: &ExpectedName) -> (u32, &[u8]) {
@@ -152,18 +140,20 @@ fn name_steps(
     timing: Timing,
     steps: &mut Vec<Step>,
     totals: &mut PlanTotals,
-) {
-    let mut in_directory: HashMap<(u32, &[u8]), usize> = HashMap::new();
-    for name in &prediction.names {
-        *in_directory.entry(directory_of(name)).or_default() += 1;
+) -> Vec<PlanName> {
+    // Names in a directory, and how many of them were met.
+    let mut directories: HashMap<(u32, &[u8]), (usize, usize)> = HashMap::new();
+    if timing == Timing::Beside {
+        for name in &prediction.names {
+            directories.entry(directory_of(name)).or_default().0 += 1;
+        }
     }
-    let mut passed: HashMap<(u32, &[u8]), usize> = HashMap::new();
-    for (index, name) in prediction.names.iter().enumerate() {
-        let place = directory_of(name);
-        if timing == Timing::Beside && in_directory[&place] > CROWDED && !name.listed {
-            let passed = passed.entry(place).or_default();
-            *passed += 1;
-            if *passed % SAMPLE != 1 {
+    let mut names = Vec::new();
+    for name in &prediction.names {
+        let directory = directories.get_mut(&directory_of(name));
+        if let Some((_, met)) = directory.filter(|(all, _)| *all > SAMPLE && !name.listed) {
+            *met += 1;
+            if *met % SAMPLE != 1 {
                 totals.names_left += 1;
                 continue;
             }
@@ -172,9 +162,18 @@ fn name_steps(
         steps.push(Step {
             rank: 1,
             first_use_ns: name.first_use_ns,
-            action: Action::Name { name: index as u32 },
+            action: Action::Name {
+                name: names.len() as u32,
+            },
+        });
+        names.push(PlanName {
+            volume: name.volume,
+            path: name.path.clone(),
+            kind: name.kind,
+            listed: name.listed,
         });
     }
+    names
 }
 
 fn read_steps(

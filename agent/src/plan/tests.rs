@@ -123,11 +123,11 @@ fn crowded_directories_are_sampled_beside_a_start_only() {
     prediction.names = (0..160).map(|i| name(format!("crowd/{i}"))).collect();
     prediction
         .names
-        .extend((0..64).map(|i| name(format!("few/{i}"))));
+        .extend((0..16).map(|i| name(format!("few/{i}"))));
     let beside = build(&prediction, &options(Timing::Beside)).totals;
-    assert_eq!((beside.names, beside.names_left), (10 + 64, 150));
+    assert_eq!((beside.names, beside.names_left), (10 + 16, 150));
     let ahead = build(&prediction, &options(Timing::Ahead)).totals;
-    assert_eq!((ahead.names, ahead.names_left), (160 + 64, 0));
+    assert_eq!((ahead.names, ahead.names_left), (160 + 16, 0));
 }
 
 #[test]
