@@ -52,6 +52,11 @@ impl Bytes {
             + self.skipped.get()
     }
 
+    /// Nothing had to be read, or could not be.
+    pub(super) fn all_there(&self) -> bool {
+        self.resident_before.get() + self.skipped.get() == self.planned.get()
+    }
+
     /// Bytes counted as resident turned out not to be.
     pub(super) fn retract(&self, bytes: u64, to: &Count) {
         let mut moved = self.read.take(bytes);
