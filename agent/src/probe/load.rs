@@ -246,8 +246,9 @@ impl Probes {
     }
 
     /// Has every touch of the watched cgroups sent once more when it next
-    /// happens: bounds how long a reused inode address can hide one.
-    pub fn bump_generation(&mut self) -> Result<(), ProbeError> {
+    /// happens: what an earlier watch sent, of this inode or of another that was
+    /// at its address, hides nothing from this one.
+    fn bump_generation(&mut self) -> Result<(), ProbeError> {
         self.generation = (self.generation + 1) & 0xff;
         let generation = self.generation << 56;
         let watched = self.watched.clone();
