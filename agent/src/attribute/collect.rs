@@ -31,6 +31,9 @@ pub(super) struct SeenName {
     pub(super) base: Option<InodeKey>,
     pub(super) path: Vec<u8>,
     pub(super) exec: bool,
+    /// It was opened or executed, as far as the call's result tells: a descriptor
+    /// is not 0, and no call that takes a path but opens nothing returns more.
+    pub(super) opened: bool,
 }
 
 /// The records of one run, by file.
@@ -99,6 +102,7 @@ impl Collector {
                     base: name.base,
                     path: name.path,
                     exec: false,
+                    opened: name.result > 0,
                 });
             }
             What::Exec(name) => {
@@ -107,6 +111,7 @@ impl Collector {
                     base: None,
                     path: name.path,
                     exec: true,
+                    opened: true,
                 });
             }
             What::List(name) => {

@@ -6,6 +6,7 @@ mod collect;
 mod elf;
 pub mod ext4;
 mod faults;
+mod links;
 pub mod mountinfo;
 mod names;
 mod resolve;

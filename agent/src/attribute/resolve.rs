@@ -8,15 +8,16 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
 use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
+use super::links::Links;
 use super::mountinfo::{self, Mount};
-use super::names::{Found, Walker};
+use super::names::Walker;
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
 use crate::model::{
     BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, RelPath, Trace, Volume,
     VolumeId,
 };
-use crate::probe::{Fault, Inode, InodeKey};
+use crate::probe::{Fault, InodeKey};
 
 /// What a run touched that its trace does not hold, and why. Counts of inodes,
 /// except where said.
@@ -50,9 +51,19 @@ pub struct Attributed {
 /// The mount table can't be read.
 pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::Result<Attributed> {
     let mounts = mountinfo::read()?;
+    let allowed = |path: &[u8]| {
+        mountinfo::covering(&mounts, path).is_some_and(|mount| {
+            !is_pseudo(&mount.fs_type)
+                && !may_hang(&mount.fs_type)
+                && !matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs")
+        })
+    };
+    let mut walker = Walker::new(&allowed);
     let mut resolver = Resolver::new(&mounts, records, origin);
-    resolver.files(around);
-    resolver.names();
+    // Names first: they say which of a file's names the run used.
+    resolver.names(&mut walker);
+    resolver.files(&mut walker, around);
+    resolver.lists(&mut walker);
     resolver.blocks();
     Ok(resolver.finish())
 }
@@ -66,7 +77,21 @@ struct Resolver<'a> {
     by_mount: HashMap<u64, u32>,
     /// Absolute path → what is known of the name.
     found: BTreeMap<Vec<u8>, NameState>,
+    links: Links,
     out: Attributed,
+}
+
+/// A path of a filesystem where a mount shows it.
+struct Place<'a> {
+    mount: &'a Mount,
+    /// Below the mount's root.
+    rel: Vec<u8>,
+}
+
+impl Place<'_> {
+    fn absolute(&self) -> Vec<u8> {
+        join(&self.mount.mount_point, &self.rel)
+    }
 }
 
 struct NameState {
@@ -84,11 +109,12 @@ impl<'a> Resolver<'a> {
             volumes: Vec::new(),
             by_mount: HashMap::new(),
             found: BTreeMap::new(),
+            links: Links::default(),
             out: Attributed::default(),
         }
     }
 
-    fn files(&mut self, around: u64) {
+    fn files(&mut self, walker: &mut Walker<'_>, around: u64) {
         let records = self.records;
         let mut files: BTreeMap<InodeKey, Vec<&[(At, Fault)]>> = BTreeMap::new();
         for key in records.touches.keys() {
@@ -102,13 +128,14 @@ impl<'a> Resolver<'a> {
             let times = reads.iter().map(|(at, ..)| at);
             let mut times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
             if times.any(|at| self.origin.since(*at).is_some()) {
-                self.file(key, reads, &faults, around);
+                self.file(walker, key, reads, &faults, around);
             }
         }
     }
 
     fn file(
         &mut self,
+        walker: &mut Walker<'_>,
         key: InodeKey,
         reads: &[(At, u64, u64)],
         faults: &[&[(At, Fault)]],
@@ -123,14 +150,21 @@ impl<'a> Resolver<'a> {
             self.out.gaps.no_path += 1;
             return;
         };
-        let Some((mount, rel)) = self.place(inode) else {
+        let Some(mut place) = self.place(key.device(), &inode.path) else {
             return;
         };
-        let absolute = join(&mount.mount_point, &rel);
-        let Some(version) = version_of(&absolute, key.ino) else {
+        let Some(mut stat) = stat(&place.absolute(), key.ino) else {
             self.out.gaps.vanished += 1;
             return;
         };
+        if stat.links > 1
+            && let Some(better) = self.better_place(key, &stat)
+        {
+            (place, stat) = better;
+        }
+        let Place { mount, rel } = place;
+        let absolute = join(&mount.mount_point, &rel);
+        let version = stat.version;
         let mut touches = Vec::new();
         for &(at, base, bits) in reads {
             if let Some(first_use_ns) = self.origin.since(at) {
@@ -161,15 +195,28 @@ impl<'a> Resolver<'a> {
             touches,
         });
         self.note(&absolute, NameKind::File, first_use_ns);
+        // Also those that no system call named.
+        walker.walk(b"/", &absolute, &mut |name, found| {
+            self.note(name, found.kind, first_use_ns)
+        });
     }
 
-    /// The mount that shows an inode, and its path below the mount's root.
-    fn place(&mut self, inode: &Inode) -> Option<(&'a Mount, Vec<u8>)> {
-        let device = inode.inode.device();
+    /// Where a file with several names, found by one of them, has the name that the
+    /// run used.
+    fn better_place(&mut self, key: InodeKey, known: &Stat) -> Option<(Place<'a>, Stat)> {
+        let path = self.links.of(key.device(), key.ino)?.to_vec();
+        let place = self.place(key.device(), &path)?;
+        // The same file, for certain: a number alone could be that of another.
+        let stat = stat(&place.absolute(), key.ino).filter(|stat| stat.device == known.device)?;
+        Some((place, stat))
+    }
+
+    /// The mount that shows a path of a filesystem.
+    fn place(&mut self, device: (u32, u32), path: &[u8]) -> Option<Place<'a>> {
         let mut best: Option<(&Mount, &[u8])> = None;
         for mount in self.mounts.iter().filter(|mount| mount.device == device) {
             let root = mount.root.strip_prefix(b"/").unwrap_or(&mount.root);
-            let Some(rest) = below(root, &inode.path) else {
+            let Some(rest) = below(root, path) else {
                 continue;
             };
             // The filesystem's own root is best: its paths hold elsewhere too.
@@ -185,30 +232,14 @@ impl<'a> Resolver<'a> {
             self.out.gaps.not_on_disk += 1;
             return None;
         }
-        Some((mount, rest.to_vec()))
+        Some(Place {
+            mount,
+            rel: rest.to_vec(),
+        })
     }
 
-    fn names(&mut self) {
-        let mounts = self.mounts;
-        let allowed = |path: &[u8]| {
-            mountinfo::covering(mounts, path).is_some_and(|mount| {
-                !is_pseudo(&mount.fs_type)
-                    && !may_hang(&mount.fs_type)
-                    && !matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs")
-            })
-        };
-        let mut walker = Walker::new(&allowed);
-        // Files by their own path: also those that no system call named.
-        let files: Vec<(Vec<u8>, u64)> = self
-            .found
-            .iter()
-            .map(|(path, state)| (path.clone(), state.first_use_ns))
-            .collect();
-        for (path, time) in files {
-            walker.walk(b"/", &path, &mut |name, found| {
-                self.note_found(name, found, time)
-            });
-        }
+    /// Names given to system calls.
+    fn names(&mut self, walker: &mut Walker<'_>) {
         let records = self.records;
         for name in &records.names {
             let Some(time) = self.origin.since(name.at) else {
@@ -224,13 +255,15 @@ impl<'a> Resolver<'a> {
                 self.out.gaps.names_unresolved += 1;
                 continue;
             };
-            walker.walk(&base, &name.path, &mut |path, found| {
-                self.note_found(path, found, time)
-            });
+            self.walk(walker, &base, &name.path, time, name.opened);
             if name.exec {
-                self.interpreters(&mut walker, &name.path, time);
+                self.interpreters(walker, &name.path, time);
             }
         }
+    }
+
+    fn lists(&mut self, walker: &mut Walker<'_>) {
+        let records = self.records;
         for (at, key) in &records.lists {
             let Some(time) = self.origin.since(*at) else {
                 continue;
@@ -239,12 +272,20 @@ impl<'a> Resolver<'a> {
                 self.out.gaps.names_unresolved += 1;
                 continue;
             };
-            walker.walk(b"/", &path, &mut |name, found| {
-                self.note_found(name, found, time)
-            });
+            self.walk(walker, b"/", &path, time, false);
             if let Some(state) = self.found.get_mut(&path) {
                 state.listed = true;
             }
+        }
+    }
+
+    /// Notes every name on the way of a path.
+    fn walk(&mut self, walker: &mut Walker<'_>, base: &[u8], path: &[u8], time: u64, opened: bool) {
+        let end = walker.walk(base, path, &mut |name, found| {
+            self.note(name, found.kind, time)
+        });
+        if let Some(end) = end {
+            self.links.note(self.mounts, end, opened, time);
         }
     }
 
@@ -257,9 +298,7 @@ impl<'a> Resolver<'a> {
             let Some(next) = interpreter(&head) else {
                 return;
             };
-            walker.walk(b"/", next, &mut |name, found| {
-                self.note_found(name, found, time)
-            });
+            self.walk(walker, b"/", next, time, true);
             path = next.to_vec();
         }
     }
@@ -288,10 +327,6 @@ impl<'a> Resolver<'a> {
             })
             .min()
             .map(|(_, path)| path)
-    }
-
-    fn note_found(&mut self, path: &[u8], found: &Found, time: u64) {
-        self.note(path, found.kind, time);
     }
 
     fn note(&mut self, path: &[u8], kind: NameKind, first_use_ns: u64) {
@@ -390,7 +425,7 @@ impl<'a> Resolver<'a> {
 }
 
 /// `path` below `dir`, by components, without a leading slash; both may have one.
-fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
+pub(super) fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
     let path_start = path.strip_prefix(b"/").unwrap_or(path);
     let dir = dir.strip_prefix(b"/").unwrap_or(dir);
     if dir.is_empty() {
@@ -404,7 +439,7 @@ fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
     }
 }
 
-fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
+pub(super) fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
     let mut path = dir.to_vec();
     if !rel.is_empty() {
         if path.last() != Some(&b'/') {
@@ -415,15 +450,28 @@ fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Size and mtime of the regular file at `path` if its inode is still `ino`.
-fn version_of(path: &[u8], ino: u64) -> Option<FileVersion> {
+/// What is known of a regular file.
+struct Stat {
+    version: FileVersion,
+    /// As statx(2) says: on btrfs the subvolume's, not the superblock's.
+    device: (u32, u32),
+    /// Names that it has.
+    links: u32,
+}
+
+/// The regular file at `path`, if its inode number is still `ino`.
+fn stat(path: &[u8], ino: u64) -> Option<Stat> {
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()?;
     let regular = FileType::from_raw_mode(stat.stx_mode.into()).is_file();
-    (regular && stat.stx_ino == ino).then(|| FileVersion {
-        size: stat.stx_size,
-        mtime_ns: stat.stx_mtime.tv_sec * 1_000_000_000 + i64::from(stat.stx_mtime.tv_nsec),
+    (regular && stat.stx_ino == ino).then(|| Stat {
+        version: FileVersion {
+            size: stat.stx_size,
+            mtime_ns: stat.stx_mtime.tv_sec * 1_000_000_000 + i64::from(stat.stx_mtime.tv_nsec),
+        },
+        device: (stat.stx_dev_major, stat.stx_dev_minor),
+        links: stat.stx_nlink,
     })
 }
 
