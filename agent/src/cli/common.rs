@@ -36,7 +36,8 @@ pub(super) fn run_info(recording: &Recording) -> RunInfo {
         started_ms: now_ms().saturating_sub(duration_ns / 1_000_000),
         id,
         duration_ns,
-        exact: recording.traced.as_ref().is_some_and(Traced::is_exact),
+        // One that lacks records would rule out what they told of.
+        exact: recording.trace.lost == 0 && recording.traced.as_ref().is_some_and(Traced::is_exact),
     }
 }
 

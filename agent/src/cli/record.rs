@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
 fn keep(store: &Store, args: &RecordArgs, recording: &mut Recording) -> anyhow::Result<Profile> {
     let run = common::profile_of(recording, None);
     let merged = store
-        .merge_into(&args.profile, &run)
+        .record_into(&args.profile, &run)
         .context("the command ran, but what was recorded is not kept")?;
     // While the caches are as the command left them: no plan of the next start
     // has to wait for it.

@@ -81,7 +81,7 @@ fn keep(global: &Global, args: &RunArgs, beside: &mut Beside, known: Option<&Pro
     };
     let run = common::profile_of(recording, known);
     let merged = context::open_store(global, Access::Write)
-        .and_then(|store: Store| Ok(store.merge_into(&args.profile, &run)?));
+        .and_then(|store: Store| Ok(store.record_into(&args.profile, &run)?));
     match merged {
         Ok(profile) => profile.runs.len(),
         Err(error) => {
