@@ -11,6 +11,10 @@ use crate::model::NameKind;
 /// Symbolic links followed in one path, as in the kernel (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
+/// Bytes of a path that a system call takes: PATH_MAX without the NUL. A path from a
+/// deep directory can have more in all.
+pub(super) const LONGEST_PATH: usize = 4095;
+
 /// What stands at an absolute path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
@@ -35,6 +39,7 @@ pub(super) struct Walker<'a> {
     /// Whether an absolute path may be looked at (not on a mount that may hang,
     /// not in a view of the kernel).
     allowed: &'a dyn Fn(&[u8]) -> bool,
+    too_long: u64,
 }
 
 impl<'a> Walker<'a> {
@@ -42,7 +47,13 @@ impl<'a> Walker<'a> {
         Self {
             seen: HashMap::new(),
             allowed,
+            too_long: 0,
         }
+    }
+
+    /// Walks that ended because a path became too long to be looked at.
+    pub(super) fn too_long(&self) -> u64 {
+        self.too_long
     }
 
     /// Calls `each` with the absolute path of every name looked up for `path`,
@@ -109,6 +120,10 @@ impl<'a> Walker<'a> {
             return Some(found.clone());
         }
         if !(self.allowed)(path) {
+            return None;
+        }
+        if path.len() > LONGEST_PATH {
+            self.too_long += 1;
             return None;
         }
         let found = look_up(path)?;

@@ -10,7 +10,7 @@ use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
 use super::links::Links;
 use super::mountinfo::{self, Mount};
-use super::names::Walker;
+use super::names::{LONGEST_PATH, Walker};
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
 use crate::model::{
@@ -23,15 +23,22 @@ use crate::probe::{Fault, InodeKey};
 /// except where said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Gaps {
-    /// Their path did not come through.
+    /// Their path did not come through: the kernel has no name of them in memory, or
+    /// its record was lost.
     pub no_path: u64,
+    /// Their path did not come through whole: below their filesystem's root it has
+    /// more than 63 components or more than 3,840 bytes. Or it did, and is longer
+    /// than a system call takes with the mount point before it.
+    pub path_too_long: u64,
     /// No mount of this namespace shows them.
     pub no_mount: u64,
     /// In memory anyway (tmpfs) or views of the kernel (procfs): not to be warmed.
     pub not_on_disk: u64,
     /// Gone, or another file by now.
     pub vanished: u64,
-    /// Names whose base directory is not known, or lies in another root.
+    /// Names whose base directory is not known, has too long a path itself, or lies
+    /// in another root, and names whose absolute path is longer than a system call
+    /// takes (4,095 bytes).
     pub names_unresolved: u64,
 }
 
@@ -65,6 +72,7 @@ pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::R
     resolver.files(&mut walker, around);
     resolver.lists(&mut walker);
     resolver.blocks();
+    resolver.out.gaps.names_unresolved += walker.too_long();
     Ok(resolver.finish())
 }
 
@@ -141,18 +149,21 @@ impl<'a> Resolver<'a> {
         faults: &[&[(At, Fault)]],
         around: u64,
     ) {
-        let Some(inode) = self
-            .records
-            .inodes
-            .get(&key)
-            .filter(|inode| !inode.truncated)
-        else {
+        let Some(inode) = self.records.inodes.get(&key) else {
             self.out.gaps.no_path += 1;
             return;
         };
+        if inode.truncated {
+            self.out.gaps.path_too_long += 1;
+            return;
+        }
         let Some(mut place) = self.place(key.device(), &inode.path) else {
             return;
         };
+        if place.absolute().len() > LONGEST_PATH {
+            self.out.gaps.path_too_long += 1;
+            return;
+        }
         let Some(mut stat) = stat(&place.absolute(), key.ino) else {
             self.out.gaps.vanished += 1;
             return;

@@ -185,6 +185,19 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
             escape(directory)
         );
     }
+    let gaps = &recording.gaps;
+    for (count, what) in [
+        (
+            gaps.path_too_long,
+            "files whose path is too long or too deep",
+        ),
+        (gaps.no_path, "files without a path"),
+        (gaps.names_unresolved, "names that were not resolved"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(out, "  left out: {count} {what}");
+        }
+    }
     if recording.trace.blind_ns > 0 {
         let _ = writeln!(
             out,
