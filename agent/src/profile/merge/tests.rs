@@ -14,6 +14,8 @@ type ByRun<V> = BTreeMap<(u64, u64), V>;
 type Page = (VolumeId, Vec<u8>, u64);
 /// Volume id, path.
 type Place = (VolumeId, Vec<u8>);
+/// mtime, size.
+type Version = (i64, u64);
 /// Kind, listed, first use; kind and first use reversed, for the least counts.
 type NameFacts = (std::cmp::Reverse<NameKind>, bool, std::cmp::Reverse<u64>);
 
@@ -22,10 +24,10 @@ type NameFacts = (std::cmp::Reverse<NameKind>, bool, std::cmp::Reverse<u64>);
 struct Model {
     runs: BTreeMap<(u64, u64), u64>,
     volumes: BTreeMap<VolumeId, ByRun<Volume>>,
-    versions: BTreeMap<Place, ByRun<(i64, u64)>>,
+    versions: BTreeMap<Place, ByRun<Version>>,
     /// Versions of which any copy of the run says that it saw them, and whether
     /// one says that it saw more than that.
-    all_versions: BTreeMap<Place, ByRun<BTreeSet<((i64, u64), bool)>>>,
+    all_versions: BTreeMap<Place, ByRun<BTreeSet<(Version, bool)>>>,
     /// (certain, first use reversed: the earliest is the greatest)
     pages: BTreeMap<Page, ByRun<(bool, std::cmp::Reverse<u64>)>>,
     blocks: BTreeMap<Page, ByRun<std::cmp::Reverse<u64>>>,
