@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::mountinfo::{self, Mount};
 use super::names::End;
-use super::resolve::{below, join};
+use super::paths::{below, join};
 use crate::model::NameKind;
 
 /// (major, minor) of the superblock, inode number.

@@ -9,6 +9,7 @@ mod faults;
 mod links;
 pub mod mountinfo;
 mod names;
+mod paths;
 mod resolve;
 mod touches;
 pub mod volume;
