@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use super::tally::Tally;
+use crate::model::StageCounts;
 use crate::probe::{DecodeError, Fault, Inode, InodeKey, Record, What, decode};
 
 /// Records kept of one run; more are counted as dropped. About 400 MB.
@@ -33,6 +35,16 @@ pub(super) struct SeenName {
     pub(super) exec: bool,
 }
 
+/// Records sorted in, by kind.
+#[derive(Default)]
+struct Kinds {
+    paths: u64,
+    paths_again: u64,
+    pages: u64,
+    names: u64,
+    blocks: u64,
+}
+
 /// The records of one run, by file.
 #[derive(Default)]
 pub struct Collector {
@@ -42,7 +54,8 @@ pub struct Collector {
     pub(super) faults: HashMap<(InodeKey, u32), Vec<(At, Fault)>>,
     pub(super) blocks: HashMap<InodeKey, Vec<(At, u64, u64)>>,
     pub(super) names: Vec<SeenName>,
-    pub(super) lists: Vec<(At, InodeKey)>,
+    pub(super) lists: Vec<(At, Option<InodeKey>)>,
+    kinds: Kinds,
     records: u64,
     dropped: u64,
     undecodable: u64,
@@ -73,27 +86,33 @@ impl Collector {
         };
         match record.what {
             What::Touch(t) => {
+                self.kinds.pages += 1;
                 self.touches
                     .entry(t.inode)
                     .or_default()
                     .push((at, t.base_page, t.pages));
             }
             What::Block(t) => {
+                self.kinds.blocks += 1;
                 self.blocks
                     .entry(t.inode)
                     .or_default()
                     .push((at, t.base_page, t.pages));
             }
             What::Fault(f) => {
+                self.kinds.pages += 1;
                 self.faults
                     .entry((f.inode, at.tgid))
                     .or_default()
                     .push((at, f));
             }
             What::Inode(inode) => {
-                self.inodes.insert(inode.inode, inode);
+                self.kinds.paths += 1;
+                let old = self.inodes.insert(inode.inode, inode);
+                self.kinds.paths_again += u64::from(old.is_some());
             }
             What::Name(name) => {
+                self.kinds.names += 1;
                 self.names.push(SeenName {
                     at,
                     base: name.base,
@@ -102,6 +121,7 @@ impl Collector {
                 });
             }
             What::Exec(name) => {
+                self.kinds.names += 1;
                 self.names.push(SeenName {
                     at,
                     base: None,
@@ -110,11 +130,37 @@ impl Collector {
                 });
             }
             What::List(name) => {
-                if let Some(base) = name.base {
-                    self.lists.push((at, base));
-                }
+                self.kinds.names += 1;
+                self.lists.push((at, name.base));
             }
         }
+    }
+
+    /// What became of the records, as far as it is known before they are
+    /// attributed.
+    pub(super) fn stages(&self) -> Vec<StageCounts> {
+        let mut collect = StageCounts::new("collect", "records");
+        collect.seen = self.records + self.dropped;
+        collect.lost = self.dropped;
+        collect.filter("undecodable", self.undecodable);
+        let Kinds {
+            paths,
+            paths_again,
+            pages,
+            names,
+            blocks,
+        } = self.kinds;
+        collect.out = paths + pages + names + blocks;
+        let mut inodes = StageCounts::new("paths", "records");
+        inodes.seen = paths;
+        inodes.out = self.inodes.len() as u64;
+        inodes.filter("known", paths_again);
+        vec![collect, inodes]
+    }
+
+    /// What is to be attributed.
+    pub(super) fn tally(&self) -> Tally {
+        Tally::of(self.kinds.pages, self.kinds.names, self.kinds.blocks)
     }
 
     /// Records taken.

@@ -9,8 +9,10 @@ mod faults;
 pub mod mountinfo;
 mod names;
 mod resolve;
+mod tally;
 mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
-pub use resolve::{Attributed, Gaps, attribute};
+pub use resolve::{Attributed, attribute};
+pub use tally::Gaps;

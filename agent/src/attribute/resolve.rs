@@ -10,29 +10,14 @@ use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
 use super::mountinfo::{self, Mount};
 use super::names::{Found, Walker};
+use super::tally::{Gap, Gaps, Tally};
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
 use crate::model::{
-    BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, RelPath, Trace, Volume,
-    VolumeId,
+    BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, RelPath, StageCounts,
+    Trace, Volume, VolumeId,
 };
 use crate::probe::{Fault, Inode, InodeKey};
-
-/// What a run touched that its trace does not hold, and why. Counts of inodes,
-/// except where said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Gaps {
-    /// Their path did not come through.
-    pub no_path: u64,
-    /// No mount of this namespace shows them.
-    pub no_mount: u64,
-    /// In memory anyway (tmpfs) or views of the kernel (procfs): not to be warmed.
-    pub not_on_disk: u64,
-    /// Gone, or another file by now.
-    pub vanished: u64,
-    /// Names whose base directory is not known, or lies in another root.
-    pub names_unresolved: u64,
-}
 
 /// A trace and what is not in it.
 #[derive(Debug, Default)]
@@ -41,6 +26,8 @@ pub struct Attributed {
     pub trace: Trace,
     /// What it lacks.
     pub gaps: Gaps,
+    /// What became of each record, from the ring buffer on.
+    pub stages: Vec<StageCounts>,
 }
 
 /// Names the files and names of a run. `around` is the kernel's fault-around
@@ -66,7 +53,8 @@ struct Resolver<'a> {
     by_mount: HashMap<u64, u32>,
     /// Absolute path → what is known of the name.
     found: BTreeMap<Vec<u8>, NameState>,
-    out: Attributed,
+    tally: Tally,
+    trace: Trace,
 }
 
 struct NameState {
@@ -84,7 +72,8 @@ impl<'a> Resolver<'a> {
             volumes: Vec::new(),
             by_mount: HashMap::new(),
             found: BTreeMap::new(),
-            out: Attributed::default(),
+            tally: records.tally(),
+            trace: Trace::default(),
         }
     }
 
@@ -100,36 +89,44 @@ impl<'a> Resolver<'a> {
         for (key, faults) in files {
             let reads = records.touches.get(&key).map_or(&[][..], Vec::as_slice);
             let times = reads.iter().map(|(at, ..)| at);
-            let mut times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
-            if times.any(|at| self.origin.since(*at).is_some()) {
-                self.file(key, reads, &faults, around);
-            }
+            let times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
+            let (records, during) = self.count(times);
+            let held = match during {
+                0 => Ok(0),
+                _ => self.file(key, reads, &faults, around),
+            };
+            self.tally.file(records, during, held);
         }
     }
 
+    /// Records, and those of them that the command made.
+    fn count<'t>(&self, times: impl Iterator<Item = &'t At>) -> (u64, u64) {
+        times.fold((0, 0), |(records, during), at| {
+            let is_commands = self.origin.since(*at).is_some();
+            (records + 1, during + u64::from(is_commands))
+        })
+    }
+
+    /// The number of records that hold pages of the file.
     fn file(
         &mut self,
         key: InodeKey,
         reads: &[(At, u64, u64)],
         faults: &[&[(At, Fault)]],
         around: u64,
-    ) {
+    ) -> Result<u64, Gap> {
         let Some(inode) = self
             .records
             .inodes
             .get(&key)
             .filter(|inode| !inode.truncated)
         else {
-            self.out.gaps.no_path += 1;
-            return;
+            return Err(Gap::NoPath);
         };
-        let Some((mount, rel)) = self.place(inode) else {
-            return;
-        };
+        let (mount, rel) = self.place(inode)?;
         let absolute = join(&mount.mount_point, &rel);
         let Some(version) = version_of(&absolute, key.ino) else {
-            self.out.gaps.vanished += 1;
-            return;
+            return Err(Gap::Vanished);
         };
         let mut touches = Vec::new();
         for &(at, base, bits) in reads {
@@ -144,27 +141,38 @@ impl<'a> Resolver<'a> {
             }
         }
         let end = version.size.div_ceil(PAGE_SIZE);
+        let reads = reads.iter().map(|&(at, base, bits)| {
+            let first_page = base + u64::from(bits.trailing_zeros());
+            (at, first_page)
+        });
+        let faults = faults.iter().copied().flatten();
+        let held = reads
+            .chain(faults.map(|(at, fault)| (*at, fault.start)))
+            .filter(|&(at, first_page)| first_page < end && self.origin.since(at).is_some())
+            .count();
         touches.retain_mut(|touch| {
             let left = end.saturating_sub(touch.start_page);
             touch.pages = touch.pages.min(left.try_into().unwrap_or(u32::MAX));
             touch.pages > 0
         });
         let first = touches.iter().map(|t| t.first_use_ns).min();
-        let (Some(first_use_ns), Ok(path)) = (first, RelPath::new(rel)) else {
-            return;
+        let Some(first_use_ns) = first else {
+            return Ok(0);
         };
+        let path = RelPath::new(rel).map_err(|_| Gap::NoPath)?;
         let volume = self.volume(mount);
-        self.out.trace.files.push(FileTouches {
+        self.trace.files.push(FileTouches {
             volume,
             path,
             version,
             touches,
         });
         self.note(&absolute, NameKind::File, first_use_ns);
+        Ok(held as u64)
     }
 
     /// The mount that shows an inode, and its path below the mount's root.
-    fn place(&mut self, inode: &Inode) -> Option<(&'a Mount, Vec<u8>)> {
+    fn place(&self, inode: &Inode) -> Result<(&'a Mount, Vec<u8>), Gap> {
         let device = inode.inode.device();
         let mut best: Option<(&Mount, &[u8])> = None;
         for mount in self.mounts.iter().filter(|mount| mount.device == device) {
@@ -177,15 +185,11 @@ impl<'a> Resolver<'a> {
                 best = Some((mount, rest));
             }
         }
-        let Some((mount, rest)) = best else {
-            self.out.gaps.no_mount += 1;
-            return None;
-        };
+        let (mount, rest) = best.ok_or(Gap::NoMount)?;
         if is_pseudo(&mount.fs_type) || matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs") {
-            self.out.gaps.not_on_disk += 1;
-            return None;
+            return Err(Gap::NotOnDisk);
         }
-        Some((mount, rest.to_vec()))
+        Ok((mount, rest.to_vec()))
     }
 
     fn names(&mut self) {
@@ -212,6 +216,7 @@ impl<'a> Resolver<'a> {
         let records = self.records;
         for name in &records.names {
             let Some(time) = self.origin.since(name.at) else {
+                self.tally.name_before();
                 continue;
             };
             let base = match (name.path.first(), name.base) {
@@ -221,27 +226,34 @@ impl<'a> Resolver<'a> {
                 _ => None,
             };
             let Some(base) = base else {
-                self.out.gaps.names_unresolved += 1;
+                self.tally.name_unresolved();
                 continue;
             };
+            let mut is_found = false;
             walker.walk(&base, &name.path, &mut |path, found| {
+                is_found = true;
                 self.note_found(path, found, time)
             });
+            self.tally.name_walked(is_found);
             if name.exec {
                 self.interpreters(&mut walker, &name.path, time);
             }
         }
         for (at, key) in &records.lists {
             let Some(time) = self.origin.since(*at) else {
+                self.tally.name_before();
                 continue;
             };
-            let Some(path) = self.absolute(key) else {
-                self.out.gaps.names_unresolved += 1;
+            let Some(path) = key.and_then(|key| self.absolute(&key)) else {
+                self.tally.name_unresolved();
                 continue;
             };
+            let mut is_found = false;
             walker.walk(b"/", &path, &mut |name, found| {
+                is_found = true;
                 self.note_found(name, found, time)
             });
+            self.tally.name_walked(is_found);
             if let Some(state) = self.found.get_mut(&path) {
                 state.listed = true;
             }
@@ -315,14 +327,13 @@ impl<'a> Resolver<'a> {
         let records = self.records;
         for (key, seen) in &records.blocks {
             let device = key.device();
-            let Some(mount) = self
+            let mount = self
                 .mounts
                 .iter()
-                .find(|mount| mount.device == device && mount.root == b"/")
-            else {
-                self.out.gaps.no_mount += 1;
-                continue;
-            };
+                .find(|mount| mount.device == device && mount.root == b"/");
+            let (all, during) = self.count(seen.iter().map(|(at, ..)| at));
+            self.tally.device(all, during, mount.is_some());
+            let Some(mount) = mount else { continue };
             let volume = self.volume(mount);
             for &(at, base, bits) in seen {
                 let Some(first_use_ns) = self.origin.since(at) else {
@@ -330,15 +341,12 @@ impl<'a> Resolver<'a> {
                 };
                 let mut runs = Vec::new();
                 push_runs(&mut runs, base, bits, first_use_ns);
-                self.out
-                    .trace
-                    .blocks
-                    .extend(runs.iter().map(|run| BlockTouch {
-                        volume,
-                        start_page: run.start_page,
-                        pages: run.pages,
-                        first_use_ns,
-                    }));
+                self.trace.blocks.extend(runs.iter().map(|run| BlockTouch {
+                    volume,
+                    start_page: run.start_page,
+                    pages: run.pages,
+                    first_use_ns,
+                }));
             }
         }
     }
@@ -376,7 +384,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let volume = self.volume(mount);
-            self.out.trace.names.push(NameTouch {
+            self.trace.names.push(NameTouch {
                 volume,
                 path: rel,
                 kind: state.kind,
@@ -384,8 +392,15 @@ impl<'a> Resolver<'a> {
                 first_use_ns: state.first_use_ns,
             });
         }
-        self.out.trace.volumes = self.volumes;
-        self.out
+        self.trace.volumes = self.volumes;
+        let mut stages = self.records.stages();
+        let gaps = self.tally.gaps;
+        stages.extend(self.tally.into_stages());
+        Attributed {
+            trace: self.trace,
+            gaps,
+            stages,
+        }
     }
 }
 
