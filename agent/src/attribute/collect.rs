@@ -79,7 +79,7 @@ impl Collector {
         }
     }
 
-    fn sort_in(&mut self, record: Record) {
+    pub(super) fn sort_in(&mut self, record: Record) {
         let at = At {
             time_ns: record.time_ns,
             tgid: record.tgid,
@@ -187,5 +187,33 @@ impl Origin {
             return None;
         }
         Some(at.time_ns.saturating_sub(self.time_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_kept_is_counted() {
+        let mut touch = [0u8; 64];
+        touch[0] = headstart_abi::RecordKind::Touch as u8;
+        let mut collector = Collector::default();
+        for _ in 0..3 {
+            collector.add(&touch);
+        }
+        for _ in 3..MAX_RECORDS {
+            collector.add(b"?");
+        }
+        for _ in 0..5 {
+            collector.add(&touch);
+        }
+        let stages = collector.stages();
+        let collect = &stages[0];
+        assert_eq!((collect.seen, collect.out), (MAX_RECORDS + 5, 3));
+        assert_eq!(collect.lost, 5);
+        assert_eq!(collect.filtered["undecodable"], MAX_RECORDS - 3);
+        assert_eq!(collector.lost(), MAX_RECORDS + 2);
+        assert!(stages.iter().all(StageCounts::is_balanced), "{stages:?}");
     }
 }

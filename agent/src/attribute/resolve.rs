@@ -36,12 +36,21 @@ pub struct Attributed {
 /// # Errors
 /// The mount table can't be read.
 pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::Result<Attributed> {
-    let mounts = mountinfo::read()?;
-    let mut resolver = Resolver::new(&mounts, records, origin);
+    Ok(attribute_in(&mountinfo::read()?, records, origin, around))
+}
+
+/// The same, among these mounts.
+pub(super) fn attribute_in(
+    mounts: &[Mount],
+    records: &Collector,
+    origin: Origin,
+    around: u64,
+) -> Attributed {
+    let mut resolver = Resolver::new(mounts, records, origin);
     resolver.files(around);
     resolver.names();
     resolver.blocks();
-    Ok(resolver.finish())
+    resolver.finish()
 }
 
 struct Resolver<'a> {

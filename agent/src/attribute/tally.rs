@@ -137,3 +137,173 @@ impl Tally {
         [self.pages, self.names, self.blocks]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::super::collect::{Collector, Origin};
+    use super::super::mountinfo::Mount;
+    use super::super::resolve::{Attributed, attribute_in};
+    use super::*;
+    use crate::probe::{Fault, Inode, InodeKey, Name, Record, Touch, What};
+
+    const OURS: u32 = 1;
+    const ORIGIN: Origin = Origin {
+        time_ns: 100,
+        tgid: OURS,
+    };
+    const DISK: u32 = 7 << 20;
+    const MEMORY: u32 = 8 << 20;
+    const NOWHERE: u32 = 9 << 20;
+
+    /// Device, inode record's path if there is one, whether the number is right.
+    const FILES: [(u32, Option<&[u8]>, bool); 6] = [
+        (DISK, Some(b"file"), true),
+        (DISK, Some(b"file"), false),
+        (DISK, Some(b"gone"), true),
+        (DISK, None, true),
+        (MEMORY, Some(b"file"), true),
+        (NOWHERE, Some(b"file"), true),
+    ];
+
+    fn mount(dir: &Path, device: u32, fs_type: &str) -> Mount {
+        Mount {
+            id: u64::from(device),
+            parent: 0,
+            device: (device >> 20, 0),
+            root: b"/".to_vec(),
+            mount_point: dir.as_os_str().as_bytes().to_vec(),
+            options: Vec::new(),
+            fs_type: fs_type.to_owned(),
+            source: Vec::new(),
+            super_options: Vec::new(),
+        }
+    }
+
+    /// Attributes records (what, file, time, ours) of files in `dir`, where there
+    /// is `file`, of two pages.
+    fn attributed(dir: &Path, records: &[(u8, usize, u64, bool)]) -> Attributed {
+        let file = dir.join("file");
+        std::fs::write(&file, [1; 5000]).expect("written");
+        let ino = std::fs::metadata(&file).expect("there").ino();
+        let key = |file: usize| InodeKey {
+            address: file as u64,
+            ino: ino + u64::from(!FILES[file].2),
+            generation: 0,
+            dev: FILES[file].0,
+        };
+        let mut collector = Collector::default();
+        for &(what, file, time_ns, ours) in records {
+            let inode = key(file);
+            let touch = |base_page, pages| Touch {
+                inode,
+                base_page,
+                pages,
+            };
+            let fault = |start, last| Fault {
+                inode,
+                start,
+                last,
+                vpn: None,
+            };
+            let name = |base: bool, path: &[u8]| Name {
+                base: base.then_some(inode),
+                path: path.to_vec(),
+                result: 0,
+            };
+            let what = match what {
+                0 => What::Touch(touch(0, 0b10)),
+                1 => What::Touch(touch(64, 1)),
+                2 => What::Fault(fault(1, 16)),
+                3 => What::Fault(fault(2, 2)),
+                4 => What::Block(touch(0, 1)),
+                5 => What::Name(name(true, b"file/x")),
+                6 => What::Exec(name(false, b"/proc/self/exe")),
+                7 => What::List(name(true, b"")),
+                8 => What::List(name(false, b"")),
+                _ => match FILES[file].1 {
+                    None => continue,
+                    Some(path) => What::Inode(Inode {
+                        inode,
+                        mode: 0,
+                        path: path.to_vec(),
+                        truncated: false,
+                    }),
+                },
+            };
+            collector.sort_in(Record {
+                time_ns,
+                tgid: OURS + u32::from(!ours),
+                cgroup: 0,
+                what,
+            });
+        }
+        let mounts = [mount(dir, DISK, "ext4"), mount(dir, MEMORY, "tmpfs")];
+        attribute_in(&mounts, &collector, ORIGIN, 16)
+    }
+
+    fn stage<'a>(attributed: &'a Attributed, name: &str) -> &'a StageCounts {
+        let found = attributed.stages.iter().find(|stage| stage.name == name);
+        found.unwrap_or_else(|| panic!("no stage {name}"))
+    }
+
+    /// All but the first stage: these records did not come as bytes.
+    fn assert_balanced(attributed: &Attributed) {
+        let stages = &attributed.stages;
+        assert_eq!((stages[0].name, stages[0].seen), ("collect", 0));
+        for stage in &stages[1..] {
+            assert!(stage.is_balanced(), "{stage:?}");
+        }
+        let seen = stages[1..].iter().map(|stage| stage.seen);
+        assert_eq!(stages[0].out, seen.sum::<u64>());
+    }
+
+    #[test]
+    fn each_reason_is_counted_record_by_record() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut records: Vec<_> = (0..FILES.len()).map(|file| (9, file, 0, false)).collect();
+        records.push((9, 0, 0, false));
+        for file in 0..FILES.len() {
+            // One before the command, two that hold pages, two past the end.
+            records.push((0, file, 99, true));
+            records.extend((0..4).map(|what| (what, file, 100, true)));
+        }
+        records.push((4, 0, 99, true));
+        records.push((4, 0, 99, false));
+        records.extend([(4, 5, 100, true), (8, 0, 100, true), (6, 0, 100, true)]);
+        let attributed = attributed(dir.path(), &records);
+        let pages = stage(&attributed, "pages");
+        assert_eq!((pages.seen, pages.out, pages.lost), (30, 2, 0));
+        let filtered = |name, reason| stage(&attributed, name).filtered[reason];
+        assert_eq!(filtered("pages", "before"), 6);
+        assert_eq!(filtered("pages", "past_end"), 2);
+        assert_eq!(filtered("pages", "vanished"), 8);
+        for reason in ["no_path", "not_on_disk", "no_mount"] {
+            assert_eq!(filtered("pages", reason), 4, "{reason}");
+        }
+        assert_eq!(filtered("paths", "known"), 1);
+        let blocks = stage(&attributed, "blocks");
+        assert_eq!((blocks.seen, blocks.out), (3, 1));
+        assert_eq!(filtered("blocks", "no_mount"), 1);
+        assert_eq!(filtered("names", "unresolved"), 1);
+        assert_eq!(filtered("names", "not_looked_up"), 1);
+        let gaps = attributed.gaps;
+        assert_eq!((gaps.no_path, gaps.vanished, gaps.no_mount), (1, 2, 2));
+        assert_balanced(&attributed);
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_add_up(
+            records in proptest::collection::vec((0u8..11, 0usize..FILES.len(), 98u64..102, any::<bool>()), 0..60)
+        ) {
+            let dir = tempfile::tempdir().expect("a directory");
+            assert_balanced(&attributed(dir.path(), &records));
+        }
+    }
+}
