@@ -295,9 +295,12 @@ pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
     mix(hash, last & ((1u64 << (len % 8 * 8)) - 1))
 }
 
+/// Mixed once more: what sets names of one directory apart is in the high bytes of
+/// their last word, and [`mix`] leaves that in the low bits.
 #[inline(always)]
 fn slot(hash: u64) -> Option<*mut u64> {
-    SEEN_NAMES.get_ptr_mut((hash >> 48) as u32 & (SEEN - 1))
+    let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    SEEN_NAMES.get_ptr_mut((mixed >> 48) as u32 & (SEEN - 1))
 }
 
 /// Whether a name with this hash was sent.
