@@ -143,7 +143,7 @@ fn what_is_under_way_when_a_window_ends_is_counted() {
     for _ in 0..5 {
         let (recording, mut child) = scratch.record_beginning(&busy, Duration::from_millis(300));
         let stages = checked(&recording);
-        let pid = rustix::process::Pid::from_raw(child.pid() as i32).expect("a pid");
+        let pid = rustix::process::Pid::from_raw(child.pid()).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
         child.wait(None).expect("ended");
         assert!(stages["read"].filtered["known"] > 0, "{stages:#?}");

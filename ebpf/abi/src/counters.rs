@@ -32,7 +32,7 @@ pub enum Stage {
 pub const STAGES: usize = 10;
 
 /// What becomes of what came in: for each, exactly one of those after
-/// [`Outcome::In`]. A stage's outcomes fill one cache line.
+/// [`Outcome::In`]. A stage's are 64 bytes, which lie in one cache line or two.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
