@@ -11,8 +11,11 @@ pub mod mountinfo;
 mod names;
 mod paths;
 mod resolve;
+mod stat;
+mod tally;
 mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
-pub use resolve::{Attributed, Gaps, attribute};
+pub use resolve::{Attributed, attribute};
+pub use tally::Gaps;

@@ -1,10 +1,6 @@
 //! The records of one run → its trace.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
 use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
@@ -12,36 +8,15 @@ use super::links::Links;
 use super::mountinfo::{self, Mount};
 use super::names::{LONGEST_PATH, Walker};
 use super::paths::{below, join};
+use super::stat::{Stat, read_head, stat};
+use super::tally::{Gap, Gaps, Tally, Walked};
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
 use crate::model::{
-    BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, RelPath, Trace, Volume,
+    BlockTouch, FileTouches, NameKind, NameTouch, PAGE_SIZE, RelPath, StageCounts, Trace, Volume,
     VolumeId,
 };
 use crate::probe::{Fault, InodeKey};
-
-/// What a run touched that its trace does not hold, and why. Counts of inodes,
-/// except where said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Gaps {
-    /// Their path did not come through: the kernel has no name of them in memory, or
-    /// its record was lost.
-    pub no_path: u64,
-    /// Their path did not come through whole: below their filesystem's root it has
-    /// more than 63 components or more than 3,840 bytes. Or it did, and is longer
-    /// than a system call takes with the mount point before it.
-    pub path_too_long: u64,
-    /// No mount of this namespace shows them.
-    pub no_mount: u64,
-    /// In memory anyway (tmpfs) or views of the kernel (procfs): not to be warmed.
-    pub not_on_disk: u64,
-    /// Gone, or another file by now.
-    pub vanished: u64,
-    /// Names whose base directory is not known, has too long a path itself, or lies
-    /// in another root, and names whose absolute path is longer than a system call
-    /// takes (4,095 bytes).
-    pub names_unresolved: u64,
-}
 
 /// A trace and what is not in it.
 #[derive(Debug, Default)]
@@ -50,6 +25,8 @@ pub struct Attributed {
     pub trace: Trace,
     /// What it lacks.
     pub gaps: Gaps,
+    /// What became of each record, from the ring buffer on.
+    pub stages: Vec<StageCounts>,
 }
 
 /// Names the files and names of a run. `around` is the kernel's fault-around
@@ -58,23 +35,31 @@ pub struct Attributed {
 /// # Errors
 /// The mount table can't be read.
 pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::Result<Attributed> {
-    let mounts = mountinfo::read()?;
+    Ok(attribute_in(&mountinfo::read()?, records, origin, around))
+}
+
+/// The same, among these mounts.
+pub(super) fn attribute_in(
+    mounts: &[Mount],
+    records: &Collector,
+    origin: Origin,
+    around: u64,
+) -> Attributed {
     let allowed = |path: &[u8]| {
-        mountinfo::covering(&mounts, path).is_some_and(|mount| {
+        mountinfo::covering(mounts, path).is_some_and(|mount| {
             !is_pseudo(&mount.fs_type)
                 && !may_hang(&mount.fs_type)
                 && !matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs")
         })
     };
     let mut walker = Walker::new(&allowed);
-    let mut resolver = Resolver::new(&mounts, records, origin);
+    let mut resolver = Resolver::new(mounts, records, origin);
     // Names first: they say which of a file's names the run used.
     resolver.names(&mut walker);
     resolver.files(&mut walker, around);
     resolver.lists(&mut walker);
     resolver.blocks();
-    resolver.out.gaps.names_unresolved += walker.too_long();
-    Ok(resolver.finish())
+    resolver.finish()
 }
 
 struct Resolver<'a> {
@@ -87,7 +72,8 @@ struct Resolver<'a> {
     /// Absolute path → what is known of the name.
     found: BTreeMap<Vec<u8>, NameState>,
     links: Links,
-    out: Attributed,
+    tally: Tally,
+    trace: Trace,
 }
 
 /// A path of a filesystem where a mount shows it.
@@ -119,7 +105,8 @@ impl<'a> Resolver<'a> {
             by_mount: HashMap::new(),
             found: BTreeMap::new(),
             links: Links::default(),
-            out: Attributed::default(),
+            tally: records.tally(),
+            trace: Trace::default(),
         }
     }
 
@@ -135,13 +122,25 @@ impl<'a> Resolver<'a> {
         for (key, faults) in files {
             let reads = records.touches.get(&key).map_or(&[][..], Vec::as_slice);
             let times = reads.iter().map(|(at, ..)| at);
-            let mut times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
-            if times.any(|at| self.origin.since(*at).is_some()) {
-                self.file(walker, key, reads, &faults, around);
-            }
+            let times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
+            let (records, during) = self.count(times);
+            let held = match during {
+                0 => Ok(0),
+                _ => self.file(walker, key, reads, &faults, around),
+            };
+            self.tally.file(records, during, held);
         }
     }
 
+    /// Records, and those of them that the command made.
+    fn count<'t>(&self, times: impl Iterator<Item = &'t At>) -> (u64, u64) {
+        times.fold((0, 0), |(records, during), at| {
+            let is_commands = self.origin.since(*at).is_some();
+            (records + 1, during + u64::from(is_commands))
+        })
+    }
+
+    /// The number of records that hold pages of the file.
     fn file(
         &mut self,
         walker: &mut Walker<'_>,
@@ -149,26 +148,16 @@ impl<'a> Resolver<'a> {
         reads: &[(At, u64, u64)],
         faults: &[&[(At, Fault)]],
         around: u64,
-    ) {
-        let Some(inode) = self.records.inodes.get(&key) else {
-            self.out.gaps.no_path += 1;
-            return;
-        };
+    ) -> Result<u64, Gap> {
+        let inode = self.records.inodes.get(&key).ok_or(Gap::NoPath)?;
         if inode.truncated {
-            self.out.gaps.path_too_long += 1;
-            return;
+            return Err(Gap::PathTooLong);
         }
-        let Some(mut place) = self.place(key.device(), &inode.path) else {
-            return;
-        };
+        let mut place = self.place(key.device(), &inode.path)?;
         if place.absolute().len() > LONGEST_PATH {
-            self.out.gaps.path_too_long += 1;
-            return;
+            return Err(Gap::PathTooLong);
         }
-        let Some(mut stat) = stat(&place.absolute(), key.ino) else {
-            self.out.gaps.vanished += 1;
-            return;
-        };
+        let mut stat = stat(&place.absolute(), key.ino).ok_or(Gap::Vanished)?;
         if stat.links > 1
             && let Some(better) = self.better_place(key, &stat)
         {
@@ -190,17 +179,27 @@ impl<'a> Resolver<'a> {
             }
         }
         let end = version.size.div_ceil(PAGE_SIZE);
+        let reads = reads.iter().map(|&(at, base, bits)| {
+            let first_page = base + u64::from(bits.trailing_zeros());
+            (at, first_page)
+        });
+        let faults = faults.iter().copied().flatten();
+        let held = reads
+            .chain(faults.map(|(at, fault)| (*at, fault.start)))
+            .filter(|&(at, first_page)| first_page < end && self.origin.since(at).is_some())
+            .count();
         touches.retain_mut(|touch| {
             let left = end.saturating_sub(touch.start_page);
             touch.pages = touch.pages.min(left.try_into().unwrap_or(u32::MAX));
             touch.pages > 0
         });
         let first = touches.iter().map(|t| t.first_use_ns).min();
-        let (Some(first_use_ns), Ok(path)) = (first, RelPath::new(rel)) else {
-            return;
+        let Some(first_use_ns) = first else {
+            return Ok(0);
         };
+        let path = RelPath::new(rel).map_err(|_| Gap::NoPath)?;
         let volume = self.volume(mount);
-        self.out.trace.files.push(FileTouches {
+        self.trace.files.push(FileTouches {
             volume,
             path,
             version,
@@ -211,20 +210,21 @@ impl<'a> Resolver<'a> {
         walker.walk(b"/", &absolute, &mut |name, found| {
             self.note(name, found.kind, first_use_ns)
         });
+        Ok(held as u64)
     }
 
     /// Where a file with several names, found by one of them, has the name that the
     /// run used.
-    fn better_place(&mut self, key: InodeKey, known: &Stat) -> Option<(Place<'a>, Stat)> {
-        let path = self.links.of(key.device(), key.ino)?.to_vec();
-        let place = self.place(key.device(), &path)?;
+    fn better_place(&self, key: InodeKey, known: &Stat) -> Option<(Place<'a>, Stat)> {
+        let path = self.links.of(key.device(), key.ino)?;
+        let place = self.place(key.device(), path).ok()?;
         // The same file, for certain: a number alone could be that of another.
         let stat = stat(&place.absolute(), key.ino).filter(|stat| stat.device == known.device)?;
         Some((place, stat))
     }
 
     /// The mount that shows a path of a filesystem.
-    fn place(&mut self, device: (u32, u32), path: &[u8]) -> Option<Place<'a>> {
+    fn place(&self, device: (u32, u32), path: &[u8]) -> Result<Place<'a>, Gap> {
         let mut best: Option<(&Mount, &[u8])> = None;
         for mount in self.mounts.iter().filter(|mount| mount.device == device) {
             let root = mount.root.strip_prefix(b"/").unwrap_or(&mount.root);
@@ -236,15 +236,11 @@ impl<'a> Resolver<'a> {
                 best = Some((mount, rest));
             }
         }
-        let Some((mount, rest)) = best else {
-            self.out.gaps.no_mount += 1;
-            return None;
-        };
+        let (mount, rest) = best.ok_or(Gap::NoMount)?;
         if is_pseudo(&mount.fs_type) || matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs") {
-            self.out.gaps.not_on_disk += 1;
-            return None;
+            return Err(Gap::NotOnDisk);
         }
-        Some(Place {
+        Ok(Place {
             mount,
             rel: rest.to_vec(),
         })
@@ -255,6 +251,7 @@ impl<'a> Resolver<'a> {
         let records = self.records;
         for name in &records.names {
             let Some(time) = self.origin.since(name.at) else {
+                self.tally.name_before();
                 continue;
             };
             let base = match (name.path.first(), name.base) {
@@ -264,10 +261,11 @@ impl<'a> Resolver<'a> {
                 _ => None,
             };
             let Some(base) = base else {
-                self.out.gaps.names_unresolved += 1;
+                self.tally.name_unresolved();
                 continue;
             };
-            self.walk(walker, &base, &name.path, time, name.opened);
+            let walked = self.walk(walker, &base, &name.path, time, name.opened);
+            self.tally.name_walked(walked);
             if name.exec {
                 self.interpreters(walker, &name.path, time);
             }
@@ -278,13 +276,15 @@ impl<'a> Resolver<'a> {
         let records = self.records;
         for (at, key) in &records.lists {
             let Some(time) = self.origin.since(*at) else {
+                self.tally.name_before();
                 continue;
             };
-            let Some(path) = self.absolute(key) else {
-                self.out.gaps.names_unresolved += 1;
+            let Some(path) = key.and_then(|key| self.absolute(&key)) else {
+                self.tally.name_unresolved();
                 continue;
             };
-            self.walk(walker, b"/", &path, time, false);
+            let walked = self.walk(walker, b"/", &path, time, false);
+            self.tally.name_walked(walked);
             if let Some(state) = self.found.get_mut(&path) {
                 state.listed = true;
             }
@@ -292,13 +292,27 @@ impl<'a> Resolver<'a> {
     }
 
     /// Notes every name on the way of a path.
-    fn walk(&mut self, walker: &mut Walker<'_>, base: &[u8], path: &[u8], time: u64, opened: bool) {
+    fn walk(
+        &mut self,
+        walker: &mut Walker<'_>,
+        base: &[u8],
+        path: &[u8],
+        time: u64,
+        opened: bool,
+    ) -> Walked {
+        let too_long = walker.too_long();
+        let mut walked = Walked::NotLookedUp;
         let end = walker.walk(base, path, &mut |name, found| {
+            walked = Walked::Found;
             self.note(name, found.kind, time)
         });
         if let Some(end) = end {
             self.links.note(self.mounts, end, opened, time);
         }
+        if walker.too_long() > too_long {
+            walked = Walked::TooLong;
+        }
+        walked
     }
 
     /// The chain of interpreters of a program, two deep as in the kernel's
@@ -362,14 +376,13 @@ impl<'a> Resolver<'a> {
         let records = self.records;
         for (key, seen) in &records.blocks {
             let device = key.device();
-            let Some(mount) = self
+            let mount = self
                 .mounts
                 .iter()
-                .find(|mount| mount.device == device && mount.root == b"/")
-            else {
-                self.out.gaps.no_mount += 1;
-                continue;
-            };
+                .find(|mount| mount.device == device && mount.root == b"/");
+            let (all, during) = self.count(seen.iter().map(|(at, ..)| at));
+            self.tally.device(all, during, mount.is_some());
+            let Some(mount) = mount else { continue };
             let volume = self.volume(mount);
             for &(at, base, bits) in seen {
                 let Some(first_use_ns) = self.origin.since(at) else {
@@ -377,15 +390,12 @@ impl<'a> Resolver<'a> {
                 };
                 let mut runs = Vec::new();
                 push_runs(&mut runs, base, bits, first_use_ns);
-                self.out
-                    .trace
-                    .blocks
-                    .extend(runs.iter().map(|run| BlockTouch {
-                        volume,
-                        start_page: run.start_page,
-                        pages: run.pages,
-                        first_use_ns,
-                    }));
+                self.trace.blocks.extend(runs.iter().map(|run| BlockTouch {
+                    volume,
+                    start_page: run.start_page,
+                    pages: run.pages,
+                    first_use_ns,
+                }));
             }
         }
     }
@@ -423,7 +433,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let volume = self.volume(mount);
-            self.out.trace.names.push(NameTouch {
+            self.trace.names.push(NameTouch {
                 volume,
                 path: rel,
                 kind: state.kind,
@@ -431,48 +441,14 @@ impl<'a> Resolver<'a> {
                 first_use_ns: state.first_use_ns,
             });
         }
-        self.out.trace.volumes = self.volumes;
-        self.out
+        self.trace.volumes = self.volumes;
+        let mut stages = self.records.stages();
+        let gaps = self.tally.gaps;
+        stages.extend(self.tally.into_stages());
+        Attributed {
+            trace: self.trace,
+            gaps,
+            stages,
+        }
     }
-}
-
-/// What is known of a regular file.
-struct Stat {
-    version: FileVersion,
-    /// As statx(2) says: on btrfs the subvolume's, not the superblock's.
-    device: (u32, u32),
-    /// Names that it has.
-    links: u32,
-}
-
-/// The regular file at `path`, if its inode number is still `ino`.
-fn stat(path: &[u8], ino: u64) -> Option<Stat> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()?;
-    let regular = FileType::from_raw_mode(stat.stx_mode.into()).is_file();
-    (regular && stat.stx_ino == ino).then(|| Stat {
-        version: FileVersion {
-            size: stat.stx_size,
-            mtime_ns: stat.stx_mtime.tv_sec * 1_000_000_000 + i64::from(stat.stx_mtime.tv_nsec),
-        },
-        device: (stat.stx_dev_major, stat.stx_dev_minor),
-        links: stat.stx_nlink,
-    })
-}
-
-/// The first page of a regular file.
-fn read_head(path: &[u8]) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    if !path.is_absolute() || !path.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .ok()?
-        .take(PAGE_SIZE)
-        .read_to_end(&mut head)
-        .ok()?;
-    Some(head)
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::config::{Config, IoPriority};
-use super::{context, format};
+use super::{context, format, stages};
 use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
 use crate::profile::{Access, Store, from_trace};
 use crate::run::{Recording, Summary, Traced, Warmup, fill_blind, summarize};
@@ -223,6 +223,7 @@ pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> 
         .iter()
         .map(|(path, bytes)| json!({"path": escape(path), "bytes": bytes}))
         .collect();
+    let (stages, evicted) = stages::json(recording);
     json!({
         "profile": name,
         "runs": runs,
@@ -244,5 +245,7 @@ pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> 
         "lost": recording.trace.lost,
         "blind_seconds": recording.trace.blind_ns as f64 / 1e9,
         "gaps": recording.gaps,
+        "stages": stages,
+        "evicted": evicted,
     })
 }

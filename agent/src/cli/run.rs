@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{Global, RunArgs};
 use super::config::Config;
-use super::{common, context, format};
+use super::{common, context, format, stages};
 use crate::model::{DeviceCost, Profile};
 use crate::profile::{Access, Store, check_name};
 use crate::run::{Beside, Warmup, run_beside};
@@ -47,6 +47,11 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
         }))?;
     } else {
         eprint!("{}", text(args, &beside, known.is_some(), runs));
+        if let Ok(recording) = &beside.recording
+            && global.verbose > 0
+        {
+            eprint!("{}", stages::text(recording));
+        }
     }
     Ok(beside.ended.exit_code())
 }
