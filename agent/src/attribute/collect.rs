@@ -34,7 +34,7 @@ pub(super) struct SeenName {
     pub(super) path: Vec<u8>,
     pub(super) exec: bool,
     /// It was opened or executed, as far as the call's result tells: a descriptor
-    /// is not 0, and no call that takes a path but opens nothing returns more.
+    /// is not 0, and of a call that opens nothing the probes tell no more.
     pub(super) opened: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Which file a page is said to be of: removed, renamed, replaced, linked, bound.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disks::{Disk, Kind};
 use crate::pages::{Pages, Seen, spanned};
@@ -84,6 +84,10 @@ fn a_file_with_two_names_is_recorded_under_the_one_that_was_opened() {
         touch: vec![2, 3, 4],
         ..Mapping::default()
     });
+    let stat_both = |first: &PathBuf, second: &PathBuf, then: Op| {
+        let [first, second] = [first, second].map(|path| Op::new(path, How::Stat));
+        vec![first, second, then]
+    };
     let below = Op::new(scratch.path("dir"), How::OpenBelow(b"two".to_vec()));
     // What is done, and the name that it is done by.
     let cases = [
@@ -94,6 +98,12 @@ fn a_file_with_two_names_is_recorded_under_the_one_that_was_opened() {
         (vec![Op::new(&one, How::Stat), read(&two)], &two),
         (vec![Op::new(&two, How::Stat), read(&one)], &one),
         (vec![below, read(&one)], &two),
+        // Asked about by both names, in either order, and then opened by one.
+        (stat_both(&one, &two, read(&two)), &two),
+        (stat_both(&two, &one, read(&two)), &two),
+        (stat_both(&two, &one, read(&one)), &one),
+        // Where a link leads is asked, which opens nothing.
+        (vec![Op::new(&link, How::ReadLink), read(&one)], &one),
     ];
     // The kernel tells the name that was looked up last: either comes last once.
     for order in [[&one, &two], [&two, &one]] {

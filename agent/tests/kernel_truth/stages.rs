@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headstart::model::StageCounts;
 use headstart::probe::{Group, Probes, Reader, What, decode};
@@ -120,10 +120,16 @@ fn what_a_full_ring_loses_is_counted_in_each_stage() {
     let file = std::fs::File::create(&holes).expect("file");
     file.set_len(20_000 * SIZE).expect("length");
     let read = Op::new(&holes, How::EveryChunk(20_000, 2));
-    let stages = checked(&scratch.record(&[read]));
-    for stage in ["read", "ring"] {
-        assert!(stages[stage].lost > 0, "{stage}: {stages:#?}");
-        assert!(stages[stage].out > 0, "{stage}: {stages:#?}");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let stages = checked(&scratch.record(std::slice::from_ref(&read)));
+        let [read, ring] = ["read", "ring"].map(|stage| &stages[stage]);
+        assert!(read.out > 0 && ring.out > 0, "{stages:#?}");
+        // A recorder that another processor runs all the time can keep up.
+        if read.lost > 0 && ring.lost > 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{stages:#?}");
     }
 }
 

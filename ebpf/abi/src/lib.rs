@@ -18,8 +18,8 @@ pub use record::{
     PATH_COMPONENTS, RecordKind, TouchRecord,
 };
 pub use track::{
-    FaultSlot, MAP_SIGNAL, SYSCALL_AT, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH, SYSCALL_SLOTS,
-    TRACK_SLOTS, TrackEntry, track_slot,
+    FaultSlot, MAP_SIGNAL, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH,
+    SYSCALL_SLOTS, TRACK_SLOTS, TrackEntry, track_slot,
 };
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.

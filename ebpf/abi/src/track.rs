@@ -17,6 +17,9 @@ pub const SYSCALL_AT: u32 = 1;
 pub const SYSCALL_PATH: u32 = 2;
 /// A call that lists a directory.
 pub const SYSCALL_LIST: u32 = 3;
+/// With [`SYSCALL_AT`] or [`SYSCALL_PATH`]: what it returns when it succeeds is more
+/// than 0 and yet no descriptor.
+pub const SYSCALL_LENGTH: u32 = 8;
 /// A call that maps memory: the thread gets [`MAP_SIGNAL`] if it mapped a file.
 pub const SYSCALL_MAP: u32 = 4;
 

@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use headstart_abi::{
-    MAP_SIGNAL, MAX_PATH, NameRecord, Note, Outcome, RecordKind, SYSCALL_AT, SYSCALL_LIST,
-    SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
+    MAP_SIGNAL, MAX_PATH, NameRecord, Note, Outcome, RecordKind, SYSCALL_AT, SYSCALL_LENGTH,
+    SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
 };
 
 use crate::config::{field, peek};
@@ -21,6 +21,9 @@ use crate::emit;
 use crate::inode::{self, Identity};
 
 const AT_FDCWD: i32 = -100;
+/// In the hash of a name that was opened. What it changes of a hash is not what
+/// another path of the same length would.
+const OPENED: u64 = 0x6f70_656e_6564_9e37;
 const SEEN: u32 = 1 << 16;
 /// Words of a path at most. All take part in its hash: paths of one length that
 /// differ in their middle only are common below deep directories.
@@ -88,10 +91,21 @@ pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, k
     };
     // SAFETY: a helper without arguments that can't fail.
     let task = unsafe { bpf_get_current_task() };
+    let result = if class & SYSCALL_LENGTH == 0 {
+        result as i64
+    } else {
+        0
+    };
     tally.one(if class == SYSCALL_LIST {
         list(task, regs, &entry)
     } else {
-        name(task, regs, class == SYSCALL_AT, result as i64, &entry)
+        name(
+            task,
+            regs,
+            class & !SYSCALL_LENGTH == SYSCALL_AT,
+            result,
+            &entry,
+        )
     });
     0
 }
@@ -175,7 +189,10 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> Outc
     } else {
         directory_of_fd(task, fd as u32)
     };
-    let hash = hash_path(len as u64, base ^ entry.key.rotate_left(8));
+    // A name that was only asked about is told of again when it is opened: of a
+    // file with several names that says by which it is used.
+    let opened = if result > 0 { OPENED } else { 0 };
+    let hash = hash_path(len as u64, base ^ entry.key.rotate_left(8) ^ opened);
     if is_seen(hash) {
         return Outcome::Known;
     }
