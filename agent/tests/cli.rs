@@ -47,6 +47,18 @@ fn no_command_is_a_usage_error() {
 }
 
 #[test]
+fn a_comparison_of_a_profile_that_is_there_records_nothing_to_be_traced() {
+    let args = "compare --profile p --exact never -- true".split(' ');
+    let output = headstart().args(args).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        said.contains("--exact") && said.contains("--profile") && said.contains("Usage:"),
+        "{said}"
+    );
+}
+
+#[test]
 fn completions_name_the_commands_of_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let text = stdout(headstart().args(["completions", shell]));

@@ -5,7 +5,7 @@ pub mod sample;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -38,7 +38,10 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut stages = Stages::default();
     let agent = build::build(&workspace, &mut stages, false)?;
-    stages.stage("mounts", mount_all)?;
+    stages.stage("mounts", || {
+        mount_all();
+        Ok(())
+    })?;
     let headstart = || {
         let mut command = Command::new(&agent);
         command.arg("--state-dir").arg(&state_dir);
@@ -67,24 +70,41 @@ pub fn run(args: &Args) -> Result<()> {
     Err(error).with_context(|| format!("starting {}", agent.display()))
 }
 
-/// Mounts what probes are attached and pinned by.
-pub fn mount_all() -> Result<()> {
-    mount("tracefs", "/sys/kernel/tracing")?;
-    mount("bpf", "/sys/fs/bpf")
+/// Mounts tracefs and bpffs where they are not. People who look at probes want
+/// them; the agent attaches without the one and pins nothing in the other, so what
+/// can't be mounted is told in a line and left.
+pub fn mount_all() {
+    for (kind, point) in [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")] {
+        match mount(kind, point) {
+            Ok(what) => println!("{kind}: {what}"),
+            Err(error) => println!("{kind}: not mounted, and not needed: {error:#}"),
+        }
+    }
 }
 
-/// Mounts a pseudo file system where it is not mounted yet.
-fn mount(kind: &str, point: &str) -> Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
+/// Mounts a pseudo file system where it is not mounted yet; says where it is.
+fn mount(kind: &str, point: &str) -> Result<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
     if let Some(place) = mounted_at(&mounts, kind) {
-        println!("{kind}: mounted at {place}");
-        return Ok(());
+        return Ok(format!("mounted at {place}"));
     }
     if !Path::new(point).exists() {
-        bail!("this kernel has no {kind}: {point} does not exist");
+        bail!("{point} does not exist");
     }
-    println!("{kind}: mounting it at {point}");
-    run::run(Command::new("mount").args(["-t", kind, "nodev", point]))
+    // What mount(8) says of a failure goes into one line with ours.
+    let output = Command::new("mount")
+        .args(["-t", kind, "nodev", point])
+        .stdin(Stdio::null())
+        .output()
+        .context("starting mount")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{}",
+            said.lines().next().unwrap_or("mount says nothing").trim()
+        );
+    }
+    Ok(format!("mounted now, at {point}"))
 }
 
 /// The mount point of the first file system of that type.
@@ -105,5 +125,19 @@ mod tests {
         let mounts = "proc /proc proc rw 0 0\nnodev /sys/kernel/tracing tracefs rw 0 0\n";
         assert_eq!(mounted_at(mounts, "tracefs"), Some("/sys/kernel/tracing"));
         assert_eq!(mounted_at(mounts, "bpf"), None);
+    }
+
+    #[test]
+    fn what_can_not_be_mounted_is_an_error_of_one_line() {
+        for (kind, point) in [
+            ("no-such-file-system", "/"),
+            ("no-such-file-system", "/nonexistent/point"),
+        ] {
+            let error = mount(kind, point).expect_err("it can't be").to_string();
+            assert!(
+                error.contains(point) && error.lines().count() == 1,
+                "{error}"
+            );
+        }
     }
 }

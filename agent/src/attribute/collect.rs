@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use super::tally::Tally;
+use crate::model::StageCounts;
 use crate::probe::{DecodeError, Fault, Inode, InodeKey, Record, What, decode};
 
 /// Records kept of one run; more are counted as dropped. About 400 MB.
@@ -31,6 +33,19 @@ pub(super) struct SeenName {
     pub(super) base: Option<InodeKey>,
     pub(super) path: Vec<u8>,
     pub(super) exec: bool,
+    /// It was opened or executed, as far as the call's result tells: a descriptor
+    /// is not 0, and of a call that opens nothing the probes tell no more.
+    pub(super) opened: bool,
+}
+
+/// Records sorted in, by kind.
+#[derive(Default)]
+struct Kinds {
+    paths: u64,
+    paths_again: u64,
+    pages: u64,
+    names: u64,
+    blocks: u64,
 }
 
 /// The records of one run, by file.
@@ -42,7 +57,8 @@ pub struct Collector {
     pub(super) faults: HashMap<(InodeKey, u32), Vec<(At, Fault)>>,
     pub(super) blocks: HashMap<InodeKey, Vec<(At, u64, u64)>>,
     pub(super) names: Vec<SeenName>,
-    pub(super) lists: Vec<(At, InodeKey)>,
+    pub(super) lists: Vec<(At, Option<InodeKey>)>,
+    kinds: Kinds,
     records: u64,
     dropped: u64,
     undecodable: u64,
@@ -66,55 +82,90 @@ impl Collector {
         }
     }
 
-    fn sort_in(&mut self, record: Record) {
+    pub(super) fn sort_in(&mut self, record: Record) {
         let at = At {
             time_ns: record.time_ns,
             tgid: record.tgid,
         };
         match record.what {
             What::Touch(t) => {
+                self.kinds.pages += 1;
                 self.touches
                     .entry(t.inode)
                     .or_default()
                     .push((at, t.base_page, t.pages));
             }
             What::Block(t) => {
+                self.kinds.blocks += 1;
                 self.blocks
                     .entry(t.inode)
                     .or_default()
                     .push((at, t.base_page, t.pages));
             }
             What::Fault(f) => {
+                self.kinds.pages += 1;
                 self.faults
                     .entry((f.inode, at.tgid))
                     .or_default()
                     .push((at, f));
             }
             What::Inode(inode) => {
-                self.inodes.insert(inode.inode, inode);
+                self.kinds.paths += 1;
+                let old = self.inodes.insert(inode.inode, inode);
+                self.kinds.paths_again += u64::from(old.is_some());
             }
             What::Name(name) => {
+                self.kinds.names += 1;
                 self.names.push(SeenName {
                     at,
                     base: name.base,
                     path: name.path,
                     exec: false,
+                    opened: name.result > 0,
                 });
             }
             What::Exec(name) => {
+                self.kinds.names += 1;
                 self.names.push(SeenName {
                     at,
                     base: None,
                     path: name.path,
                     exec: true,
+                    opened: true,
                 });
             }
             What::List(name) => {
-                if let Some(base) = name.base {
-                    self.lists.push((at, base));
-                }
+                self.kinds.names += 1;
+                self.lists.push((at, name.base));
             }
         }
+    }
+
+    /// What became of the records, as far as it is known before they are
+    /// attributed.
+    pub(super) fn stages(&self) -> Vec<StageCounts> {
+        let mut collect = StageCounts::new("collect", "records");
+        collect.seen = self.records + self.dropped;
+        collect.lost = self.dropped;
+        collect.filter("undecodable", self.undecodable);
+        let Kinds {
+            paths,
+            paths_again,
+            pages,
+            names,
+            blocks,
+        } = self.kinds;
+        collect.out = paths + pages + names + blocks;
+        let mut inodes = StageCounts::new("paths", "records");
+        inodes.seen = paths;
+        inodes.out = self.inodes.len() as u64;
+        inodes.filter("known", paths_again);
+        vec![collect, inodes]
+    }
+
+    /// What is to be attributed.
+    pub(super) fn tally(&self) -> Tally {
+        Tally::of(self.kinds.pages, self.kinds.names, self.kinds.blocks)
     }
 
     /// Records taken.
@@ -141,5 +192,33 @@ impl Origin {
             return None;
         }
         Some(at.time_ns.saturating_sub(self.time_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_kept_is_counted() {
+        let mut touch = [0u8; 64];
+        touch[0] = headstart_abi::RecordKind::Touch as u8;
+        let mut collector = Collector::default();
+        for _ in 0..3 {
+            collector.add(&touch);
+        }
+        for _ in 3..MAX_RECORDS {
+            collector.add(b"?");
+        }
+        for _ in 0..5 {
+            collector.add(&touch);
+        }
+        let stages = collector.stages();
+        let collect = &stages[0];
+        assert_eq!((collect.seen, collect.out), (MAX_RECORDS + 5, 3));
+        assert_eq!(collect.lost, 5);
+        assert_eq!(collect.filtered["undecodable"], MAX_RECORDS - 3);
+        assert_eq!(collector.lost(), MAX_RECORDS + 2);
+        assert!(stages.iter().all(StageCounts::is_balanced), "{stages:?}");
     }
 }

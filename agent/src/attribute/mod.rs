@@ -6,11 +6,16 @@ mod collect;
 mod elf;
 pub mod ext4;
 mod faults;
+mod links;
 pub mod mountinfo;
 mod names;
+mod paths;
 mod resolve;
+mod stat;
+mod tally;
 mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
-pub use resolve::{Attributed, Gaps, attribute};
+pub use resolve::{Attributed, attribute};
+pub use tally::Gaps;

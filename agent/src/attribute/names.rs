@@ -11,13 +11,26 @@ use crate::model::NameKind;
 /// Symbolic links followed in one path, as in the kernel (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
+/// Bytes of a path that a system call takes: PATH_MAX without the NUL. A path from a
+/// deep directory can have more in all.
+pub(super) const LONGEST_PATH: usize = 4095;
+
 /// What stands at an absolute path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) kind: NameKind,
     /// Inode number; 0 where nothing is.
     pub(super) ino: u64,
+    /// Names that the inode has; 0 where nothing is.
+    pub(super) links: u32,
     target: Option<Vec<u8>>,
+}
+
+/// Where a path led.
+pub(super) struct End {
+    /// Absolute, without links in it.
+    pub(super) path: Vec<u8>,
+    pub(super) found: Found,
 }
 
 /// Resolves paths, remembering what it has seen.
@@ -26,6 +39,7 @@ pub(super) struct Walker<'a> {
     /// Whether an absolute path may be looked at (not on a mount that may hang,
     /// not in a view of the kernel).
     allowed: &'a dyn Fn(&[u8]) -> bool,
+    too_long: u64,
 }
 
 impl<'a> Walker<'a> {
@@ -33,12 +47,24 @@ impl<'a> Walker<'a> {
         Self {
             seen: HashMap::new(),
             allowed,
+            too_long: 0,
         }
+    }
+
+    /// Walks that ended because a path became too long to be looked at.
+    pub(super) fn too_long(&self) -> u64 {
+        self.too_long
     }
 
     /// Calls `each` with the absolute path of every name looked up for `path`,
     /// a path from `base` (absolute), the last one followed if it is a link.
-    pub(super) fn walk(&mut self, base: &[u8], path: &[u8], each: &mut dyn FnMut(&[u8], &Found)) {
+    /// Where it led, if to a name that is there.
+    pub(super) fn walk(
+        &mut self,
+        base: &[u8],
+        path: &[u8],
+        each: &mut dyn FnMut(&[u8], &Found),
+    ) -> Option<End> {
         let mut current: Vec<u8> = if path.first() == Some(&b'/') {
             Vec::new()
         } else {
@@ -50,7 +76,9 @@ impl<'a> Walker<'a> {
         // A stack of components still to come, the next one last.
         let mut ahead: Vec<Vec<u8>> = components(path);
         let mut links = 0;
+        let mut last = None;
         while let Some(component) = ahead.pop() {
+            last = None;
             if component == b".." {
                 let parent = current.iter().rposition(|&b| b == b'/').unwrap_or(0);
                 current.truncate(parent);
@@ -59,17 +87,15 @@ impl<'a> Walker<'a> {
             let parent = current.len();
             current.push(b'/');
             current.extend_from_slice(&component);
-            let Some(found) = self.look(&current) else {
-                return;
-            };
+            let found = self.look(&current)?;
             each(&current, &found);
             match found.kind {
-                NameKind::Missing => return,
+                NameKind::Missing => return None,
                 NameKind::Symlink => {
                     links += 1;
-                    let Some(target) = found.target else { return };
+                    let target = found.target?;
                     if links > MAX_LINKS {
-                        return;
+                        return None;
                     }
                     if target.first() == Some(&b'/') {
                         current.clear();
@@ -78,10 +104,14 @@ impl<'a> Walker<'a> {
                     }
                     ahead.extend(components(&target));
                 }
-                NameKind::File if !ahead.is_empty() => return,
-                NameKind::File | NameKind::Directory => {}
+                NameKind::File if !ahead.is_empty() => return None,
+                NameKind::File | NameKind::Directory => last = Some(found),
             }
         }
+        last.map(|found| End {
+            path: current,
+            found,
+        })
     }
 
     /// What stands at `path`; `None` where it may not be looked at, or can't.
@@ -90,6 +120,10 @@ impl<'a> Walker<'a> {
             return Some(found.clone());
         }
         if !(self.allowed)(path) {
+            return None;
+        }
+        if path.len() > LONGEST_PATH {
+            self.too_long += 1;
             return None;
         }
         let found = look_up(path)?;
@@ -101,7 +135,8 @@ impl<'a> Walker<'a> {
 fn look_up(path: &[u8]) -> Option<Found> {
     let os_path = Path::new(std::ffi::OsStr::from_bytes(path));
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    match rustix::fs::statx(CWD, os_path, flags, StatxFlags::TYPE | StatxFlags::INO) {
+    let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::NLINK;
+    match rustix::fs::statx(CWD, os_path, flags, wanted) {
         Ok(stat) => {
             let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
                 FileType::Directory => NameKind::Directory,
@@ -115,12 +150,14 @@ fn look_up(path: &[u8]) -> Option<Found> {
             Some(Found {
                 kind,
                 ino: stat.stx_ino,
+                links: stat.stx_nlink,
                 target,
             })
         }
         Err(rustix::io::Errno::NOENT) => Some(Found {
             kind: NameKind::Missing,
             ino: 0,
+            links: 0,
             target: None,
         }),
         Err(_) => None,

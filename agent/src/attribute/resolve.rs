@@ -1,38 +1,22 @@
 //! The records of one run → its trace.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
 use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
+use super::links::Links;
 use super::mountinfo::{self, Mount};
-use super::names::{Found, Walker};
+use super::names::{LONGEST_PATH, Walker};
+use super::paths::{below, join};
+use super::stat::{Stat, read_head, stat};
+use super::tally::{Gap, Gaps, Tally, Walked};
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
 use crate::model::{
-    BlockTouch, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, RelPath, Trace, Volume,
+    BlockTouch, FileTouches, NameKind, NameTouch, PAGE_SIZE, RelPath, StageCounts, Trace, Volume,
     VolumeId,
 };
-use crate::probe::{Fault, Inode, InodeKey};
-
-/// What a run touched that its trace does not hold, and why. Counts of inodes,
-/// except where said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Gaps {
-    /// Their path did not come through.
-    pub no_path: u64,
-    /// No mount of this namespace shows them.
-    pub no_mount: u64,
-    /// In memory anyway (tmpfs) or views of the kernel (procfs): not to be warmed.
-    pub not_on_disk: u64,
-    /// Gone, or another file by now.
-    pub vanished: u64,
-    /// Names whose base directory is not known, or lies in another root.
-    pub names_unresolved: u64,
-}
+use crate::probe::{Fault, InodeKey};
 
 /// A trace and what is not in it.
 #[derive(Debug, Default)]
@@ -41,6 +25,8 @@ pub struct Attributed {
     pub trace: Trace,
     /// What it lacks.
     pub gaps: Gaps,
+    /// What became of each record, from the ring buffer on.
+    pub stages: Vec<StageCounts>,
 }
 
 /// Names the files and names of a run. `around` is the kernel's fault-around
@@ -49,12 +35,31 @@ pub struct Attributed {
 /// # Errors
 /// The mount table can't be read.
 pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::Result<Attributed> {
-    let mounts = mountinfo::read()?;
-    let mut resolver = Resolver::new(&mounts, records, origin);
-    resolver.files(around);
-    resolver.names();
+    Ok(attribute_in(&mountinfo::read()?, records, origin, around))
+}
+
+/// The same, among these mounts.
+pub(super) fn attribute_in(
+    mounts: &[Mount],
+    records: &Collector,
+    origin: Origin,
+    around: u64,
+) -> Attributed {
+    let allowed = |path: &[u8]| {
+        mountinfo::covering(mounts, path).is_some_and(|mount| {
+            !is_pseudo(&mount.fs_type)
+                && !may_hang(&mount.fs_type)
+                && !matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs")
+        })
+    };
+    let mut walker = Walker::new(&allowed);
+    let mut resolver = Resolver::new(mounts, records, origin);
+    // Names first: they say which of a file's names the run used.
+    resolver.names(&mut walker);
+    resolver.files(&mut walker, around);
+    resolver.lists(&mut walker);
     resolver.blocks();
-    Ok(resolver.finish())
+    resolver.finish()
 }
 
 struct Resolver<'a> {
@@ -66,7 +71,22 @@ struct Resolver<'a> {
     by_mount: HashMap<u64, u32>,
     /// Absolute path → what is known of the name.
     found: BTreeMap<Vec<u8>, NameState>,
-    out: Attributed,
+    links: Links,
+    tally: Tally,
+    trace: Trace,
+}
+
+/// A path of a filesystem where a mount shows it.
+struct Place<'a> {
+    mount: &'a Mount,
+    /// Below the mount's root.
+    rel: Vec<u8>,
+}
+
+impl Place<'_> {
+    fn absolute(&self) -> Vec<u8> {
+        join(&self.mount.mount_point, &self.rel)
+    }
 }
 
 struct NameState {
@@ -84,11 +104,13 @@ impl<'a> Resolver<'a> {
             volumes: Vec::new(),
             by_mount: HashMap::new(),
             found: BTreeMap::new(),
-            out: Attributed::default(),
+            links: Links::default(),
+            tally: records.tally(),
+            trace: Trace::default(),
         }
     }
 
-    fn files(&mut self, around: u64) {
+    fn files(&mut self, walker: &mut Walker<'_>, around: u64) {
         let records = self.records;
         let mut files: BTreeMap<InodeKey, Vec<&[(At, Fault)]>> = BTreeMap::new();
         for key in records.touches.keys() {
@@ -100,37 +122,50 @@ impl<'a> Resolver<'a> {
         for (key, faults) in files {
             let reads = records.touches.get(&key).map_or(&[][..], Vec::as_slice);
             let times = reads.iter().map(|(at, ..)| at);
-            let mut times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
-            if times.any(|at| self.origin.since(*at).is_some()) {
-                self.file(key, reads, &faults, around);
-            }
+            let times = times.chain(faults.iter().copied().flatten().map(|(at, _)| at));
+            let (records, during) = self.count(times);
+            let held = match during {
+                0 => Ok(0),
+                _ => self.file(walker, key, reads, &faults, around),
+            };
+            self.tally.file(records, during, held);
         }
     }
 
+    /// Records, and those of them that the command made.
+    fn count<'t>(&self, times: impl Iterator<Item = &'t At>) -> (u64, u64) {
+        times.fold((0, 0), |(records, during), at| {
+            let is_commands = self.origin.since(*at).is_some();
+            (records + 1, during + u64::from(is_commands))
+        })
+    }
+
+    /// The number of records that hold pages of the file.
     fn file(
         &mut self,
+        walker: &mut Walker<'_>,
         key: InodeKey,
         reads: &[(At, u64, u64)],
         faults: &[&[(At, Fault)]],
         around: u64,
-    ) {
-        let Some(inode) = self
-            .records
-            .inodes
-            .get(&key)
-            .filter(|inode| !inode.truncated)
-        else {
-            self.out.gaps.no_path += 1;
-            return;
-        };
-        let Some((mount, rel)) = self.place(inode) else {
-            return;
-        };
+    ) -> Result<u64, Gap> {
+        let inode = self.records.inodes.get(&key).ok_or(Gap::NoPath)?;
+        if inode.truncated {
+            return Err(Gap::PathTooLong);
+        }
+        let mut place = self.place(key.device(), &inode.path)?;
+        if place.absolute().len() > LONGEST_PATH {
+            return Err(Gap::PathTooLong);
+        }
+        let mut stat = stat(&place.absolute(), key.ino).ok_or(Gap::Vanished)?;
+        if stat.links > 1
+            && let Some(better) = self.better_place(key, &stat)
+        {
+            (place, stat) = better;
+        }
+        let Place { mount, rel } = place;
         let absolute = join(&mount.mount_point, &rel);
-        let Some(version) = version_of(&absolute, key.ino) else {
-            self.out.gaps.vanished += 1;
-            return;
-        };
+        let version = stat.version;
         let mut touches = Vec::new();
         for &(at, base, bits) in reads {
             if let Some(first_use_ns) = self.origin.since(at) {
@@ -144,32 +179,56 @@ impl<'a> Resolver<'a> {
             }
         }
         let end = version.size.div_ceil(PAGE_SIZE);
+        let reads = reads.iter().map(|&(at, base, bits)| {
+            let first_page = base + u64::from(bits.trailing_zeros());
+            (at, first_page)
+        });
+        let faults = faults.iter().copied().flatten();
+        let held = reads
+            .chain(faults.map(|(at, fault)| (*at, fault.start)))
+            .filter(|&(at, first_page)| first_page < end && self.origin.since(at).is_some())
+            .count();
         touches.retain_mut(|touch| {
             let left = end.saturating_sub(touch.start_page);
             touch.pages = touch.pages.min(left.try_into().unwrap_or(u32::MAX));
             touch.pages > 0
         });
         let first = touches.iter().map(|t| t.first_use_ns).min();
-        let (Some(first_use_ns), Ok(path)) = (first, RelPath::new(rel)) else {
-            return;
+        let Some(first_use_ns) = first else {
+            return Ok(0);
         };
+        let path = RelPath::new(rel).map_err(|_| Gap::NoPath)?;
         let volume = self.volume(mount);
-        self.out.trace.files.push(FileTouches {
+        self.trace.files.push(FileTouches {
             volume,
             path,
             version,
             touches,
         });
         self.note(&absolute, NameKind::File, first_use_ns);
+        // Also those that no system call named.
+        walker.walk(b"/", &absolute, &mut |name, found| {
+            self.note(name, found.kind, first_use_ns)
+        });
+        Ok(held as u64)
     }
 
-    /// The mount that shows an inode, and its path below the mount's root.
-    fn place(&mut self, inode: &Inode) -> Option<(&'a Mount, Vec<u8>)> {
-        let device = inode.inode.device();
+    /// Where a file with several names, found by one of them, has the name that the
+    /// run used.
+    fn better_place(&self, key: InodeKey, known: &Stat) -> Option<(Place<'a>, Stat)> {
+        let path = self.links.of(key.device(), key.ino)?;
+        let place = self.place(key.device(), path).ok()?;
+        // The same file, for certain: a number alone could be that of another.
+        let stat = stat(&place.absolute(), key.ino).filter(|stat| stat.device == known.device)?;
+        Some((place, stat))
+    }
+
+    /// The mount that shows a path of a filesystem.
+    fn place(&self, device: (u32, u32), path: &[u8]) -> Result<Place<'a>, Gap> {
         let mut best: Option<(&Mount, &[u8])> = None;
         for mount in self.mounts.iter().filter(|mount| mount.device == device) {
             let root = mount.root.strip_prefix(b"/").unwrap_or(&mount.root);
-            let Some(rest) = below(root, &inode.path) else {
+            let Some(rest) = below(root, path) else {
                 continue;
             };
             // The filesystem's own root is best: its paths hold elsewhere too.
@@ -177,41 +236,22 @@ impl<'a> Resolver<'a> {
                 best = Some((mount, rest));
             }
         }
-        let Some((mount, rest)) = best else {
-            self.out.gaps.no_mount += 1;
-            return None;
-        };
+        let (mount, rest) = best.ok_or(Gap::NoMount)?;
         if is_pseudo(&mount.fs_type) || matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs") {
-            self.out.gaps.not_on_disk += 1;
-            return None;
+            return Err(Gap::NotOnDisk);
         }
-        Some((mount, rest.to_vec()))
+        Ok(Place {
+            mount,
+            rel: rest.to_vec(),
+        })
     }
 
-    fn names(&mut self) {
-        let mounts = self.mounts;
-        let allowed = |path: &[u8]| {
-            mountinfo::covering(mounts, path).is_some_and(|mount| {
-                !is_pseudo(&mount.fs_type)
-                    && !may_hang(&mount.fs_type)
-                    && !matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs")
-            })
-        };
-        let mut walker = Walker::new(&allowed);
-        // Files by their own path: also those that no system call named.
-        let files: Vec<(Vec<u8>, u64)> = self
-            .found
-            .iter()
-            .map(|(path, state)| (path.clone(), state.first_use_ns))
-            .collect();
-        for (path, time) in files {
-            walker.walk(b"/", &path, &mut |name, found| {
-                self.note_found(name, found, time)
-            });
-        }
+    /// Names given to system calls.
+    fn names(&mut self, walker: &mut Walker<'_>) {
         let records = self.records;
         for name in &records.names {
             let Some(time) = self.origin.since(name.at) else {
+                self.tally.name_before();
                 continue;
             };
             let base = match (name.path.first(), name.base) {
@@ -221,31 +261,58 @@ impl<'a> Resolver<'a> {
                 _ => None,
             };
             let Some(base) = base else {
-                self.out.gaps.names_unresolved += 1;
+                self.tally.name_unresolved();
                 continue;
             };
-            walker.walk(&base, &name.path, &mut |path, found| {
-                self.note_found(path, found, time)
-            });
+            let walked = self.walk(walker, &base, &name.path, time, name.opened);
+            self.tally.name_walked(walked);
             if name.exec {
-                self.interpreters(&mut walker, &name.path, time);
+                self.interpreters(walker, &name.path, time);
             }
         }
+    }
+
+    fn lists(&mut self, walker: &mut Walker<'_>) {
+        let records = self.records;
         for (at, key) in &records.lists {
             let Some(time) = self.origin.since(*at) else {
+                self.tally.name_before();
                 continue;
             };
-            let Some(path) = self.absolute(key) else {
-                self.out.gaps.names_unresolved += 1;
+            let Some(path) = key.and_then(|key| self.absolute(&key)) else {
+                self.tally.name_unresolved();
                 continue;
             };
-            walker.walk(b"/", &path, &mut |name, found| {
-                self.note_found(name, found, time)
-            });
+            let walked = self.walk(walker, b"/", &path, time, false);
+            self.tally.name_walked(walked);
             if let Some(state) = self.found.get_mut(&path) {
                 state.listed = true;
             }
         }
+    }
+
+    /// Notes every name on the way of a path.
+    fn walk(
+        &mut self,
+        walker: &mut Walker<'_>,
+        base: &[u8],
+        path: &[u8],
+        time: u64,
+        opened: bool,
+    ) -> Walked {
+        let too_long = walker.too_long();
+        let mut walked = Walked::NotLookedUp;
+        let end = walker.walk(base, path, &mut |name, found| {
+            walked = Walked::Found;
+            self.note(name, found.kind, time)
+        });
+        if let Some(end) = end {
+            self.links.note(self.mounts, end, opened, time);
+        }
+        if walker.too_long() > too_long {
+            walked = Walked::TooLong;
+        }
+        walked
     }
 
     /// The chain of interpreters of a program, two deep as in the kernel's
@@ -257,9 +324,7 @@ impl<'a> Resolver<'a> {
             let Some(next) = interpreter(&head) else {
                 return;
             };
-            walker.walk(b"/", next, &mut |name, found| {
-                self.note_found(name, found, time)
-            });
+            self.walk(walker, b"/", next, time, true);
             path = next.to_vec();
         }
     }
@@ -290,10 +355,6 @@ impl<'a> Resolver<'a> {
             .map(|(_, path)| path)
     }
 
-    fn note_found(&mut self, path: &[u8], found: &Found, time: u64) {
-        self.note(path, found.kind, time);
-    }
-
     fn note(&mut self, path: &[u8], kind: NameKind, first_use_ns: u64) {
         match self.found.get_mut(path) {
             Some(state) => {
@@ -315,14 +376,13 @@ impl<'a> Resolver<'a> {
         let records = self.records;
         for (key, seen) in &records.blocks {
             let device = key.device();
-            let Some(mount) = self
+            let mount = self
                 .mounts
                 .iter()
-                .find(|mount| mount.device == device && mount.root == b"/")
-            else {
-                self.out.gaps.no_mount += 1;
-                continue;
-            };
+                .find(|mount| mount.device == device && mount.root == b"/");
+            let (all, during) = self.count(seen.iter().map(|(at, ..)| at));
+            self.tally.device(all, during, mount.is_some());
+            let Some(mount) = mount else { continue };
             let volume = self.volume(mount);
             for &(at, base, bits) in seen {
                 let Some(first_use_ns) = self.origin.since(at) else {
@@ -330,15 +390,12 @@ impl<'a> Resolver<'a> {
                 };
                 let mut runs = Vec::new();
                 push_runs(&mut runs, base, bits, first_use_ns);
-                self.out
-                    .trace
-                    .blocks
-                    .extend(runs.iter().map(|run| BlockTouch {
-                        volume,
-                        start_page: run.start_page,
-                        pages: run.pages,
-                        first_use_ns,
-                    }));
+                self.trace.blocks.extend(runs.iter().map(|run| BlockTouch {
+                    volume,
+                    start_page: run.start_page,
+                    pages: run.pages,
+                    first_use_ns,
+                }));
             }
         }
     }
@@ -376,7 +433,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let volume = self.volume(mount);
-            self.out.trace.names.push(NameTouch {
+            self.trace.names.push(NameTouch {
                 volume,
                 path: rel,
                 kind: state.kind,
@@ -384,74 +441,14 @@ impl<'a> Resolver<'a> {
                 first_use_ns: state.first_use_ns,
             });
         }
-        self.out.trace.volumes = self.volumes;
-        self.out
-    }
-}
-
-/// `path` below `dir`, by components, without a leading slash; both may have one.
-fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
-    let path_start = path.strip_prefix(b"/").unwrap_or(path);
-    let dir = dir.strip_prefix(b"/").unwrap_or(dir);
-    if dir.is_empty() {
-        return Some(path_start);
-    }
-    let rest = path_start.strip_prefix(dir)?;
-    if rest.is_empty() {
-        Some(rest)
-    } else {
-        rest.strip_prefix(b"/")
-    }
-}
-
-fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
-    let mut path = dir.to_vec();
-    if !rel.is_empty() {
-        if path.last() != Some(&b'/') {
-            path.push(b'/');
+        self.trace.volumes = self.volumes;
+        let mut stages = self.records.stages();
+        let gaps = self.tally.gaps;
+        stages.extend(self.tally.into_stages());
+        Attributed {
+            trace: self.trace,
+            gaps,
+            stages,
         }
-        path.extend_from_slice(rel);
-    }
-    path
-}
-
-/// Size and mtime of the regular file at `path` if its inode is still `ino`.
-fn version_of(path: &[u8], ino: u64) -> Option<FileVersion> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()?;
-    let regular = FileType::from_raw_mode(stat.stx_mode.into()).is_file();
-    (regular && stat.stx_ino == ino).then(|| FileVersion {
-        size: stat.stx_size,
-        mtime_ns: stat.stx_mtime.tv_sec * 1_000_000_000 + i64::from(stat.stx_mtime.tv_nsec),
-    })
-}
-
-/// The first page of a regular file.
-fn read_head(path: &[u8]) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    if !path.is_absolute() || !path.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .ok()?
-        .take(PAGE_SIZE)
-        .read_to_end(&mut head)
-        .ok()?;
-    Some(head)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_below_a_root() {
-        assert_eq!(below(b"/", b"/a/b"), Some(&b"a/b"[..]));
-        assert_eq!(below(b"sub", b"sub/x"), Some(&b"x"[..]));
-        assert_eq!(below(b"/sub", b"subway/x"), None);
-        assert_eq!(below(b"sub", b"sub"), Some(&b""[..]));
     }
 }

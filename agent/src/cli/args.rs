@@ -178,6 +178,9 @@ pub(crate) struct CompareArgs {
     /// Profile to use; without it, one is recorded first and thrown away
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
+    /// Trace the run that is recorded where no profile is named, so that every page it uses is known for certain
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Exact::Auto, conflicts_with = "profile")]
+    pub(crate) exact: Exact,
     /// Leave out pages that were never certainly used
     #[arg(long)]
     pub(crate) no_maybe: bool,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::config::{Config, IoPriority};
-use super::{context, format};
+use super::{context, format, stages};
 use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
 use crate::profile::{Access, Store, from_trace};
 use crate::run::{Recording, Summary, Traced, Warmup, fill_blind, summarize};
@@ -36,7 +36,8 @@ pub(super) fn run_info(recording: &Recording) -> RunInfo {
         started_ms: now_ms().saturating_sub(duration_ns / 1_000_000),
         id,
         duration_ns,
-        exact: recording.traced.as_ref().is_some_and(Traced::is_exact),
+        // One that lacks records would rule out what they told of.
+        exact: recording.trace.lost == 0 && recording.traced.as_ref().is_some_and(Traced::is_exact),
     }
 }
 
@@ -184,6 +185,19 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
             escape(directory)
         );
     }
+    let gaps = &recording.gaps;
+    for (count, what) in [
+        (
+            gaps.path_too_long,
+            "files whose path is too long or too deep",
+        ),
+        (gaps.no_path, "files without a path"),
+        (gaps.names_unresolved, "names that were not resolved"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(out, "  left out: {count} {what}");
+        }
+    }
     if recording.trace.blind_ns > 0 {
         let _ = writeln!(
             out,
@@ -209,6 +223,7 @@ pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> 
         .iter()
         .map(|(path, bytes)| json!({"path": escape(path), "bytes": bytes}))
         .collect();
+    let (stages, evicted) = stages::json(recording);
     json!({
         "profile": name,
         "runs": runs,
@@ -230,5 +245,7 @@ pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> 
         "lost": recording.trace.lost,
         "blind_seconds": recording.trace.blind_ns as f64 / 1e9,
         "gaps": recording.gaps,
+        "stages": stages,
+        "evicted": evicted,
     })
 }

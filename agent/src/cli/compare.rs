@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::args::{CompareArgs, Global};
+use super::args::{CompareArgs, Exact, Global};
 use super::chart::{self, Bar};
 use super::{common, context, format, profile};
 use crate::model::{Action, Profile, escape};
@@ -71,7 +71,11 @@ fn profile_and_cost(
         return Ok((found, cost));
     }
     let mut recorder = Recorder::new(context::ring_bytes(global)?)?;
-    let (mut recording, mut child) = recorder.record_exact(&args.command, Output::Null, None)?;
+    let (mut recording, mut child) = match args.exact {
+        // The profile is a new one, whose first run is traced.
+        Exact::Auto | Exact::Always => recorder.record_exact(&args.command, Output::Null, None)?,
+        Exact::Never => recorder.record(&args.command, Output::Null, None)?,
+    };
     child.wait(None)?;
     if child.interrupted() {
         bail!(CompareError::Interrupted);

@@ -15,6 +15,7 @@ mod profile;
 mod progress;
 mod record;
 mod run;
+mod stages;
 mod warm;
 
 use std::process::ExitCode;

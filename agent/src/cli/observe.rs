@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use headstart_abi::Counter;
+use headstart_abi::{Outcome, Stage};
 use serde_json::json;
 
 use super::args::{Global, ObserveArgs};
@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
         reader.drain(|bytes| seen.take(bytes, own));
         if drawn.elapsed() >= REFRESH && !global.json {
             drawn = Instant::now();
-            let lost = probes.counters()?.get(Counter::LostRing);
+            let lost = probes.counters()?.get(Stage::Ring, Outcome::Lost);
             let mut err = std::io::stderr();
             let line = seen.line(began.elapsed(), lost);
             if err.is_terminal() {
@@ -69,7 +69,7 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
         }
     }
     reader.drain(|bytes| seen.take(bytes, own));
-    let lost = probes.counters()?.get(Counter::LostRing);
+    let lost = probes.counters()?.get(Stage::Ring, Outcome::Lost);
     if global.json {
         format::emit_json(&json!({
             "seconds": began.elapsed().as_secs_f64(),

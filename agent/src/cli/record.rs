@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::args::{Exact, Global, RecordArgs};
-use super::{common, context, format};
+use super::{common, context, format, stages};
 use crate::model::Profile;
 use crate::predict::wants_exact;
 use crate::profile::{Store, check_name};
@@ -38,6 +38,9 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
             "{}",
             common::describe(&args.profile, &recording, merged.runs.len())
         );
+        if global.verbose > 0 {
+            eprint!("{}", stages::text(&recording));
+        }
     }
     let ended = match recording.ended {
         Some(ended) => ended,
@@ -65,7 +68,7 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
 fn keep(store: &Store, args: &RecordArgs, recording: &mut Recording) -> anyhow::Result<Profile> {
     let run = common::profile_of(recording, None);
     let merged = store
-        .merge_into(&args.profile, &run)
+        .record_into(&args.profile, &run)
         .context("the command ran, but what was recorded is not kept")?;
     // While the caches are as the command left them: no plan of the next start
     // has to wait for it.

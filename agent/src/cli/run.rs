@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{Global, RunArgs};
 use super::config::Config;
-use super::{common, context, format};
+use super::{common, context, format, stages};
 use crate::model::{DeviceCost, Profile};
 use crate::profile::{Access, Store, check_name};
 use crate::run::{Beside, Warmup, run_beside};
@@ -47,6 +47,11 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
         }))?;
     } else {
         eprint!("{}", text(args, &beside, known.is_some(), runs));
+        if let Ok(recording) = &beside.recording
+            && global.verbose > 0
+        {
+            eprint!("{}", stages::text(recording));
+        }
     }
     Ok(beside.ended.exit_code())
 }
@@ -81,7 +86,7 @@ fn keep(global: &Global, args: &RunArgs, beside: &mut Beside, known: Option<&Pro
     };
     let run = common::profile_of(recording, known);
     let merged = context::open_store(global, Access::Write)
-        .and_then(|store: Store| Ok(store.merge_into(&args.profile, &run)?));
+        .and_then(|store: Store| Ok(store.record_into(&args.profile, &run)?));
     match merged {
         Ok(profile) => profile.runs.len(),
         Err(error) => {

@@ -46,6 +46,10 @@ pub struct ProfileFile {
     pub path: RelPath,
     /// As the newest run that used it saw it.
     pub version: FileVersion,
+    /// The newest run that saw it at another version than this, as a mask of one
+    /// bit; 0 where none did that is remembered. What that run and older ones tell
+    /// of its pages may be of other contents.
+    pub changed: RunMask,
     /// Sorted by `start_page`, disjoint. Those that older runs used may lie past
     /// the end of `version` (`profile::within_version` leaves them out).
     pub extents: Vec<Extent>,

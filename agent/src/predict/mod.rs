@@ -5,7 +5,7 @@
 
 use crate::model::{FileVersion, RelPath};
 use crate::model::{NameKind, Profile, RunMask, Volume};
-use crate::profile::within_version;
+use crate::profile::{ExactRuns, within_version};
 
 /// Weight of a run relative to the next newer one.
 const AGE_FACTOR: f64 = 0.8;
@@ -37,16 +37,6 @@ pub fn wants_exact(profile: &Profile) -> bool {
         }
     }
     profile.runs.is_empty() || maybe * 4 > certain
-}
-
-/// Runs that were recorded page by page: of a file that they used, they rule out
-/// the maybe pages that they did not see.
-fn exact_runs(profile: &Profile) -> RunMask {
-    profile
-        .runs
-        .iter()
-        .enumerate()
-        .fold(0, |mask, (i, run)| mask | RunMask::from(run.exact) << i)
 }
 
 /// How sure a page is.
@@ -134,15 +124,14 @@ pub fn predict(profile: &Profile) -> Prediction {
     let weights = Weights::new(profile.runs.len());
     let mut unlikely_pages = 0;
     let mut files = Vec::with_capacity(profile.files.len());
-    let exact = exact_runs(profile);
+    let exact = ExactRuns::of(profile);
     for file in &profile.files {
-        let used_by = file.extents.iter().fold(0, |runs, e| runs | e.seen);
-        let knows_better = exact & used_by;
+        let ruled_out = exact.rule_out(file);
         let mut extents = Vec::with_capacity(file.extents.len());
         for extent in within_version(file) {
             let seen = weights.share(extent.seen);
             let sureness = match extent.certain {
-                0 if seen >= EXPECTED_MAYBE && knows_better & !extent.seen == 0 => Sureness::Maybe,
+                0 if seen >= EXPECTED_MAYBE && !ruled_out(&extent) => Sureness::Maybe,
                 certain if certain != 0 && seen >= EXPECTED => Sureness::Certain,
                 _ => {
                     unlikely_pages += u64::from(extent.pages);
@@ -262,6 +251,7 @@ mod tests {
                     size: 1 << 30,
                     mtime_ns: 0,
                 },
+                changed: 0,
                 extents: extents
                     .iter()
                     .map(|&(start_page, certain, seen)| Extent {

@@ -1,6 +1,6 @@
 //! Which hook serves what: a table, not ifs.
 
-use headstart_abi::{SYSCALL_AT, SYSCALL_LIST, SYSCALL_PATH};
+use headstart_abi::{SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_PATH};
 
 /// What a hook is for; groups are attached and detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -111,7 +111,7 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_stat, SYSCALL_PATH),
     (libc::SYS_lstat, SYSCALL_PATH),
     (libc::SYS_access, SYSCALL_PATH),
-    (libc::SYS_readlink, SYSCALL_PATH),
+    (libc::SYS_readlink, SYSCALL_PATH | SYSCALL_LENGTH),
     (libc::SYS_execve, SYSCALL_PATH),
     (libc::SYS_statfs, SYSCALL_PATH),
     (libc::SYS_chdir, SYSCALL_PATH),
@@ -122,7 +122,7 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_statx, SYSCALL_AT),
     (libc::SYS_faccessat, SYSCALL_AT),
     (libc::SYS_faccessat2, SYSCALL_AT),
-    (libc::SYS_readlinkat, SYSCALL_AT),
+    (libc::SYS_readlinkat, SYSCALL_AT | SYSCALL_LENGTH),
     (libc::SYS_execveat, SYSCALL_AT),
     (libc::SYS_getdents64, SYSCALL_LIST),
 ];
@@ -139,7 +139,7 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_statx, SYSCALL_AT),
     (libc::SYS_faccessat, SYSCALL_AT),
     (libc::SYS_faccessat2, SYSCALL_AT),
-    (libc::SYS_readlinkat, SYSCALL_AT),
+    (libc::SYS_readlinkat, SYSCALL_AT | SYSCALL_LENGTH),
     (libc::SYS_execveat, SYSCALL_AT),
     (libc::SYS_getdents64, SYSCALL_LIST),
 ];

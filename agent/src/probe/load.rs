@@ -10,10 +10,9 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use headstart_abi::{
-    COUNTERS, Counter, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot,
-};
+use headstart_abi::{Counts, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
 
+use super::counters::Counters;
 use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
 use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
 use super::object::object;
@@ -52,24 +51,6 @@ fn hint(reason: &str) -> &'static str {
         " (recording needs root, or CAP_BPF and CAP_PERFMON; `headstart doctor` says what is missing)"
     } else {
         ""
-    }
-}
-
-/// Sums over all CPUs of what the probes counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters([u64; COUNTERS as usize]);
-
-impl Counters {
-    /// One counter.
-    pub fn get(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
-    }
-
-    /// What was counted since `before`.
-    pub fn since(&self, before: &Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            self.0[i].saturating_sub(before.0[i])
-        }))
     }
 }
 
@@ -246,8 +227,9 @@ impl Probes {
     }
 
     /// Has every touch of the watched cgroups sent once more when it next
-    /// happens: bounds how long a reused inode address can hide one.
-    pub fn bump_generation(&mut self) -> Result<(), ProbeError> {
+    /// happens: what an earlier watch sent, of this inode or of another that was
+    /// at its address, hides nothing from this one.
+    fn bump_generation(&mut self) -> Result<(), ProbeError> {
         self.generation = (self.generation + 1) & 0xff;
         let generation = self.generation << 56;
         let watched = self.watched.clone();
@@ -287,18 +269,26 @@ impl Probes {
             .map_err(|e| map_error("SYSCALLS", &e))
     }
 
+    /// Waits until no program is under way that began before: what it sent is in
+    /// the ring then, and counted. Some 10 ms.
+    pub fn settle(&self) {
+        // A barrier for all processes waits for all that runs with preemption
+        // off, as programs on tracepoints do. Where a sandbox refuses it, counts
+        // may be off by those few that were under way.
+        let waited = rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
+        if let Err(error) = waited {
+            tracing::debug!(%error, "programs may be under way");
+        }
+    }
+
     /// What the probes counted so far.
     pub fn counters(&self) -> Result<Counters, ProbeError> {
         let map = self.ebpf.map("COUNTS").ok_or_else(|| no_map("COUNTS"))?;
-        let counts: PerCpuArray<_, u64> =
+        let counts: PerCpuArray<_, Counts> =
             PerCpuArray::try_from(map).map_err(|e| map_error("COUNTS", &e))?;
         let mut sums = Counters::default();
-        for (index, sum) in sums.0.iter_mut().enumerate() {
-            let values = counts
-                .get(&(index as u32), 0)
-                .map_err(|e| map_error("COUNTS", &e))?;
-            *sum = values.iter().sum();
-        }
+        let cpus = counts.get(&0, 0).map_err(|e| map_error("COUNTS", &e))?;
+        cpus.iter().for_each(|cpu| sums.add(cpu));
         Ok(sums)
     }
 

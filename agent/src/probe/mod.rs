@@ -4,14 +4,16 @@
 //! that is reported ([`HookState`]), never a failure of the others.
 
 mod btf;
+mod counters;
 mod decode;
 mod hooks;
 mod layout;
 mod load;
 mod object;
 
+pub use counters::Counters;
 pub use decode::{DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode};
 pub use hooks::{Group, HOOKS, Hook, HookState};
 pub use layout::LayoutError;
-pub use load::{Counters, ProbeError, Probes, Reader};
+pub use load::{ProbeError, Probes, Reader};
 pub use object::object;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     BlockExtent, Certainty, Extent, NameRecord, PAGE_SIZE, PageTouch, Profile, ProfileFile,
-    RelPath, RunInfo, Trace, Volume,
+    RelPath, RunInfo, RunMask, Trace, Volume,
 };
 
 use super::extents::{END_OF_PAGES, from_touches};
@@ -70,6 +70,7 @@ fn files(trace: &Trace, place: impl Fn(u32) -> Option<u32>) -> Vec<ProfileFile> 
         let Some(version) = parts().map(|f| f.version).reduce(newer_version) else {
             continue;
         };
+        let changed = RunMask::from(parts().any(|f| f.version != version));
         let touches: Vec<PageTouch> = parts().flat_map(|f| &f.touches).map(step).collect();
         let extents = from_touches(&touches, version.size.div_ceil(PAGE_SIZE));
         if !extents.is_empty() {
@@ -77,6 +78,7 @@ fn files(trace: &Trace, place: impl Fn(u32) -> Option<u32>) -> Vec<ProfileFile> 
                 volume,
                 path: path.clone(),
                 version,
+                changed,
                 extents,
             });
         }
@@ -244,6 +246,7 @@ mod tests {
         assert_eq!(files, [(0, "z".to_owned()), (1, "f".to_owned())]);
         // The later version counts, and what lies past its end is not there.
         assert_eq!(profile.files[1].version.mtime_ns, 2);
+        assert_eq!((profile.files[0].changed, profile.files[1].changed), (0, 1));
         let expect = Extent {
             start_page: 8,
             pages: 1,

@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod codec;
+pub mod exact;
 mod extents;
 mod limits;
 pub mod merge;
@@ -22,6 +23,7 @@ mod wire;
 
 pub use build::{from_trace, from_trace_within};
 pub use codec::{CodecError, decode, encode};
+pub use exact::ExactRuns;
 pub use limits::{Limits, Pruned};
 pub use merge::{merge, merge_within};
 pub use name::{NameError, check_name};

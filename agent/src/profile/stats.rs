@@ -1,5 +1,6 @@
 //! Sums over a profile.
 
+use super::ExactRuns;
 use crate::model::{Extent, NameKind, PAGE_SIZE, Profile, ProfileFile};
 
 /// The extents of a file that lie within its newest version. Merging keeps
@@ -18,11 +19,12 @@ pub fn within_version(file: &ProfileFile) -> impl Iterator<Item = Extent> + '_ {
 pub struct Totals {
     /// Files.
     pub files: u64,
-    /// Extents of files, those past the end of the newest version left out.
+    /// Extents of files, those left out that lie past the end of the newest version
+    /// or that an exact run rules out.
     pub extents: u64,
     /// Bytes of pages that some run certainly used.
     pub certain_bytes: u64,
-    /// Bytes of pages that runs only maybe used.
+    /// Bytes of pages that runs only maybe used, and no exact run rules out.
     pub maybe_bytes: u64,
     /// Names.
     pub names: u64,
@@ -48,7 +50,8 @@ impl Totals {
             names: profile.names.len() as u64,
             ..Totals::default()
         };
-        for extent in profile.files.iter().flat_map(within_version) {
+        let exact = ExactRuns::of(profile);
+        for extent in profile.files.iter().flat_map(|f| exact.standing(f)) {
             totals.extents += 1;
             let bytes = u64::from(extent.pages) * PAGE_SIZE;
             let sum = match extent.certain {

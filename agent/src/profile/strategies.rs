@@ -7,6 +7,7 @@ use crate::model::{
     Profile, RelPath, RunInfo, Trace, Volume, VolumeId,
 };
 
+use super::exact::drop_ruled_out;
 use super::{from_trace, merge};
 
 const VOLUMES: u32 = 3;
@@ -106,7 +107,9 @@ pub(super) fn trace() -> impl Strategy<Value = Trace> {
 
 /// A profile of one run out of `runs` many. Two of the same run may differ.
 pub(super) fn one_run(runs: u64) -> impl Strategy<Value = Profile> {
-    (trace(), 0..runs, 0..3_u64).prop_map(|(trace, id, duration_ns)| {
+    // Long enough to rule something out, or not.
+    let duration = prop::sample::select(vec![0, 1, 2, 2_000_000, u64::MAX]);
+    (trace(), 0..runs, duration).prop_map(|(trace, id, duration_ns)| {
         let run = RunInfo {
             started_ms: id / 3,
             id,
@@ -117,10 +120,16 @@ pub(super) fn one_run(runs: u64) -> impl Strategy<Value = Profile> {
     })
 }
 
-/// A profile of up to `most` runs.
+/// A profile of up to `most` runs, merged or recorded.
 pub(super) fn profile(most: usize) -> impl Strategy<Value = Profile> {
-    prop::collection::vec(one_run(60), 0..most).prop_map(|runs| {
+    prop::collection::vec((one_run(60), any::<bool>()), 0..most).prop_map(|runs| {
         runs.iter()
-            .fold(Profile::default(), |all, run| merge(&all, run))
+            .fold(Profile::default(), |all, (run, recorded)| {
+                let mut all = merge(&all, run);
+                if *recorded {
+                    drop_ruled_out(&mut all);
+                }
+                all
+            })
     })
 }

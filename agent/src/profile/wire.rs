@@ -76,6 +76,8 @@ pub(super) struct Files {
     pub(super) extents: Bytes,
     #[prost(message, optional, tag = "6")]
     pub(super) extent: Option<ExtentColumns>,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub(super) changed: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -88,6 +88,7 @@ mod tests {
                 volume: 0,
                 path: RelPath::new(b"a".to_vec()).expect("path"),
                 version: FileVersion::default(),
+                changed: 0,
                 extents: vec![extent(0, 5), extent(9, 50)],
             }],
             ..Profile::default()

@@ -83,6 +83,12 @@ impl Cgroup {
         some.split("total=").nth(1)?.trim().parse().ok()
     }
 
+    /// Whether processes are left in it or below; where that can't be read, yes.
+    pub fn is_populated(&self) -> bool {
+        let events = self.read("cgroup.events");
+        !events.is_ok_and(|text| text.lines().any(|line| line == "populated 0"))
+    }
+
     fn read(&self, file: &str) -> io::Result<String> {
         let fd = rustix::fs::openat(
             &self.directory,

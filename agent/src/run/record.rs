@@ -2,16 +2,16 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use headstart_abi::Counter;
+use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::cgroup::{Cgroup, CgroupError};
 use super::child::{Child, Ended, LaunchError, Output};
 use super::exact::{Traced, Tracer};
 use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
-use crate::model::Trace;
+use crate::model::{StageCounts, Trace};
 use crate::probe::{Counters, Group, HookState, ProbeError, Probes, Reader};
 
 /// Default size of the ring buffer: a burst of 50,000 records.
@@ -63,6 +63,9 @@ pub struct Recording {
     pub stall_seconds: Option<f64>,
     /// What the probes counted during the run.
     pub counters: Counters,
+    /// What came into each stage from the hooks to the trace, and what became of
+    /// it. Balanced, each of them.
+    pub stages: Vec<StageCounts>,
     /// Records taken from the ring buffer.
     pub records: u64,
     /// What tracing came to, where the run was to be exact.
@@ -213,7 +216,7 @@ impl Recorder {
             .map_err(|errno| io("making an event descriptor")(errno.into()))?;
         let mut collector = Collector::default();
         let deadline = window.map(|window| child.started + window);
-        let (ended, traced) = std::thread::scope(|scope| {
+        let (ended, traced, unwatched) = std::thread::scope(|scope| {
             let (reader, stop, collector) = (&mut self.reader, &stop, &mut collector);
             scope.spawn(move || {
                 loop {
@@ -232,23 +235,31 @@ impl Recorder {
                 Ok(false) => Ok(None),
                 Err(error) => Err(error),
             };
+            let elapsed = child.started.elapsed();
+            // Before the last look at the ring: what was counted has arrived.
+            let unwatched = self.probes.unwatch(cgroup.id());
+            if cgroup.is_populated() {
+                self.probes.settle();
+            }
             let stopped = rustix::io::write(stop, &1u64.to_ne_bytes());
             debug_assert!(stopped.is_ok(), "an event descriptor takes a one");
-            (ended, traced)
+            (ended, traced, unwatched.map(|()| elapsed))
         });
-        let elapsed = Instant::now().duration_since(child.started);
-        self.probes.unwatch(cgroup.id())?;
+        let elapsed = unwatched?;
         let ended = ended.map_err(io("waiting for the command"))?;
         let counters = self.probes.counters()?.since(before);
         let origin = Origin {
             time_ns: child.exec_ns(),
             tgid: child.pid() as u32,
         };
-        let Attributed { mut trace, gaps } =
-            attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
+        let Attributed {
+            mut trace,
+            gaps,
+            stages,
+        } = attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
         trace.duration_ns = elapsed.as_nanos() as u64;
         trace.blind_ns = blind_ns;
-        trace.lost = counters.get(Counter::LostRing) + collector.lost();
+        trace.lost = counters.get(Stage::Ring, Outcome::Lost) + collector.lost();
         if let Some(error) = collector.last_error() {
             tracing::warn!(%error, lost = collector.lost(), "some records were not understood");
         }
@@ -259,6 +270,7 @@ impl Recorder {
             seconds: elapsed.as_secs_f64(),
             stall_seconds: cgroup.io_stall_us().map(|us| us as f64 / 1e6),
             counters,
+            stages: counters.stages().into_iter().chain(stages).collect(),
             records: collector.records(),
             traced,
         })

@@ -141,3 +141,31 @@ fn an_interrupt_ends_the_comparison_and_not_one_start() {
         fs::remove_file(scene.path("pid")).expect("removed");
     }
 }
+
+#[test]
+fn the_run_that_it_records_is_traced_if_it_may_be() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    // Whoever traces the command, start by start.
+    let script = "while read -r key value; do \
+                  case $key in TracerPid:) echo $value >>tracers;; esac; \
+                  done </proc/$$/status";
+    let exact = cfg!(target_arch = "x86_64");
+    for (options, traced) in [
+        (&[][..], exact),
+        (&["--exact", "auto"], exact),
+        (&["--exact", "always"], exact),
+        (&["--exact", "never"], false),
+    ] {
+        let args = [&["compare", "--rounds", "1"][..], options];
+        let output = scene.run(&[&args.concat()[..], &["--", "sh", "-c", script]].concat());
+        assert_eq!(output.status.code(), Some(0), "{options:?}: {output:?}");
+        let tracers = fs::read_to_string(scene.path("tracers")).expect("written");
+        let tracers: Vec<&str> = tracers.lines().collect();
+        let (recorded, compared) = tracers.split_first().expect("it ran");
+        assert_eq!(*recorded != "0", traced, "{options:?}: {tracers:?}");
+        assert!(compared.iter().all(|tracer| *tracer == "0"), "{tracers:?}");
+        fs::remove_file(scene.path("tracers")).expect("removed");
+    }
+}

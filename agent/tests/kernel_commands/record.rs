@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufReader, Write};
 use std::process::Stdio;
 
-use crate::scene::{MIB, Scene, end, last_json, stderr, stdout};
+use crate::scene::{MIB, Scene, end, last_json, stages_add_up, stderr, stdout};
 use crate::tools::{ended, line_with, send, state, until};
 
 #[test]
@@ -151,6 +151,10 @@ fn it_tells_what_was_used() {
         "{said}"
     );
     assert_eq!(number("lost"), 0, "{said}");
+    stages_add_up(&said);
+    let sent = &said["stages"]["ring"]["out"];
+    assert!(sent.is_u64() && *sent == said["records"], "{said}");
+    assert!(said["evicted"]["pages"].is_u64(), "{said}");
     let share = &said["io_stall_share"];
     assert!(
         share.is_null() || (0.0..=1.0).contains(&share.as_f64().expect("a share")),
@@ -170,7 +174,26 @@ fn it_tells_what_was_used() {
         stderr(&again).contains("recorded into profile p (2 runs)"),
         "{again:?}"
     );
+    assert!(!stderr(&again).contains("STAGE"), "{again:?}");
     assert_eq!(scene.runs("p"), 2);
+
+    for subcommand in ["record", "run"] {
+        let more = scene.run(&["-v", subcommand, "--profile", "p", "--", "cat", "data"]);
+        let said = stderr(&more);
+        let has = |words: &[&str]| {
+            let is_row = |line: &str| {
+                line.split_whitespace()
+                    .take(words.len())
+                    .eq(words.iter().copied())
+            };
+            said.lines().any(is_row)
+        };
+        assert!(
+            has(&["STAGE", "UNIT", "IN", "OUT", "LOST", "FILTERED"]),
+            "{said}"
+        );
+        assert!(has(&["call", "calls"]) && has(&["evicted,"]), "{said}");
+    }
 }
 
 #[test]

@@ -169,6 +169,19 @@ pub(crate) fn last_json(output: &Output) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
+/// In each stage of a recording, what came in is what became of it.
+pub(crate) fn stages_add_up(said: &Value) {
+    let stages = said["stages"].as_object().expect("stages");
+    assert!(!stages.is_empty());
+    for (name, stage) in stages {
+        let number = |key: &str| stage[key].as_u64().expect("a number");
+        let filtered = stage["filtered"].as_object().expect("reasons");
+        let filtered = filtered.values().map(|n| n.as_u64().expect("a number"));
+        let became = number("out") + number("lost") + filtered.sum::<u64>();
+        assert_eq!(number("in"), became, "{name}: {said}");
+    }
+}
+
 /// Throws the file's pages out of memory.
 pub(crate) fn evict(path: &Path) {
     let file = fs::File::open(path).expect("open");

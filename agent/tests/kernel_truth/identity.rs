@@ -1,11 +1,11 @@
 //! Which file a page is said to be of: removed, renamed, replaced, linked, bound.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disks::{Disk, Kind};
 use crate::pages::{Pages, Seen, spanned};
-use crate::reader::{How, Op};
+use crate::reader::{How, Mapping, Op};
 use crate::support::{Scratch, drop_caches, write};
 
 const SIZE: u64 = 64 * 4096;
@@ -69,21 +69,82 @@ fn a_file_that_takes_anothers_name_is_not_taken_for_it() {
 }
 
 #[test]
-fn a_file_with_two_names_is_recorded_under_one_of_them() {
+fn a_file_with_two_names_is_recorded_under_the_one_that_was_opened() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    std::fs::create_dir(scratch.path("dir")).expect("dir");
+    let (one, two) = (scratch.path("one"), scratch.path("dir/two"));
+    write(&one, SIZE);
+    std::fs::hard_link(&one, &two).expect("link");
+    let link = scratch.path("link");
+    std::os::unix::fs::symlink("dir/two", &link).expect("link");
+    let map = How::Map(Mapping {
+        pages: SIZE / 4096,
+        touch: vec![2, 3, 4],
+        ..Mapping::default()
+    });
+    let stat_both = |first: &PathBuf, second: &PathBuf, then: Op| {
+        let [first, second] = [first, second].map(|path| Op::new(path, How::Stat));
+        vec![first, second, then]
+    };
+    let below = Op::new(scratch.path("dir"), How::OpenBelow(b"two".to_vec()));
+    // What is done, and the name that it is done by.
+    let cases = [
+        (vec![read(&one)], &one),
+        (vec![read(&two)], &two),
+        (vec![read(&link)], &two),
+        (vec![Op::new(&two, map.clone())], &two),
+        (vec![Op::new(&one, How::Stat), read(&two)], &two),
+        (vec![Op::new(&two, How::Stat), read(&one)], &one),
+        (vec![below, read(&one)], &two),
+        // Asked about by both names, in either order, and then opened by one.
+        (stat_both(&one, &two, read(&two)), &two),
+        (stat_both(&two, &one, read(&two)), &two),
+        (stat_both(&two, &one, read(&one)), &one),
+        // Where a link leads is asked, which opens nothing.
+        (vec![Op::new(&link, How::ReadLink), read(&one)], &one),
+    ];
+    // The kernel tells the name that was looked up last: either comes last once.
+    for order in [[&one, &two], [&two, &one]] {
+        for (ops, by) in &cases {
+            drop_caches();
+            for path in order {
+                path.metadata().expect("it is there");
+            }
+            let recording = scratch.record(ops);
+            let other = if *by == &one { &two } else { &one };
+            let seen = Seen::of(&recording.trace, by);
+            assert!(
+                seen.certain
+                    .union(&seen.maybe)
+                    .copied()
+                    .collect::<Pages>()
+                    .is_superset(&used()),
+                "{ops:?} after {order:?}: {seen:?}"
+            );
+            assert_eq!(Seen::of(&recording.trace, other), Seen::default());
+        }
+    }
+}
+
+#[test]
+fn a_program_with_two_names_is_recorded_under_the_one_that_was_executed() {
     let Some(mut scratch) = Scratch::new() else {
         return;
     };
     let (one, two) = (scratch.path("one"), scratch.path("two"));
-    write(&one, SIZE);
+    std::fs::copy("/bin/true", &one).expect("a program");
     std::fs::hard_link(&one, &two).expect("link");
-    for path in [&one, &two] {
+    for [by, other] in [[&one, &two], [&two, &one]] {
         drop_caches();
-        let recording = scratch.record(&[read(path)]);
-        let seen = [&one, &two].map(|path| Seen::of(&recording.trace, path).certain);
-        assert!(
-            seen == [used(), Pages::new()] || seen == [Pages::new(), used()],
-            "{seen:?}"
-        );
+        // The kernel tells the name that was looked up last.
+        for path in [by, other] {
+            path.metadata().expect("it is there");
+        }
+        let recording = scratch.record_command(&[by.into()]);
+        assert!(Seen::of(&recording.trace, by).certain.contains(&0));
+        assert_eq!(Seen::of(&recording.trace, other), Seen::default());
     }
 }
 

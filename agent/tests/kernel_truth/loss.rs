@@ -1,6 +1,6 @@
 //! What does not fit is counted, and nothing is lost that is not.
 
-use headstart_abi::Counter;
+use headstart_abi::{Note, Outcome, Stage};
 
 use crate::pages::{Pages, Seen};
 use crate::reader::{How, Op};
@@ -29,11 +29,14 @@ fn a_full_ring_is_counted_record_by_record() {
     let path = holes(&scratch);
     let recording = scratch.record(&[Op::new(&path, How::EveryChunk(CHUNKS, 1))]);
     let seen = Seen::of(&recording.trace, &path);
-    let lost = recording.counters.get(Counter::LostRing);
+    let lost = recording.counters.get(Stage::Ring, Outcome::Lost);
     assert!(lost > 0);
     assert_eq!(recording.trace.lost, lost);
     // What was sent has arrived.
-    assert_eq!(recording.records, recording.counters.get(Counter::Sent));
+    assert_eq!(
+        recording.records,
+        recording.counters.get(Stage::Ring, Outcome::Out)
+    );
     assert!(seen.certain.is_subset(&pages()) && seen.maybe.is_empty());
     // Every chunk was sent or lost, once: the rest of both is about other files.
     let got = seen.certain.len() as u64;
@@ -53,11 +56,14 @@ fn chunks_that_take_each_others_slot_are_sent_again_not_lost() {
     let path = holes(&scratch);
     let recording = scratch.record(&[Op::new(&path, How::EveryChunk(CHUNKS, 2))]);
     assert_eq!(recording.trace.lost, 0);
-    assert_eq!(recording.records, recording.counters.get(Counter::Sent));
+    assert_eq!(
+        recording.records,
+        recording.counters.get(Stage::Ring, Outcome::Out)
+    );
     let seen = Seen::of(&recording.trace, &path);
     assert!(seen.certain == pages() && seen.maybe.is_empty());
     // Each chunk has one slot; 32,768 slots hold the last of them.
-    let evicted = recording.counters.get(Counter::SlotEvicted);
+    let evicted = recording.counters.note(Note::EvictedPages);
     assert!(evicted >= CHUNKS - 32_768, "{evicted}");
     assert!(recording.records >= CHUNKS + (CHUNKS - 32_768));
 }

@@ -19,4 +19,5 @@ mod others;
 mod pages;
 mod reader;
 mod reads;
+mod stages;
 mod support;

@@ -237,7 +237,8 @@ fn long_paths_come_through_or_are_counted() {
         if always || !seen.certain.is_empty() {
             assert_eq!(seen.certain, [1].into(), "{what}");
         } else {
-            assert!(recording.gaps.no_path > 0, "{what}: {:?}", recording.gaps);
+            let gaps = recording.gaps;
+            assert!(gaps.path_too_long > 0, "{what}: {gaps:?}");
         }
         eprintln!("{what}: {:?} {:?}", seen.certain, recording.gaps);
         // Never under a name that was cut.
@@ -247,4 +248,61 @@ fn long_paths_come_through_or_are_counted() {
             .count();
         assert_eq!(cut, usize::from(!seen.certain.is_empty()), "{what}");
     }
+}
+
+/// The components of a file's path below its filesystem's root, of which a name
+/// tells; `None` where the trace has no such name.
+fn depth(trace: &Trace, path: &Path) -> Option<usize> {
+    let absolute = path.as_os_str().as_bytes();
+    let mut names = trace.names.iter();
+    let name =
+        names.find(|name| trace.volumes[name.volume as usize].absolute(&name.path) == absolute)?;
+    Some(name.path.as_bytes().split(|&b| b == b'/').count())
+}
+
+#[test]
+fn files_up_to_63_components_deep_have_a_path_and_deeper_ones_are_counted() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let mut path = scratch.path("");
+    let mut record = |path: &Path| {
+        write(path, 4096);
+        let recording = scratch.record(&[Op::new(path, How::Read(vec![(0, 1)]))]);
+        let depth = depth(&recording.trace, path).expect("its name is there");
+        let seen = Seen::of(&recording.trace, path);
+        (
+            depth,
+            !seen.certain.is_empty(),
+            recording.gaps.path_too_long,
+        )
+    };
+    let (here, ..) = record(&path.join("f"));
+    path.extend((here..63).map(|_| "d"));
+    std::fs::create_dir_all(path.join("d")).expect("directories");
+    assert_eq!(record(&path.join("f")), (63, true, 0));
+    assert_eq!(record(&path.join("d/f")), (64, false, 1));
+}
+
+#[test]
+fn a_name_whose_whole_path_no_system_call_takes_is_counted() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    // Made, and asked about, by a short path from a directory that is deep already.
+    let file = deep(&scratch, 99, 3820);
+    let deep = file.parent().expect("parent");
+    let name = "x".repeat(199);
+    let inner = format!("{name}/{name}");
+    let directory = std::fs::File::open(deep).expect("directory");
+    for name in [&name, &inner] {
+        rustix::fs::mkdirat(&directory, name.as_str(), 0o700.into()).expect("directory");
+    }
+    let stat = Op::new(deep, How::StatBelow(inner.into_bytes()));
+    let recording = scratch.record(&[stat]);
+    assert!(deep.as_os_str().len() + 2 * 200 > 4095);
+    let names: Vec<String> = below(&recording.trace, deep).into_keys().collect();
+    assert_eq!(names, [name], "the inner one can't be looked at");
+    let gaps = recording.gaps;
+    assert!(gaps.names_unresolved >= 1, "{gaps:?}");
 }

@@ -1,47 +1,17 @@
 //! Who reads: only the recorded command, not its recorder, its neighbours, or the
 //! kernel on its behalf.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::event::{PollFd, PollFlags, poll};
-
 use crate::disks::{Disk, Kind};
 use crate::pages::{Pages, Seen, spanned};
 use crate::reader::{How, Op};
-use crate::support::{Scratch, drop_caches, heat, write};
+use crate::support::{Scratch, drop_caches, fifo, heat, wait, write};
 
 const SIZE: u64 = 64 * 4096;
-
-/// A FIFO that this process never blocks on, nor its reader for lack of a writer.
-fn fifo(path: &Path) -> File {
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL");
-    // SAFETY: a path that ends with a NUL.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    File::options()
-        .read(true)
-        .write(true)
-        .open(path)
-        .expect("fifo")
-}
-
-/// Waits for a byte, for half a minute at most.
-fn wait(fifo: &mut File) {
-    let limit = rustix::time::Timespec {
-        tv_sec: 30,
-        tv_nsec: 0,
-    };
-    let mut fds = [PollFd::new(&*fifo, PollFlags::IN)];
-    assert_eq!(
-        poll(&mut fds, Some(&limit)),
-        Ok(1),
-        "the reader came so far"
-    );
-    fifo.read_exact(&mut [0]).expect("read");
-}
 
 #[test]
 fn neither_the_recorder_nor_a_neighbour_is_seen() {

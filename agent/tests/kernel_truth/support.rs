@@ -2,12 +2,18 @@
 
 use crate::residency::resident_pages;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use headstart::probe::ProbeError;
-use headstart::run::{Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
+use headstart::run::{Child, Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::reader::{self, Op};
 
@@ -82,6 +88,20 @@ impl Scratch {
         Some(recording)
     }
 
+    /// Records the beginning of a command that goes on after it.
+    pub(crate) fn record_beginning(
+        &mut self,
+        command: &[OsString],
+        window: Duration,
+    ) -> (Recording, Child) {
+        let (recording, child) = self
+            .recorder
+            .record(command, Output::Null, Some(window))
+            .expect("recorded");
+        assert_eq!(recording.ended, None, "{command:?}");
+        (recording, child)
+    }
+
     /// Records a command that has to succeed.
     pub(crate) fn record_command(&mut self, command: &[OsString]) -> Recording {
         let (recording, _child) = self
@@ -119,6 +139,33 @@ pub(crate) fn resident(path: &Path) -> crate::pages::Pages {
         .zip(resident_pages(path))
         .filter_map(|(page, is_there)| is_there.then_some(page))
         .collect()
+}
+
+/// A FIFO that this process never blocks on, nor its reader for lack of a writer.
+pub(crate) fn fifo(path: &Path) -> File {
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: a path that ends with a NUL.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("fifo")
+}
+
+/// Waits for a byte, for half a minute at most.
+pub(crate) fn wait(fifo: &mut File) {
+    let limit = rustix::time::Timespec {
+        tv_sec: 30,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(&*fifo, PollFlags::IN)];
+    assert_eq!(
+        poll(&mut fds, Some(&limit)),
+        Ok(1),
+        "the reader came so far"
+    );
+    fifo.read_exact(&mut [0]).expect("read");
 }
 
 /// Runs a program that prepares a test; `None` and a word about it if it can't.

@@ -1,34 +1,100 @@
-//! What the probes count, per CPU.
+//! What the probes count, per CPU: for each stage what came in and what became
+//! of it, so that in = the sum of all the other outcomes.
 
-/// A counter's index in the `COUNTERS` map.
+/// A part of the probes that takes something in. What happens in cgroups that
+/// nobody watches comes into none of them.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counter {
-    /// Records handed to the ring buffer.
-    Sent = 0,
-    /// Records the ring buffer had no room for.
-    LostRing = 1,
-    /// Calls of the slow path that turned out to hold nothing new.
-    Known = 2,
-    /// Pages past the longest read that one call looks at.
-    Clipped = 3,
-    /// Inodes without a path (no dentry: block devices, anonymous).
-    NoPath = 4,
-    /// Paths cut because they were too long or too deep.
-    PathTruncated = 5,
-    /// Paths of system calls that could not be read from the process' memory.
-    NameUnreadable = 6,
-    /// Faults whose address was not known.
-    NoAddress = 7,
-    /// Child cgroups that could not be tracked, because their slot was taken.
-    TrackCollision = 8,
-    /// A kernel structure could not be read.
-    BadRead = 9,
-    /// A touch slot was taken over by another chunk (its pages may be sent twice).
-    SlotEvicted = 10,
-    /// File pages that watched cgroups brought into the page cache (misses and readahead).
-    Inserted = 11,
+pub enum Stage {
+    /// Buffered reads, by chunk of [`super::CHUNK_PAGES`] pages that one looks at.
+    Read = 0,
+    /// Windows of pages mapped around a fault.
+    Window = 1,
+    /// Faults on one page.
+    Fault = 2,
+    /// Folios that came into the page cache.
+    Insert = 3,
+    /// System calls that returned.
+    Call = 4,
+    /// Programs executed.
+    Exec = 5,
+    /// Faulting addresses, kept for [`Stage::Window`] and [`Stage::Fault`].
+    Address = 6,
+    /// Cgroups made below watched ones.
+    Cgroup = 7,
+    /// Inodes that the stages above met in what they sent.
+    Inode = 8,
+    /// Records for the ring buffer, from all stages above.
+    Ring = 9,
 }
 
-/// Number of counters.
-pub const COUNTERS: u32 = 12;
+/// Number of stages.
+pub const STAGES: usize = 10;
+
+/// What becomes of what came in: for each, exactly one of those after
+/// [`Outcome::In`]. A stage's are 64 bytes, which lie in one cache line or two.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It came in.
+    In = 0,
+    /// It went on: its record is in the ring buffer (for [`Stage::Address`]: in
+    /// its map, for [`Stage::Cgroup`]: watched).
+    Out = 1,
+    /// The ring buffer was full (for [`Stage::Cgroup`]: its slot was taken).
+    Lost = 2,
+    /// It was sent before, says the map of what was sent.
+    Known = 3,
+    /// Not what is recorded: a file's page brought in, a call that names no
+    /// file, a read of nothing.
+    Other = 4,
+    /// Memory of the kernel or the process could not be read, or held what can't be.
+    Unreadable = 5,
+    /// It has no name: an inode without dentry (block devices, anonymous), an
+    /// empty path.
+    Nameless = 6,
+    /// Past what one event may hold: chunks of a very long read, a path longer
+    /// than [`super::MAX_PATH`].
+    TooLong = 7,
+}
+
+/// Number of outcomes, [`Outcome::In`] among them.
+pub const OUTCOMES: usize = 8;
+
+/// Counted beside the outcomes.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Slots of the map of pages sent that were taken over from another chunk,
+    /// whose pages are sent again.
+    EvictedPages = 0,
+    /// The same for paths of inodes.
+    EvictedPaths = 1,
+    /// The same for names.
+    EvictedNames = 2,
+    /// Slots for a faulting address taken over from another thread.
+    EvictedAddresses = 3,
+    /// Paths sent without their beginning, because they are too long or too deep.
+    PathCut = 4,
+    /// Windows sent without the address that faulted.
+    NoAddress = 5,
+}
+
+/// Number of notes, and room for some.
+pub const NOTES: usize = 8;
+
+/// All counters of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By [`Stage`], then [`Outcome`].
+    pub stages: [[u64; OUTCOMES]; STAGES],
+    /// By [`Note`].
+    pub notes: [u64; NOTES],
+}
+
+const _: () = super::assert_size::<Counts, { 8 * (STAGES * OUTCOMES + NOTES) }>();
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), only u64 fields, no padding (size asserted above).
+unsafe impl aya::Pod for Counts {}

@@ -11,19 +11,19 @@ mod layout;
 mod record;
 mod track;
 
-pub use counters::{COUNTERS, Counter};
+pub use counters::{Counts, NOTES, Note, OUTCOMES, Outcome, STAGES, Stage};
 pub use layout::{KernelLayout, NO_OFFSET};
 pub use record::{
     CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord,
     PATH_COMPONENTS, RecordKind, TouchRecord,
 };
 pub use track::{
-    FaultSlot, MAP_SIGNAL, SYSCALL_AT, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH, SYSCALL_SLOTS,
-    TRACK_SLOTS, TrackEntry, track_slot,
+    FaultSlot, MAP_SIGNAL, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH,
+    SYSCALL_SLOTS, TRACK_SLOTS, TrackEntry, track_slot,
 };
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Fails the build if `T` does not have exactly `SIZE` bytes.
 const fn assert_size<T, const SIZE: usize>() {

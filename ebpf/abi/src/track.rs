@@ -17,6 +17,9 @@ pub const SYSCALL_AT: u32 = 1;
 pub const SYSCALL_PATH: u32 = 2;
 /// A call that lists a directory.
 pub const SYSCALL_LIST: u32 = 3;
+/// With [`SYSCALL_AT`] or [`SYSCALL_PATH`]: what it returns when it succeeds is more
+/// than 0 and yet no descriptor.
+pub const SYSCALL_LENGTH: u32 = 8;
 /// A call that maps memory: the thread gets [`MAP_SIGNAL`] if it mapped a file.
 pub const SYSCALL_MAP: u32 = 4;
 
@@ -31,8 +34,10 @@ pub struct TrackEntry {
     /// Cgroup id; 0: nobody.
     pub cgroup: u64,
     /// What a touch's key starts with: generation << 56 | slot << 40. The agent
-    /// bumps the generation from time to time, which makes every touch be sent
-    /// once more: that bounds how long a reused inode address can hide one.
+    /// raises the generation, of all that it watches, whenever it begins to watch a
+    /// cgroup, and at no other time: what was sent before is sent again then. It
+    /// wraps after 256. Within one watch nothing tells an inode from an earlier one
+    /// at the same address: pages of the one that were sent hide those of the other.
     pub key: u64,
 }
 

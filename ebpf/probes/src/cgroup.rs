@@ -1,10 +1,10 @@
 //! Children of watched cgroups are watched too.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use headstart_abi::{Counter, TrackEntry, track_slot};
+use headstart_abi::{Outcome, Stage, TrackEntry, track_slot};
 
 use crate::config::{field, peek};
-use crate::emit;
+use crate::count::Tally;
 use crate::track::{self, TRACK};
 
 /// A cgroup was made. If its parent is watched, so is it, from its first task on.
@@ -29,7 +29,14 @@ pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     let Some(entry) = track::entry(parent_id) else {
         return 0;
     };
-    let Some(child) = id(cgroup) else { return 0 };
+    let Some(tally) = Tally::of(Stage::Cgroup) else {
+        return 0;
+    };
+    tally.one(Outcome::In);
+    let Some(child) = id(cgroup) else {
+        tally.one(Outcome::Unreadable);
+        return 0;
+    };
     let Some(slot) = TRACK.get_ptr_mut(track_slot(child)) else {
         return 0;
     };
@@ -37,7 +44,7 @@ pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     // entry counts from the moment its cgroup id is there.
     unsafe {
         if (*slot).cgroup != 0 && (*slot).cgroup != child {
-            emit::count(Counter::TrackCollision, 1);
+            tally.one(Outcome::Lost);
             return 0;
         }
         slot.write_volatile(TrackEntry {
@@ -45,6 +52,7 @@ pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
             key: entry.key,
         });
     }
+    tally.one(Outcome::Out);
     0
 }
 

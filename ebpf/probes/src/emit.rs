@@ -1,34 +1,24 @@
-//! The ring buffer, and counters of what did not get into it.
+//! The ring buffer.
 
 use aya_ebpf::{
     helpers::generated::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query,
     },
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::RingBuf,
 };
-use headstart_abi::{COUNTERS, Counter, Header, RecordKind};
+use headstart_abi::{Header, Outcome, RecordKind, Stage};
+
+use crate::count::Tally;
 
 /// Resized by the agent before loading; 8 MiB if it does not.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-#[map]
-static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
-
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
 const AVAILABLE_DATA: u64 = 0;
 const RING_SIZE: u64 = 1;
-
-/// Adds `n` to a counter of this CPU.
-#[inline(always)]
-pub(crate) fn count(counter: Counter, n: u64) {
-    if let Some(value) = COUNTS.get_ptr_mut(counter as u32) {
-        // SAFETY: this CPU's own value; programs don't preempt each other here.
-        unsafe { *value += n };
-    }
-}
 
 /// A record's header for the current task, now.
 #[inline(always)]
@@ -43,10 +33,15 @@ pub(crate) fn header(kind: RecordKind, cgroup: u64) -> Header {
     }
 }
 
-/// Sends `len` bytes at `record`. Wakes the agent only when the ring is more
-/// than half full: a wake-up per record would cost more than the record.
+/// Sends `len` bytes at `record`; whether the ring had room. Wakes the agent
+/// only when the ring is more than half full: a wake-up per record would cost
+/// more than the record.
 #[inline(always)]
 pub(crate) fn send(record: *const u8, len: usize) -> bool {
+    let Some(tally) = Tally::of(Stage::Ring) else {
+        return false;
+    };
+    tally.one(Outcome::In);
     let ring = &raw const EVENTS as *mut core::ffi::c_void;
     // SAFETY: `ring` is the map; queries have no side effects.
     let used = unsafe { bpf_ringbuf_query(ring, AVAILABLE_DATA) };
@@ -60,15 +55,14 @@ pub(crate) fn send(record: *const u8, len: usize) -> bool {
     // SAFETY: the caller's buffer holds `len` initialised bytes, which the
     // verifier checks as well.
     let sent = unsafe { bpf_ringbuf_output(ring, record as *mut _, len as u64, flags) } == 0;
-    count(
-        if sent {
-            Counter::Sent
-        } else {
-            Counter::LostRing
-        },
-        1,
-    );
+    tally.one(outcome(sent));
     sent
+}
+
+/// What a stage counts for a record that was sent, or had no room.
+#[inline(always)]
+pub(crate) fn outcome(sent: bool) -> Outcome {
+    if sent { Outcome::Out } else { Outcome::Lost }
 }
 
 /// Sends a record of fixed size.

@@ -4,10 +4,11 @@ use aya_ebpf::{
     helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use headstart_abi::{MAX_PATH, RecordKind};
+use headstart_abi::{MAX_PATH, Outcome, RecordKind, Stage};
 
 use crate::config::{field, peek};
-use crate::{names, track};
+use crate::count::enter;
+use crate::names;
 
 /// A program replaced the task's image. Its file, its interpreter and its
 /// libraries follow as touches; this gives the name it was called by.
@@ -22,11 +23,12 @@ use crate::{names, track};
 /// Failed executions, which `names::name_cwd` sees.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else {
+    let Some((entry, tally)) = enter(Stage::Exec) else {
         return 0;
     };
     let bprm: u64 = ctx.arg(2);
     let Some(name) = peek::<u64>(bprm, field!(bprm_filename)) else {
+        tally.one(Outcome::Unreadable);
         return 0;
     };
     let Some(scratch) = names::NAME_SCRATCH.get_ptr_mut(0) else {
@@ -42,15 +44,20 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
             name as *const _,
         )
     };
-    if len > 1 {
-        names::send(
+    if len < 0 {
+        tally.one(Outcome::Unreadable);
+    } else if len <= 1 {
+        tally.one(Outcome::Nameless);
+    } else {
+        let len = len as usize - 1;
+        tally.one(names::send(
             scratch,
             RecordKind::Exec,
             entry.cgroup,
             None,
             0,
-            len as usize - 1,
-        );
+            len,
+        ));
     }
     0
 }

@@ -6,11 +6,12 @@ use aya_ebpf::{
     maps::Array,
     programs::RawTracePointContext,
 };
-use headstart_abi::{CHUNK_PAGES, Counter, FaultRecord, FaultSlot, RecordKind};
+use headstart_abi::{CHUNK_PAGES, FaultRecord, FaultSlot, Note, Outcome, RecordKind, Stage};
 
 use crate::config::{field, peek};
+use crate::count::{Tally, enter, note};
 use crate::touch::{Place, page_bits};
-use crate::{emit, inode, track};
+use crate::{emit, inode};
 
 const THREADS: u32 = 4096;
 
@@ -43,15 +44,21 @@ pub(crate) fn page_fault_kernel(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn remember_address(address: u64) -> i32 {
-    if track::current().is_none() {
+    let Some((_, tally)) = enter(Stage::Address) else {
         return 0;
-    }
+    };
     // SAFETY: a helper without arguments that can't fail.
     let thread = unsafe { bpf_get_current_pid_tgid() };
     if let Some(slot) = FAULTS.get_ptr_mut(thread as u32 & (THREADS - 1)) {
         // SAFETY: a pointer into the map's value; another thread's write is
         // told by `thread`.
+        let owner = unsafe { (*slot).thread };
+        if owner != thread && owner != 0 {
+            note(Note::EvictedAddresses);
+        }
+        // SAFETY: as above.
         unsafe { *slot = FaultSlot { thread, address } };
+        tally.one(Outcome::Out);
     }
     0
 }
@@ -83,14 +90,14 @@ fn faulting_page() -> u64 {
 /// Which of the other pages of the window are used afterwards.
 #[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
 pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else {
+    let Some((entry, tally)) = enter(Stage::Window) else {
         return 0;
     };
     let mapping: u64 = ctx.arg(0);
     let start: u64 = ctx.arg(1);
     let last: u64 = ctx.arg(2);
     if last < start || last - start >= CHUNK_PAGES {
-        emit::count(Counter::BadRead, 1);
+        tally.one(Outcome::Unreadable);
         return 0;
     }
     let vpn = faulting_page();
@@ -130,18 +137,38 @@ pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
         new |= (high_window & !(seen | certain)) | (high_fault & !(faults | certain));
     }
     if new == 0 {
+        tally.one(Outcome::Known);
         return 0;
     }
     if vpn == 0 {
-        emit::count(Counter::NoAddress, 1);
+        note(Note::NoAddress);
     }
-    if send_fault(mapping, start, last, vpn, entry.cgroup) == 0 {
+    let result = send_fault(mapping, start, last, vpn, entry.cgroup);
+    if became(tally, result) {
         low.remember(0, low_window, low_fault);
         if last_chunk != first_chunk {
             high.remember(0, high_window, high_fault);
         }
     }
     0
+}
+
+/// [`send_fault`]'s results.
+const SENT: i32 = 0;
+/// Sent, but the path of its file was lost.
+const WITHOUT_PATH: i32 = 1;
+const LOST: i32 = 2;
+const UNREADABLE: i32 = 3;
+
+/// Counts a result of [`send_fault`]; whether it is to be remembered as sent.
+#[inline(always)]
+fn became(tally: Tally, result: i32) -> bool {
+    tally.one(match result {
+        SENT | WITHOUT_PATH => Outcome::Out,
+        LOST => Outcome::Lost,
+        _ => Outcome::Unreadable,
+    });
+    result == SENT
 }
 
 #[inline(never)]
@@ -153,12 +180,9 @@ pub(crate) extern "C" fn send_fault(
     vpn: u64,
     cgroup: u64,
 ) -> i32 {
-    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
-        emit::count(Counter::BadRead, 1);
-        return 1;
-    };
-    let Some(id) = inode::ensure(host, cgroup) else {
-        return 1;
+    let host = peek::<u64>(mapping, field!(mapping_host));
+    let Some((id, path)) = host.and_then(|host| inode::ensure(host, cgroup)) else {
+        return UNREADABLE;
     };
     let record = FaultRecord {
         header: emit::header(RecordKind::Fault, cgroup),
@@ -170,7 +194,11 @@ pub(crate) extern "C" fn send_fault(
         last,
         vpn,
     };
-    !emit::send_fixed(&record) as i32
+    match (emit::send_fixed(&record), path) {
+        (true, true) => SENT,
+        (true, false) => WITHOUT_PATH,
+        (false, _) => LOST,
+    }
 }
 
 /// A fault on a page that was not cached, or that is mapped alone: exact. Sent
@@ -187,7 +215,7 @@ pub(crate) extern "C" fn send_fault(
 /// DAX mappings. Pages mapped along with this one as one huge page.
 #[raw_tracepoint(tracepoint = "mm_filemap_fault")]
 pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else {
+    let Some((entry, tally)) = enter(Stage::Fault) else {
         return 0;
     };
     let mapping: u64 = ctx.arg(0);
@@ -196,9 +224,11 @@ pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
     let page = page_bits(index, index);
     let (certain, _, _) = place.known();
     if page & !certain == 0 {
+        tally.one(Outcome::Known);
         return 0;
     }
-    if send_fault(mapping, index, index, faulting_page(), entry.cgroup) == 0 {
+    let result = send_fault(mapping, index, index, faulting_page(), entry.cgroup);
+    if became(tally, result) {
         place.remember(page, 0, 0);
     }
     0

@@ -6,10 +6,12 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use headstart_abi::{
-    Counter, INODE_TRUNCATED, InodeRecord, MAX_PATH, NO_OFFSET, PATH_COMPONENTS, RecordKind,
+    INODE_TRUNCATED, InodeRecord, MAX_PATH, NO_OFFSET, Note, Outcome, PATH_COMPONENTS, RecordKind,
+    Stage,
 };
 
 use crate::config::{field, peek, peek_or_zero};
+use crate::count::{Tally, note};
 use crate::emit;
 
 /// What an inode is while it stays in memory.
@@ -59,10 +61,16 @@ pub(crate) fn identify(inode: u64) -> Option<Identity> {
 }
 
 /// The identity of the inode at `inode`; its path is sent if it was not before.
+///
+/// False with it: the ring had no room for the path. Whoever sends a record of
+/// this inode then does not remember it, so that both are sent at the next use:
+/// a record whose path never comes is worth nothing.
 #[inline(always)]
-pub(crate) fn ensure(inode: u64, cgroup: u64) -> Option<Identity> {
+pub(crate) fn ensure(inode: u64, cgroup: u64) -> Option<(Identity, bool)> {
+    let tally = Tally::of(Stage::Inode)?;
+    tally.one(Outcome::In);
     let Some(id) = identify(inode) else {
-        emit::count(Counter::BadRead, 1);
+        tally.one(Outcome::Unreadable);
         return None;
     };
     let hash = (id.inode ^ id.ino.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -70,24 +78,33 @@ pub(crate) fn ensure(inode: u64, cgroup: u64) -> Option<Identity> {
         id.inode,
         (id.ino << 24) ^ id.generation as u64 ^ (cgroup << 48),
     ];
-    if let Some(seen) = SEEN_INODES.get_ptr_mut((hash >> 49) as u32 & (SEEN - 1)) {
-        // SAFETY: a pointer into the map's value; a race sends a path twice.
-        let known = unsafe { *seen } == tag;
-        if !known
-            && send_path(
-                id.inode,
-                id.ino,
-                id.generation,
-                id.dev,
-                pack(id.mode, cgroup),
-            ) == 0
-        {
+    let seen = SEEN_INODES.get_ptr_mut((hash >> 49) as u32 & (SEEN - 1))?;
+    // SAFETY: a pointer into the map's value; a race sends a path twice.
+    let owner = unsafe { *seen };
+    if owner == tag {
+        tally.one(Outcome::Known);
+        return Some((id, true));
+    }
+    let mode_cgroup = pack(id.mode, cgroup);
+    match send_path(id.inode, id.ino, id.generation, id.dev, mode_cgroup) {
+        SENT => {
+            if owner[0] != 0 {
+                note(Note::EvictedPaths);
+            }
             // SAFETY: as above.
             unsafe { *seen = tag };
+            Some((id, true))
         }
+        LOST => Some((id, false)),
+        _ => Some((id, true)),
     }
-    Some(id)
 }
+
+/// [`send_path`]'s results.
+const SENT: i32 = 0;
+const LOST: i32 = 1;
+/// There is no path to send.
+const NO_PATH: i32 = 2;
 
 /// Five arguments at most: mode (16 bits) and cgroup id travel together.
 #[inline(always)]
@@ -136,7 +153,7 @@ pub(crate) extern "C" fn build_path(alias: u64) -> u64 {
     used as u64
 }
 
-/// Builds and sends the path of an inode; 0 if it was sent.
+/// Builds and sends the path of an inode: [`SENT`], [`LOST`] or [`NO_PATH`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn send_path(
@@ -146,22 +163,26 @@ pub(crate) extern "C" fn send_path(
     dev: u32,
     mode_cgroup: u64,
 ) -> i32 {
+    let Some(tally) = Tally::of(Stage::Inode) else {
+        return NO_PATH;
+    };
     let alias = peek::<u64>(inode, field!(inode_dentry)).unwrap_or(0);
     if alias == 0 || field!(dentry_alias) == NO_OFFSET {
-        emit::count(Counter::NoPath, 1);
-        return 1;
+        tally.one(Outcome::Nameless);
+        return NO_PATH;
     }
     let built = build_path(alias);
     let used = built as u32 as usize;
     let truncated = built & COMPLETE == 0;
     if truncated {
-        emit::count(Counter::PathTruncated, 1);
+        note(Note::PathCut);
     }
     if used > MAX_PATH {
-        return 1;
+        tally.one(Outcome::TooLong);
+        return NO_PATH;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return 1;
+        return NO_PATH;
     };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
@@ -176,8 +197,10 @@ pub(crate) extern "C" fn send_path(
         path_len: used as u32,
         reserved: 0,
     };
-    !emit::send(
+    let sent = emit::send(
         (&raw const *scratch).cast(),
         core::mem::size_of::<InodeRecord>() + used,
-    ) as i32
+    );
+    tally.one(emit::outcome(sent));
+    if sent { SENT } else { LOST }
 }

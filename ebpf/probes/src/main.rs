@@ -2,12 +2,14 @@
 //!
 //! Each program asks first whether the current cgroup is watched ([`track`]),
 //! then whether what it sees is new ([`touch`], [`inode`]); only what is new is
-//! sent ([`emit`]). Nothing here blocks, allocates or calls back.
+//! sent ([`emit`]); what came in and what became of it is counted ([`count`]).
+//! Nothing here blocks, allocates or calls back.
 #![no_std]
 #![no_main]
 
 mod cgroup;
 mod config;
+mod count;
 mod emit;
 mod exec;
 mod fault;

@@ -11,15 +11,19 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use headstart_abi::{
-    Counter, MAP_SIGNAL, MAX_PATH, NameRecord, RecordKind, SYSCALL_AT, SYSCALL_LIST, SYSCALL_MAP,
-    SYSCALL_SLOTS, TrackEntry,
+    MAP_SIGNAL, MAX_PATH, NameRecord, Note, Outcome, RecordKind, SYSCALL_AT, SYSCALL_LENGTH,
+    SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
 };
 
 use crate::config::{field, peek};
+use crate::count::{Tally, enter, note};
+use crate::emit;
 use crate::inode::{self, Identity};
-use crate::{emit, track};
 
 const AT_FDCWD: i32 = -100;
+/// In the hash of a name that was opened. What it changes of a hash is not what
+/// another path of the same length would.
+const OPENED: u64 = 0x6f70_656e_6564_9e37;
 const SEEN: u32 = 1 << 16;
 /// Words of a path at most. All take part in its hash: paths of one length that
 /// differ in their middle only are common below deep directories.
@@ -58,21 +62,21 @@ static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
 /// Names looked up by io_uring, by 32-bit programs, or inside the kernel.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub(crate) fn sys_exit(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else {
+    let Some((entry, tally)) = enter(Stage::Call) else {
         return 0;
     };
     let regs: u64 = ctx.arg(0);
     let Some(number) = peek::<u64>(regs, field!(regs_number)) else {
+        tally.one(Outcome::Unreadable);
         return 0;
     };
-    let Some(&class) = SYSCALLS.get(number as u32) else {
+    let class = SYSCALLS.get(number as u32).copied().unwrap_or(0);
+    if class == 0 || class == SYSCALL_MAP {
+        tally.one(Outcome::Other);
+        if class == SYSCALL_MAP {
+            stop_at_map(regs);
+        }
         return 0;
-    };
-    if class == 0 {
-        return 0;
-    }
-    if class == SYSCALL_MAP {
-        return stop_at_map(regs);
     }
     let result: u64 = ctx.arg(1);
     call(regs, class, result, entry.cgroup, entry.key)
@@ -82,56 +86,73 @@ pub(crate) fn sys_exit(ctx: RawTracePointContext) -> i32 {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, key: u64) -> i32 {
     let entry = TrackEntry { cgroup, key };
+    let Some(tally) = Tally::of(Stage::Call) else {
+        return 0;
+    };
     // SAFETY: a helper without arguments that can't fail.
     let task = unsafe { bpf_get_current_task() };
-    if class == SYSCALL_LIST {
+    let result = if class & SYSCALL_LENGTH == 0 {
+        result as i64
+    } else {
+        0
+    };
+    tally.one(if class == SYSCALL_LIST {
         list(task, regs, &entry)
     } else {
-        name(task, regs, class == SYSCALL_AT, result as i64, &entry)
-    }
+        name(
+            task,
+            regs,
+            class & !SYSCALL_LENGTH == SYSCALL_AT,
+            result,
+            &entry,
+        )
+    });
+    0
 }
 
 /// Has a thread that mapped a file stop for its tracer before it can touch the
 /// mapping: see `run/exact` in the agent. A signal that nobody traces is ignored.
 #[inline(always)]
-fn stop_at_map(regs: u64) -> i32 {
+fn stop_at_map(regs: u64) {
     let fd = peek::<u64>(regs, field!(regs_arg4)).unwrap_or(u64::MAX) as i32;
     if fd >= 0 {
         // SAFETY: a helper that takes a number; sent to the current thread.
         unsafe { bpf_send_signal_thread(MAP_SIGNAL) };
     }
-    0
 }
 
 #[inline(always)]
-fn list(task: u64, regs: u64, entry: &TrackEntry) -> i32 {
+fn list(task: u64, regs: u64, entry: &TrackEntry) -> Outcome {
     let Some(fd) = peek::<u64>(regs, field!(regs_arg0)) else {
-        return 0;
+        return Outcome::Unreadable;
     };
     let inode = directory_of_fd(task, fd as u32);
     if inode == 0 {
-        emit::count(Counter::BadRead, 1);
-        return 0;
+        return Outcome::Unreadable;
     }
-    if is_seen(mix(inode, 0x6c69_7374 ^ entry.key)) {
-        return 0;
+    let hash = mix(inode, 0x6c69_7374 ^ entry.key);
+    if is_seen(hash) {
+        return Outcome::Known;
     }
-    let Some(base) = inode::ensure(inode, entry.cgroup) else {
-        return 0;
+    let Some((base, path)) = inode::ensure(inode, entry.cgroup) else {
+        return Outcome::Unreadable;
     };
-    emit::send_fixed(&record(RecordKind::List, entry.cgroup, Some(&base), 0, 0));
-    0
+    let sent = emit::send_fixed(&record(RecordKind::List, entry.cgroup, Some(&base), 0, 0));
+    if sent && path {
+        remember(hash);
+    }
+    emit::outcome(sent)
 }
 
 #[inline(always)]
-fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 {
+fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> Outcome {
     let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else {
-        return 0;
+        return Outcome::Unreadable;
     };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
     let Some(arg0) = peek::<u64>(regs, field!(regs_arg0)) else {
-        return 0;
+        return Outcome::Unreadable;
     };
     let path = if at {
         peek::<u64>(regs, field!(regs_arg1)).unwrap_or(0)
@@ -139,7 +160,7 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 
         arg0
     };
     if path == 0 {
-        return 0;
+        return Outcome::Nameless;
     }
     // SAFETY: the helper checks the source and writes at most MAX_PATH bytes.
     let len = unsafe {
@@ -150,13 +171,15 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 
         )
     };
     if len < 0 {
-        emit::count(Counter::NameUnreadable, 1);
-        return 0;
+        return Outcome::Unreadable;
     }
     // An empty path names the descriptor itself: nothing was looked up.
     let len = len as usize;
-    if len <= 1 || len > MAX_PATH {
-        return 0;
+    if len <= 1 {
+        return Outcome::Nameless;
+    }
+    if len > MAX_PATH {
+        return Outcome::TooLong;
     }
     let fd = arg0 as i32;
     let base = if scratch.path[0] == b'/' {
@@ -166,23 +189,29 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> i32 
     } else {
         directory_of_fd(task, fd as u32)
     };
-    let hash = hash_path(len as u64, base ^ entry.key.rotate_left(8));
+    // A name that was only asked about is told of again when it is opened: of a
+    // file with several names that says by which it is used.
+    let opened = if result > 0 { OPENED } else { 0 };
+    let hash = hash_path(len as u64, base ^ entry.key.rotate_left(8) ^ opened);
     if is_seen(hash) {
-        return 0;
+        return Outcome::Known;
     }
     let base = inode::ensure(base, entry.cgroup);
-    send(
+    let became = send(
         scratch,
         RecordKind::Name,
         entry.cgroup,
-        base.as_ref(),
+        base.as_ref().map(|(base, _)| base),
         result,
         len - 1,
     );
-    0
+    if became == Outcome::Out && base.is_none_or(|(_, path)| path) {
+        remember(hash);
+    }
+    became
 }
 
-/// Sends the path in `scratch`, `len` bytes without NUL.
+/// Sends the path in `scratch`, `len` bytes without NUL; what became of it.
 #[inline(always)]
 pub(crate) fn send(
     scratch: &mut Scratch,
@@ -191,15 +220,15 @@ pub(crate) fn send(
     base: Option<&Identity>,
     result: i64,
     len: usize,
-) {
+) -> Outcome {
     if len >= MAX_PATH {
-        return;
+        return Outcome::TooLong;
     }
     scratch.record = record(kind, cgroup, base, result, len as u32);
-    emit::send(
+    emit::outcome(emit::send(
         (&raw const *scratch).cast(),
         core::mem::size_of::<NameRecord>() + len,
-    );
+    ))
 }
 
 #[inline(always)]
@@ -283,18 +312,31 @@ pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
     mix(hash, last & ((1u64 << (len % 8 * 8)) - 1))
 }
 
-/// Whether a name with this hash was sent; remembers it.
+/// Mixed once more: what sets names of one directory apart is in the high bytes of
+/// their last word, and [`mix`] leaves that in the low bits.
+#[inline(always)]
+fn slot(hash: u64) -> Option<*mut u64> {
+    let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    SEEN_NAMES.get_ptr_mut((mixed >> 48) as u32 & (SEEN - 1))
+}
+
+/// Whether a name with this hash was sent.
 #[inline(always)]
 fn is_seen(hash: u64) -> bool {
-    let Some(seen) = SEEN_NAMES.get_ptr_mut((hash >> 48) as u32 & (SEEN - 1)) else {
-        return false;
-    };
     // SAFETY: a pointer into the map's value; a race sends a name twice.
+    slot(hash).is_some_and(|seen| unsafe { *seen } == hash)
+}
+
+/// Remembers a name as sent. Not before it is: what the ring had no room for is
+/// to be sent at its next use.
+#[inline(always)]
+fn remember(hash: u64) {
+    let Some(seen) = slot(hash) else { return };
+    // SAFETY: as in `is_seen`.
     unsafe {
-        if *seen == hash {
-            return true;
+        if *seen != 0 {
+            note(Note::EvictedNames);
         }
         *seen = hash;
     }
-    false
 }

@@ -1,11 +1,12 @@
 //! Insertions into the page cache: the miss side.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use headstart_abi::{CHUNK_PAGES, Counter, RecordKind};
+use headstart_abi::{CHUNK_PAGES, Outcome, RecordKind, Stage, TrackEntry};
 
 use crate::config::{field, peek};
+use crate::count::enter;
 use crate::touch::{self, Place, page_bits};
-use crate::{emit, inode, track};
+use crate::{emit, inode};
 
 const S_IFMT: u32 = 0o170000;
 const S_IFBLK: u32 = 0o060000;
@@ -25,45 +26,50 @@ const S_IFBLK: u32 = 0o060000;
 /// metadata that was cached already.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 pub(crate) fn filemap_add(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else {
+    let Some((entry, tally)) = enter(Stage::Insert) else {
         return 0;
     };
-    let folio: u64 = ctx.arg(0);
-    let Some(mapping) = peek::<u64>(folio, field!(folio_mapping)) else {
-        return 0;
-    };
-    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
-        return 0;
+    tally.one(look(ctx.arg(0), &entry));
+    0
+}
+
+/// What becomes of a folio.
+#[inline(always)]
+fn look(folio: u64, entry: &TrackEntry) -> Outcome {
+    let mapping = peek::<u64>(folio, field!(folio_mapping));
+    let host = mapping.and_then(|mapping| peek::<u64>(mapping, field!(mapping_host)));
+    let (Some(mapping), Some(host)) = (mapping, host) else {
+        return Outcome::Unreadable;
     };
     let Some(mode) = peek::<u16>(host, field!(inode_mode)) else {
-        return 0;
+        return Outcome::Unreadable;
     };
     if mode as u32 & S_IFMT != S_IFBLK {
-        emit::count(Counter::Inserted, 1);
-        return 0;
+        return Outcome::Other;
     }
     let Some(index) = peek::<u64>(folio, field!(folio_index)) else {
-        return 0;
+        return Outcome::Unreadable;
     };
     let chunk = index / CHUNK_PAGES;
     let bits = page_bits(index, index);
-    let place = Place::new(mapping, chunk, &entry);
+    let place = Place::new(mapping, chunk, entry);
     let (known, _, _) = place.known();
     if bits & !known == 0 {
-        return 0;
+        return Outcome::Known;
     }
     let Some(mut id) = inode::identify(host) else {
-        return 0;
+        return Outcome::Unreadable;
     };
     id.dev = peek::<u32>(host, field!(inode_rdev)).unwrap_or(0);
-    if emit::send_fixed(&touch::record(
+    let sent = emit::send_fixed(&touch::record(
         RecordKind::Block,
         entry.cgroup,
         &id,
         chunk,
         bits,
-    )) {
+    ));
+    if sent {
         place.remember(bits, 0, 0);
     }
-    0
+    emit::outcome(sent)
 }

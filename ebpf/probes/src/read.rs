@@ -1,10 +1,11 @@
 //! Buffered reads, sendfile and splice.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use headstart_abi::{CHUNK_PAGES, Counter};
+use headstart_abi::{CHUNK_PAGES, Outcome, Stage};
 
 use crate::config::field;
-use crate::{emit, touch, track};
+use crate::count::Tally;
+use crate::{touch, track};
 
 /// Chunks looked at for one call: 64 MiB. One call's batch can't bring more
 /// (31 folios of 2 MiB), and the next call of the same read starts behind it.
@@ -27,6 +28,9 @@ pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
     let Some(entry) = track::current() else {
         return 0;
     };
+    let Some(tally) = Tally::of(Stage::Read) else {
+        return 0;
+    };
     let mapping: u64 = ctx.arg(0);
     let first: u64 = ctx.arg(1);
     let mut last: u64 = ctx.arg(2);
@@ -34,11 +38,14 @@ pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
         last = last.wrapping_sub(1);
     }
     if last < first {
+        tally.one(Outcome::In);
+        tally.one(Outcome::Other);
         return 0;
     }
     let chunk = first / CHUNK_PAGES;
     if last / CHUNK_PAGES == chunk {
-        touch::certain(mapping, chunk, touch::page_bits(first, last), &entry);
+        tally.one(Outcome::In);
+        touch::certain(tally, mapping, chunk, touch::page_bits(first, last), &entry);
         return 0;
     }
     many(mapping, first, last, entry.cgroup, entry.key)
@@ -49,6 +56,10 @@ pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
 pub(crate) extern "C" fn many(mapping: u64, first: u64, last: u64, cgroup: u64, key: u64) -> i32 {
     let first_chunk = first / CHUNK_PAGES;
     let last_chunk = last / CHUNK_PAGES;
+    let Some(tally) = Tally::of(Stage::Read) else {
+        return 0;
+    };
+    tally.add(Outcome::In, last_chunk - first_chunk + 1);
     let head = touch::page_bits(first, first | (CHUNK_PAGES - 1));
     touch::certain_chunk(mapping, first_chunk, head, cgroup, key);
     // Whole chunks only in the loop: one path through it for the verifier.
@@ -60,7 +71,7 @@ pub(crate) extern "C" fn many(mapping: u64, first: u64, last: u64, cgroup: u64, 
         touch::certain_chunk(mapping, chunk, u64::MAX, cgroup, key);
     }
     if last_chunk - first_chunk >= MAX_CHUNKS {
-        emit::count(Counter::Clipped, 1);
+        tally.add(Outcome::TooLong, last_chunk - first_chunk + 1 - MAX_CHUNKS);
         return 0;
     }
     let tail = touch::page_bits(last & !(CHUNK_PAGES - 1), last);

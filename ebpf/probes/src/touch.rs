@@ -4,9 +4,12 @@
 //! pages were sent. A collision evicts: its pages are sent twice, never lost.
 
 use aya_ebpf::{macros::map, maps::Array};
-use headstart_abi::{CHUNK_PAGES, Counter, Header, RecordKind, TouchRecord, TrackEntry};
+use headstart_abi::{
+    CHUNK_PAGES, Header, Note, Outcome, RecordKind, Stage, TouchRecord, TrackEntry,
+};
 
 use crate::config::{field, peek};
+use crate::count::{Tally, note};
 use crate::emit;
 use crate::inode::{self, Identity};
 
@@ -96,7 +99,7 @@ impl Place {
                 return;
             }
             if owner != 0 {
-                emit::count(Counter::SlotEvicted, 1);
+                note(Note::EvictedPages);
             }
             (&raw mut (*slot).mapping).write_volatile(0);
             (&raw mut (*slot).certain).write_volatile(certain);
@@ -115,13 +118,16 @@ pub(crate) fn page_bits(first: u64, last: u64) -> u64 {
     (u64::MAX >> (CHUNK_PAGES - 1 - count)) << (first & (CHUNK_PAGES - 1))
 }
 
-/// Sends the pages `bits` of `chunk` that were not sent before.
+/// Sends the pages `bits` of `chunk` that were not sent before. `tally` is that
+/// of [`Stage::Read`].
 #[inline(always)]
-pub(crate) fn certain(mapping: u64, chunk: u64, bits: u64, entry: &TrackEntry) {
+pub(crate) fn certain(tally: Tally, mapping: u64, chunk: u64, bits: u64, entry: &TrackEntry) {
     let place = Place::new(mapping, chunk, entry);
     let (known, _, _) = place.known();
     let new = bits & !known;
-    if new != 0 {
+    if new == 0 {
+        tally.one(Outcome::Known);
+    } else {
         send_touch(mapping, chunk, new, entry.cgroup, entry.key);
     }
 }
@@ -136,7 +142,9 @@ pub(crate) extern "C" fn certain_chunk(
     cgroup: u64,
     key: u64,
 ) -> i32 {
-    certain(mapping, chunk, bits, &TrackEntry { cgroup, key });
+    if let Some(tally) = Tally::of(Stage::Read) {
+        certain(tally, mapping, chunk, bits, &TrackEntry { cgroup, key });
+    }
     0
 }
 
@@ -150,15 +158,17 @@ pub(crate) extern "C" fn send_touch(
     cgroup: u64,
     key: u64,
 ) -> u32 {
-    let Some(host) = peek::<u64>(mapping, field!(mapping_host)) else {
-        emit::count(Counter::BadRead, 1);
+    let Some(tally) = Tally::of(Stage::Read) else {
         return 0;
     };
-    let Some(id) = inode::ensure(host, cgroup) else {
+    let host = peek::<u64>(mapping, field!(mapping_host));
+    let Some((id, path)) = host.and_then(|host| inode::ensure(host, cgroup)) else {
+        tally.one(Outcome::Unreadable);
         return 0;
     };
     let sent = emit::send_fixed(&record(RecordKind::Touch, cgroup, &id, chunk, new));
-    if sent {
+    tally.one(emit::outcome(sent));
+    if sent && path {
         Place::new(mapping, chunk, &TrackEntry { cgroup, key }).remember(new, 0, 0);
     }
     0

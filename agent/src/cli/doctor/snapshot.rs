@@ -32,8 +32,7 @@ pub(super) struct Snapshot {
     pub(super) cachestat: Tried,
     pub(super) openat2: Tried,
     pub(super) mincore: Tried,
-    pub(super) fuse: Tried,
-    /// Pressure of memory and of I/O can be read.
+    /// Pressure of I/O can be read.
     pub(super) pressure: Tried,
     pub(super) drop_caches: Tried,
     pub(super) state_dir: StateDir,
@@ -60,8 +59,6 @@ pub(super) struct Cgroups {
     pub(super) v2: Option<PathBuf>,
     /// Whether it can be mounted apart, as `record` does.
     pub(super) reachable: bool,
-    /// Controllers of the v2 tree's root.
-    pub(super) v2_controllers: Vec<String>,
     /// Controllers in v1 trees.
     pub(super) v1_controllers: Vec<String>,
 }

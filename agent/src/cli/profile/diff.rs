@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::model::{Extent, NameKind, PAGE_SIZE, Profile, ProfileFile, escape};
-use crate::profile::within_version;
+use crate::profile::ExactRuns;
 
 use super::super::args::Global;
 use super::super::format::{Align, Table, bytes, emit, emit_json};
@@ -119,12 +119,13 @@ impl Diff {
             same_files: 0,
             same_names: 0,
         };
+        let (exact_a, exact_b) = (ExactRuns::of(a), ExactRuns::of(b));
         for (path, left, right) in pair(files(a), files(b)) {
-            let extents = |file: Option<&ProfileFile>| -> Vec<Extent> {
-                file.map(|f| within_version(f).collect())
+            let extents = |exact: &ExactRuns, file: Option<&ProfileFile>| -> Vec<Extent> {
+                file.map(|f| exact.standing(f).collect())
                     .unwrap_or_default()
             };
-            let bytes = compare(&extents(left), &extents(right));
+            let bytes = compare(&extents(&exact_a, left), &extents(&exact_b, right));
             diff.total = diff.total.plus(bytes);
             let version = |file: Option<&ProfileFile>| file.map(|f| f.version);
             let version_differs =

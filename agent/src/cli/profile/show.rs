@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::model::{Extent, PAGE_SIZE, Profile, ProfileFile, escape};
-use crate::profile::{Totals, within_version};
+use crate::profile::{ExactRuns, Totals};
 
 use super::super::args::Global;
 use super::super::format::{Align, Table, ago, bytes, count, emit, emit_json, seconds};
@@ -58,8 +58,8 @@ pub(super) fn place(profile: &Profile, volume: u32, path: &crate::model::RelPath
     }
 }
 
-fn sum(file: &ProfileFile) -> FileSum<'_> {
-    let mut extents: Vec<Extent> = within_version(file).collect();
+fn sum<'a>(exact: &ExactRuns, file: &'a ProfileFile) -> FileSum<'a> {
+    let mut extents: Vec<Extent> = exact.standing(file).collect();
     extents.sort_by_key(|e| (e.first_use_ns, e.start_page));
     let total = |certain: bool| {
         let of_kind = extents.iter().filter(|e| (e.certain != 0) == certain);
@@ -77,7 +77,8 @@ fn sum(file: &ProfileFile) -> FileSum<'_> {
 
 impl<'a> View<'a> {
     fn new(profile: &'a Profile) -> Self {
-        let mut files: Vec<FileSum<'_>> = profile.files.iter().map(sum).collect();
+        let exact = ExactRuns::of(profile);
+        let mut files: Vec<FileSum<'_>> = profile.files.iter().map(|f| sum(&exact, f)).collect();
         let mut directories: HashMap<(u32, Vec<u8>), u64> = HashMap::new();
         let mut volume_bytes = vec![0; profile.volumes.len()];
         for file in &files {

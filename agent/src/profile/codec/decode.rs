@@ -29,6 +29,7 @@ pub(super) fn message(bytes: Vec<u8>) -> Result<(String, Profile), CodecError> {
     let shared = Shared {
         histories: histories(&message.histories.unwrap_or_default(), runs.len())?,
         volumes: volumes.len(),
+        runs: runs.len(),
         time_step_ns: message.time_step_ns.max(1),
     };
     let profile = Profile {
@@ -216,6 +217,7 @@ impl<'a> Paths<'a> {
 struct Shared {
     histories: Vec<(RunMask, RunMask)>,
     volumes: usize,
+    runs: usize,
     time_step_ns: u64,
 }
 
@@ -226,6 +228,15 @@ impl Shared {
             return Err(column.error(format!("{volume} of only {} volumes", self.volumes)));
         }
         Ok(volume)
+    }
+
+    /// A run by its number from 1, as a mask; 0 is none.
+    fn run(&self, column: &mut Reader<'_>) -> Result<RunMask, CodecError> {
+        let number = column.next_u32()?;
+        if number as usize > self.runs {
+            return Err(column.error(format!("run {number} of only {}", self.runs)));
+        }
+        Ok(number.checked_sub(1).map_or(0, |bit| 1 << bit))
     }
 
     #[inline]
@@ -264,6 +275,8 @@ impl Shared {
         let mut size = Reader::new(&columns.size, "file", "size");
         let mut mtime = Reader::new(&columns.mtime_delta_ns, "file", "mtime_delta_ns");
         let mut counts = Reader::new(&columns.extents, "file", "extents");
+        let mut changed = Reader::new(&columns.changed, "file", "changed");
+        let any_changed = !changed.is_empty();
         let no_extents = wire::ExtentColumns::default();
         let mut extents = Extents::new(columns.extent.as_ref().unwrap_or(&no_extents), "extent");
         let (mut out, mut left) = (Vec::new(), LIMITS.extents);
@@ -287,6 +300,11 @@ impl Shared {
                     size: size.next()?,
                     mtime_ns: mtime.next_delta()? as i64,
                 },
+                changed: if any_changed {
+                    self.run(&mut changed)?
+                } else {
+                    0
+                },
                 // The columns may be shorter than the count says.
                 extents: Vec::with_capacity(count.min(extents.pages.rest_len())),
             };
@@ -300,6 +318,7 @@ impl Shared {
         size.finish()?;
         mtime.finish()?;
         counts.finish()?;
+        changed.finish()?;
         extents.finish()?;
         Ok(out)
     }

@@ -6,6 +6,7 @@ use prost::Message;
 
 use crate::model::{NameKind, Profile, RunMask};
 
+use super::super::extents::newest;
 use super::super::wire;
 use super::column::Writer;
 
@@ -124,6 +125,8 @@ fn files(profile: &Profile, step: u64, histories: &mut Histories) -> wire::Files
     let mut size = Writer::with_capacity(3 * count);
     let mut mtime = Writer::with_capacity(9 * count);
     let mut extents = Writer::with_capacity(count);
+    let mut changed = Writer::with_capacity(count);
+    let any_changed = profile.files.iter().any(|f| f.changed != 0);
     let mut extent = Extents::new(step, profile.extent_count());
     for file in &profile.files {
         volume.push(file.volume);
@@ -132,6 +135,9 @@ fn files(profile: &Profile, step: u64, histories: &mut Histories) -> wire::Files
         size.push(file.version.size);
         mtime.push_delta(file.version.mtime_ns as u64);
         extents.push(file.extents.len() as u64);
+        if any_changed {
+            changed.push(newest(file.changed));
+        }
         extent.end = 0;
         for e in &file.extents {
             let history = histories.index(e.certain, e.seen);
@@ -145,6 +151,7 @@ fn files(profile: &Profile, step: u64, histories: &mut Histories) -> wire::Files
         mtime_delta_ns: mtime.finish(),
         extents: extents.finish(),
         extent: extent.finish(),
+        changed: changed.finish(),
     }
 }
 

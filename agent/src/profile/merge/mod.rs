@@ -15,6 +15,8 @@
 //!   ([`within_version`](super::within_version)), and they drop out with the
 //!   runs that saw them.
 //!
+//! What exact runs rule out stays for the same reason; [`exact`](super::exact) tells.
+//!
 //! Pruning to [`Limits`] is deterministic and commutative, but what is pruned
 //! from one half of a merge is unknown to the whole: past the limits,
 //! associativity is lost. Each merge says what it pruned.
@@ -154,13 +156,14 @@ impl<'a> Side<'a> {
         })
     }
 
-    /// Files that a kept run saw, by key, with the runs that saw them.
-    fn files(&self) -> impl Iterator<Item = ((u32, &'a RelPath), (&'a ProfileFile, RunMask))> {
+    /// Files that a kept run saw, by key.
+    fn files(&self) -> impl Iterator<Item = ((u32, &'a RelPath), OneFile<'a>)> {
         self.profile.files.iter().filter_map(|file| {
             let seen = file.extents.iter().fold(0, |seen, e| seen | e.seen);
             let seen = self.runs.mask(seen);
             let key = (self.volume(file.volume)?, &file.path);
-            (seen != 0).then_some((key, (file, seen)))
+            let changed = self.runs.mask(file.changed);
+            (seen != 0).then_some((key, (file, seen, changed)))
         })
     }
 
@@ -188,6 +191,9 @@ impl<'a> Side<'a> {
         by_volume
     }
 }
+
+/// A file, the runs that saw it, and the newest one at another version.
+type OneFile<'a> = (&'a ProfileFile, RunMask, RunMask);
 
 type VolumeMap = Vec<Option<u32>>;
 
@@ -247,24 +253,53 @@ fn join<K: Ord, T, R>(
 
 fn merge_files(a: &Side<'_>, b: &Side<'_>) -> Vec<ProfileFile> {
     join(a.files(), b.files(), |(volume, path), left, right| {
-        let version = match (left, right) {
-            (Some((x, x_seen)), Some((y, y_seen))) => match newest(x_seen).cmp(&newest(y_seen)) {
-                std::cmp::Ordering::Greater => x.version,
-                std::cmp::Ordering::Less => y.version,
-                std::cmp::Ordering::Equal => newer_version(x.version, y.version),
-            },
-            (Some((file, _)), None) | (None, Some((file, _))) => file.version,
-            (None, None) => FileVersion::default(),
+        let known = |(file, seen, changed): OneFile<'_>| (file.version, seen, changed);
+        let (version, changed) = match (left.map(known), right.map(known)) {
+            (Some(x), Some(y)) => merge_versions(x, y),
+            (Some((version, _, changed)), None) | (None, Some((version, _, changed))) => {
+                (version, changed)
+            }
+            (None, None) => Default::default(),
         };
-        let extents_a = left.map_or(&[][..], |(file, _)| &file.extents);
-        let extents_b = right.map_or(&[][..], |(file, _)| &file.extents);
+        let extents_a = left.map_or(&[][..], |(file, ..)| &file.extents);
+        let extents_b = right.map_or(&[][..], |(file, ..)| &file.extents);
         ProfileFile {
             volume,
             path: path.clone(),
             version,
+            changed,
             extents: extents::merge(a.segments(extents_a), b.segments(extents_b)),
         }
     })
+}
+
+/// The version of a file that is (version, runs that saw it, newest at another
+/// version) on the two sides, and the newest run that saw another than this.
+fn merge_versions(
+    x: (FileVersion, RunMask, RunMask),
+    y: (FileVersion, RunMask, RunMask),
+) -> (FileVersion, RunMask) {
+    let version = match newest(x.1).cmp(&newest(y.1)) {
+        std::cmp::Ordering::Greater => x.0,
+        std::cmp::Ordering::Less => y.0,
+        std::cmp::Ordering::Equal => newer_version(x.0, y.0),
+    };
+    // Of a side whose version is another one its newest run is one that saw it.
+    let changed = |(known, seen, changed): (FileVersion, RunMask, RunMask)| {
+        if known == version {
+            changed
+        } else {
+            highest(seen)
+        }
+    };
+    (version, changed(x).max(changed(y)))
+}
+
+/// The newest run of a mask, as a mask.
+fn highest(mask: RunMask) -> RunMask {
+    mask & !(RunMask::MAX >> 1)
+        .checked_shr(mask.leading_zeros())
+        .unwrap_or(0)
 }
 
 fn merge_names(a: &Side<'_>, b: &Side<'_>) -> Vec<NameRecord> {

@@ -14,6 +14,8 @@ type ByRun<V> = BTreeMap<(u64, u64), V>;
 type Page = (VolumeId, Vec<u8>, u64);
 /// Volume id, path.
 type Place = (VolumeId, Vec<u8>);
+/// mtime, size.
+type Version = (i64, u64);
 /// Kind, listed, first use; kind and first use reversed, for the least counts.
 type NameFacts = (std::cmp::Reverse<NameKind>, bool, std::cmp::Reverse<u64>);
 
@@ -22,7 +24,10 @@ type NameFacts = (std::cmp::Reverse<NameKind>, bool, std::cmp::Reverse<u64>);
 struct Model {
     runs: BTreeMap<(u64, u64), u64>,
     volumes: BTreeMap<VolumeId, ByRun<Volume>>,
-    versions: BTreeMap<Place, ByRun<(i64, u64)>>,
+    versions: BTreeMap<Place, ByRun<Version>>,
+    /// Versions of which any copy of the run says that it saw them, and whether
+    /// one says that it saw more than that.
+    all_versions: BTreeMap<Place, ByRun<BTreeSet<(Version, bool)>>>,
     /// (certain, first use reversed: the earliest is the greatest)
     pages: BTreeMap<Page, ByRun<(bool, std::cmp::Reverse<u64>)>>,
     blocks: BTreeMap<Page, ByRun<std::cmp::Reverse<u64>>>,
@@ -51,6 +56,9 @@ impl Model {
         for file in &one.files {
             let place = (id(file.volume), file.path.as_bytes().to_vec());
             let version = (file.version.mtime_ns, file.version.size);
+            let all = self.all_versions.entry(place.clone()).or_default();
+            let all = all.entry(key).or_default();
+            all.insert((version, file.changed != 0));
             let entry = self.versions.entry(place.clone()).or_default();
             let entry = entry.entry(key).or_insert(version);
             *entry = version.max(*entry);
@@ -118,7 +126,8 @@ impl Model {
         let mut pages = BTreeMap::new();
         for file in &merged.files {
             let place = (id(file.volume), file.path.as_bytes().to_vec());
-            files.insert(place.clone(), (file.version.mtime_ns, file.version.size));
+            let version = (file.version.mtime_ns, file.version.size);
+            files.insert(place.clone(), (version, file.changed));
             for e in &file.extents {
                 for page in e.start_page..e.start_page + u64::from(e.pages) {
                     let page = (place.0.clone(), place.1.clone(), page);
@@ -129,7 +138,14 @@ impl Model {
         let expect: BTreeMap<_, _> = self
             .versions
             .iter()
-            .filter_map(|(place, by_run)| Some((place.clone(), newest_value(by_run, &kept)?)))
+            .filter_map(|(place, by_run)| {
+                let version = newest_value(by_run, &kept)?;
+                let others = self.all_versions[place].iter().rev().filter(|(_, seen)| {
+                    seen.iter().any(|(other, more)| *other != version || *more)
+                });
+                let changed = mask(&mut others.take(1).map(|(run, _)| *run));
+                Some((place.clone(), (version, changed)))
+            })
             .collect();
         assert_eq!(files, expect);
         let expect: BTreeMap<_, _> = self

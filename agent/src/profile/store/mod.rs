@@ -25,6 +25,7 @@ use redb::{
 use crate::model::{DeviceCost, Profile, escape};
 
 use super::codec::{self, CodecError};
+use super::exact::drop_ruled_out;
 use super::limits::Limits;
 use super::merge::merge_within;
 use super::name::{NameError, check_name};
@@ -266,6 +267,25 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put), and [`StoreError::Profile`] for a newer version.
     pub fn merge_into(&self, name: &str, profile: &Profile) -> Result<Profile, StoreError> {
+        self.merge_and(name, profile, |_| 0)
+    }
+
+    /// As [`merge_into`](Self::merge_into), for a run that was just recorded: what
+    /// exact runs rule out is dropped, of it and of those before it
+    /// ([`exact`](super::exact) says why here).
+    ///
+    /// # Errors
+    /// As [`merge_into`](Self::merge_into).
+    pub fn record_into(&self, name: &str, run: &Profile) -> Result<Profile, StoreError> {
+        self.merge_and(name, run, drop_ruled_out)
+    }
+
+    fn merge_and(
+        &self,
+        name: &str,
+        profile: &Profile,
+        reduce: fn(&mut Profile) -> usize,
+    ) -> Result<Profile, StoreError> {
         check_name(name)?;
         let (result, notices) = self.write("merging a profile into", |txn| {
             let mut notices = Vec::new();
@@ -285,7 +305,11 @@ impl Store {
                     Err(error) => return Ok((Err(error), notices)),
                 },
             };
-            let (merged, pruned) = merge_within(&old, profile, &Limits::DEFAULT);
+            let (mut merged, pruned) = merge_within(&old, profile, &Limits::DEFAULT);
+            let dropped = reduce(&mut merged);
+            if dropped > 0 {
+                tracing::debug!(dropped, "extents that exact runs rule out");
+            }
             if !pruned.is_empty() {
                 notices.push(format!(
                     "profile `{}` reached its largest size; left out: {} files, {} extents, {} names, {} metadata blocks that recent runs did not use, or used last",

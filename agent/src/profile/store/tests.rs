@@ -7,9 +7,11 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use super::super::strategies::profile;
-use super::super::{encode, merge};
+use super::super::{Totals, encode, merge};
 use super::*;
-use crate::model::{NameKind, NameRecord, RelPath, RunInfo, Volume, VolumeId};
+use crate::model::{
+    Extent, FileVersion, NameKind, NameRecord, ProfileFile, RelPath, RunInfo, Volume, VolumeId,
+};
 
 fn some_profile() -> Profile {
     let mut runner = TestRunner::deterministic();
@@ -41,6 +43,57 @@ fn run_of(id: u64) -> Profile {
         }],
         ..Profile::default()
     }
+}
+
+/// A profile of one run that used the first page of a file for certain, and maybe
+/// some more.
+fn run_with_pages(id: u64, exact: bool, pages: u32) -> Profile {
+    let extent = |start_page, pages, certain| Extent {
+        start_page,
+        pages,
+        first_use_ns: 0,
+        certain,
+        seen: 1,
+    };
+    let mut run = run_of(id);
+    run.runs[0].exact = exact;
+    run.files = vec![ProfileFile {
+        volume: 0,
+        path: RelPath::new("f").expect("valid"),
+        version: FileVersion {
+            size: 1 << 20,
+            mtime_ns: 1,
+        },
+        changed: 0,
+        extents: vec![extent(0, 1, 1), extent(1, pages, 0)],
+    }];
+    run
+}
+
+#[test]
+fn what_an_exact_run_rules_out_is_dropped_in_recording_and_never_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path(), Access::Write);
+    let runs = [(1, false, 15), (2, true, 3), (3, false, 9)]
+        .map(|(id, exact, pages)| run_with_pages(id, exact, pages));
+    for run in &runs {
+        store.record_into("recorded", run).expect("recorded");
+        store.merge_into("merged", run).expect("merged");
+    }
+    let get = |name| store.get(name).expect("readable").expect("there");
+    let (recorded, merged) = (get("recorded"), get("merged"));
+    let last_page = |profile: &Profile| {
+        let last = profile.files[0].extents.last().expect("one");
+        last.start_page + u64::from(last.pages)
+    };
+    assert_eq!((last_page(&recorded), last_page(&merged)), (4, 16));
+    assert_eq!(Totals::of(&recorded), Totals::of(&merged));
+    assert_eq!(Totals::of(&merged).maybe_bytes, 3 * 4096);
+    assert_eq!(
+        merged,
+        runs.iter()
+            .fold(Profile::default(), |all, run| merge(&all, run))
+    );
 }
 
 fn open(dir: &Path, access: Access) -> Store {

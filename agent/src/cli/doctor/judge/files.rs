@@ -26,7 +26,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
         tried(
             "pressure (PSI)",
             &seen.pressure,
-            "warming does not notice that memory or I/O is short: only its budget holds it back",
+            "`record` can't tell how long a command was stalled on I/O",
             "boot with psi=1; use a kernel built with CONFIG_PSI=y",
         ),
         tried(
@@ -35,7 +35,6 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
             "`headstart compare` can't make cold starts",
             "run as root with a writable /proc/sys",
         ),
-        fuse(seen),
         configuration(seen),
         state_dir(seen),
         read_ahead(seen),
@@ -81,29 +80,6 @@ fn residency(seen: &Snapshot) -> Vec<Row> {
     rows.into_iter()
         .map(|row| row.needed_for(Need::Warm))
         .collect()
-}
-
-fn fuse(seen: &Snapshot) -> Row {
-    let row = tried(
-        "FUSE",
-        &seen.fuse,
-        "data sets can't be mounted; images and local volumes are warmed all the same",
-        "modprobe fuse, and give the agent /dev/fuse",
-    );
-    match (&seen.fuse, seen.version() >= (6, 9)) {
-        (Err(_), _) => row,
-        (Ok(()), true) => Row {
-            found: "/dev/fuse, with passthrough".to_owned(),
-            ..row
-        },
-        (Ok(()), false) => Row {
-            found: "/dev/fuse, without passthrough".to_owned(),
-            ..row
-        }
-        .is(Status::Degraded)
-        .costs("cached data sets are read by way of the agent and not at the disk's speed")
-        .fix("run Linux 6.9 or later"),
-    }
 }
 
 fn configuration(seen: &Snapshot) -> Row {
@@ -234,15 +210,5 @@ mod tests {
             ..good()
         };
         assert_eq!(memlock(&new).status, Status::Ok);
-    }
-
-    #[test]
-    fn passthrough_comes_with_a_version() {
-        let seen = Snapshot {
-            release: "6.8.12".to_owned(),
-            ..good()
-        };
-        assert_eq!(fuse(&seen).status, Status::Degraded);
-        assert_eq!(fuse(&good()).found, "/dev/fuse, with passthrough");
     }
 }

@@ -4,9 +4,13 @@ use super::super::snapshot::{Cgroups, Snapshot};
 use super::{Group, Need, Row, Status, ok_or};
 
 pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
-    let mut rows = vec![version(seen), btf(seen), lockdown(seen), probes(seen)];
-    rows.extend(cgroups(&seen.cgroups));
-    rows
+    vec![
+        version(seen),
+        btf(seen),
+        lockdown(seen),
+        probes(seen),
+        cgroups(&seen.cgroups),
+    ]
 }
 
 /// The ring buffer came with 5.8; the trace points of reads with about 6.12.
@@ -18,7 +22,7 @@ fn version(seen: &Snapshot) -> Row {
     };
     Row::ok(Group::Kernel, "version", &seen.release)
         .is(status)
-        .costs("before 5.8 nothing is recorded; before 6.12 by costlier hooks, less exactly")
+        .costs("before 5.8 nothing is recorded; before 6.12 hooks are missing, those of file pages above all: see Hooks")
         .fix("run Linux 6.12 or later")
         .needed_for(Need::Record)
 }
@@ -50,9 +54,9 @@ fn lockdown(seen: &Snapshot) -> Row {
         _ => row
             .is(Status::Degraded)
             .costs(
-                "debugfs is closed: pages next to a used one stay `maybe` while a start is learned",
+                "debugfs is closed: a fault-around window of another size than 64 KiB goes unnoticed",
             )
-            .fix("nothing needed; without lockdown profiles are more exact"),
+            .fix("nothing, unless somebody changed fault_around_bytes"),
     }
 }
 
@@ -68,7 +72,7 @@ fn probes(seen: &Snapshot) -> Row {
         .needed_for(Need::Record)
 }
 
-fn cgroups(seen: &Cgroups) -> Vec<Row> {
+fn cgroups(seen: &Cgroups) -> Row {
     let mode = match (&seen.v2, seen.v1_controllers.is_empty()) {
         (Some(root), true) => format!("v2 at {}", root.display()),
         (Some(root), false) => {
@@ -82,36 +86,11 @@ fn cgroups(seen: &Cgroups) -> Vec<Row> {
         (None, false) => format!("v1 only: {}", seen.v1_controllers.join(" ")),
         (None, true) => "none mounted".to_owned(),
     };
-    let mode = Row::ok(Group::Cgroups, "hierarchy", mode)
+    Row::ok(Group::Cgroups, "hierarchy", mode)
         .is(ok_or(seen.v2.is_some() || seen.reachable, Status::Missing))
         .costs("what was read can't be told apart by workload")
         .fix("mount -t cgroup2 none /sys/fs/cgroup/unified (beside v1), or boot with v2")
-        .needed_for(Need::Record);
-    let controller = |name, controller, cost| {
-        let there = seen.v2_controllers.iter().any(|c| c == controller);
-        let found = match (there, seen.v1_controllers.iter().any(|c| c == controller)) {
-            (true, _) => "in the v2 tree",
-            (false, true) => "in a v1 tree",
-            (false, false) => "not in the v2 tree",
-        };
-        Row::ok(Group::Cgroups, name, found)
-            .is(ok_or(there, Status::Degraded))
-            .costs(cost)
-            .fix("boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all")
-    };
-    vec![
-        mode,
-        controller(
-            "memory controller",
-            "memory",
-            "warmed pages can't be bounded by memory.high: only the agent's own budget holds",
-        ),
-        controller(
-            "io controller",
-            "io",
-            "warming can't be bounded by io.max: only the agent's own pacing holds",
-        ),
-    ]
+        .needed_for(Need::Record)
 }
 
 #[cfg(test)]
@@ -140,19 +119,13 @@ mod tests {
         let seen = Cgroups {
             v2: Some("/sys/fs/cgroup/unified".into()),
             reachable: true,
-            v2_controllers: Vec::new(),
             v1_controllers: vec!["memory".to_owned()],
         };
-        let rows = cgroups(&seen);
-        assert_eq!(rows[0].status, Status::Ok);
+        let row = cgroups(&seen);
+        assert_eq!(row.status, Status::Ok);
         assert_eq!(
-            rows[0].found,
+            row.found,
             "hybrid: v2 at /sys/fs/cgroup/unified, v1: memory"
         );
-        assert_eq!(
-            (rows[1].status, rows[1].found.as_str()),
-            (Status::Degraded, "in a v1 tree")
-        );
-        assert_eq!(rows[2].found, "not in the v2 tree");
     }
 }

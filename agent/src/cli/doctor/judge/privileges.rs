@@ -15,7 +15,7 @@ struct Capability {
     cost: &'static str,
 }
 
-const CAPABILITIES: [Capability; 8] = [
+const CAPABILITIES: [Capability; 6] = [
     Capability {
         name: "CAP_BPF",
         bit: 39,
@@ -35,7 +35,7 @@ const CAPABILITIES: [Capability; 8] = [
         bit: SYS_ADMIN,
         part_of_sys_admin: false,
         needed_for: None,
-        cost: "no file systems are mounted and no container's mounts are entered",
+        cost: "where no cgroup2 is mounted, nothing is recorded",
     },
     Capability {
         name: "CAP_DAC_READ_SEARCH",
@@ -49,7 +49,7 @@ const CAPABILITIES: [Capability; 8] = [
         bit: 19,
         part_of_sys_admin: false,
         needed_for: None,
-        cost: "the mounts and namespaces of other users' processes stay unknown",
+        cost: "commands can't be traced, unless vm.unprivileged_userfaultfd is 1: profiles keep maybe pages",
     },
     Capability {
         name: "CAP_FOWNER",
@@ -57,20 +57,6 @@ const CAPABILITIES: [Capability; 8] = [
         part_of_sys_admin: false,
         needed_for: None,
         cost: "warming other users' files updates their access times",
-    },
-    Capability {
-        name: "CAP_SYS_RESOURCE",
-        bit: 24,
-        part_of_sys_admin: false,
-        needed_for: None,
-        cost: "hard limits can't be raised: before 5.11 large maps may not fit into memlock",
-    },
-    Capability {
-        name: "CAP_SYS_NICE",
-        bit: 23,
-        part_of_sys_admin: false,
-        needed_for: None,
-        cost: "a priority that was lowered for warming can't be raised again",
     },
 ];
 

@@ -20,7 +20,6 @@ pub(in super::super) fn good() -> Snapshot {
         cgroups: Cgroups {
             v2: Some("/sys/fs/cgroup".into()),
             reachable: true,
-            v2_controllers: ["cpu", "io", "memory"].map(str::to_owned).to_vec(),
             v1_controllers: Vec::new(),
         },
         tracefs: Some("/sys/kernel/tracing".into()),
@@ -30,7 +29,6 @@ pub(in super::super) fn good() -> Snapshot {
         cachestat: Ok(()),
         openat2: Ok(()),
         mincore: Ok(()),
-        fuse: Ok(()),
         pressure: Ok(()),
         drop_caches: Ok(()),
         state_dir: StateDir {
@@ -210,7 +208,6 @@ fn whatever_is_not_well_says_what_it_costs_and_what_to_do() {
         cachestat: Err("none".to_owned()),
         openat2: Err("none".to_owned()),
         mincore: Err("none".to_owned()),
-        fuse: Err("none".to_owned()),
         pressure: Err("none".to_owned()),
         drop_caches: Err("none".to_owned()),
         memlock: Limit {

@@ -51,18 +51,11 @@ pub(super) fn unmounted_lockdown() -> Option<String> {
     io::read_to_string(fs::File::from(file)).ok()
 }
 
-/// The cgroup trees, with the controllers that each has.
+/// The cgroup trees, with the controllers that v1 ones have.
 pub(super) fn cgroups(mountinfo: &str) -> Cgroups {
-    let v2 = first_of_type(mountinfo, "cgroup2");
-    let v2_controllers = v2
-        .as_ref()
-        .and_then(|root| fs::read_to_string(root.join("cgroup.controllers")).ok())
-        .map(|text| text.split_whitespace().map(str::to_owned).collect())
-        .unwrap_or_default();
     Cgroups {
-        v2,
+        v2: first_of_type(mountinfo, "cgroup2"),
         reachable: crate::run::existing_cgroups().is_ok(),
-        v2_controllers,
         v1_controllers: v1_controllers(mountinfo),
     }
 }
