@@ -1,18 +1,16 @@
 //! Threads that carry a plan out, and the one that watches them.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::files::{Device, FileTable, Source, descriptors};
 use super::lookup::Opener;
 use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
-use super::roots::{VolumeRoot, VolumeRoots, device_node};
+use super::roots::{VolumeRoot, VolumeRoots};
 use super::submit::Depth;
 use super::verify::{Check, Of};
 use super::work::{Cursors, Part, Worker};
@@ -159,7 +157,7 @@ impl Shared {
             return Device::NoVolume;
         };
         let device = state.device.get_or_init(|| {
-            let opened = open_device(root);
+            let opened = root.open_device();
             let (fd, bytes) = opened
                 .inspect_err(|error| {
                     lock(&self.without_device).push(Failure {
@@ -219,21 +217,6 @@ impl Shared {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is guarded is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open_device(root: &VolumeRoot) -> std::io::Result<(OwnedFd, u64)> {
-    let refuse = |why| Err(std::io::Error::other(why));
-    if !root.by_id {
-        return refuse("not recognised by its id: its block numbers may mean something else here");
-    }
-    if root.device.0 == 0 {
-        return refuse("no single block device is behind this filesystem");
-    }
-    let node = device_node(root.device)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let fd = rustix::fs::openat(CWD, &node, flags, Mode::empty())?;
-    let bytes = rustix::fs::seek(fd.as_fd(), rustix::fs::SeekFrom::End(0))?;
-    Ok((fd, bytes))
 }
 
 /// See [`super::execute`].
@@ -326,7 +309,7 @@ fn run_phase(shared: &Arc<Shared>, phase: Phase, threads: usize, share: Depth) {
     let most = first + threads * (shared.volumes.len() + 1);
     let spawn = |pool: &mut Pool| {
         // Half of them begin with the names, half with the data.
-        let part = if pool.slots.len() % 2 == 0 {
+        let part = if pool.slots.len().is_multiple_of(2) {
             Part::Names
         } else {
             Part::Data

@@ -165,6 +165,26 @@ fn root_of(fd: OwnedFd, by_id: bool, fs_type: String, device: Option<(u32, u32)>
     }
 }
 
+impl VolumeRoot {
+    /// The block device to read metadata blocks from, and its length in bytes.
+    pub(super) fn open_device(&self) -> io::Result<(OwnedFd, u64)> {
+        let refuse = |why| Err(io::Error::other(why));
+        if !self.by_id {
+            return refuse(
+                "not recognised by its id: its block numbers may mean something else here",
+            );
+        }
+        if self.device.0 == 0 {
+            return refuse("no single block device is behind this filesystem");
+        }
+        let node = device_node(self.device)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(CWD, &node, flags, Mode::empty())?;
+        let bytes = rustix::fs::seek(fd.as_fd(), rustix::fs::SeekFrom::End(0))?;
+        Ok((fd, bytes))
+    }
+}
+
 /// What one `readahead(2)` brings in at most on this superblock's device:
 /// `max(read_ahead_kb, max_sectors_kb)`, where they can be read.
 fn window(device: (u32, u32)) -> u64 {
