@@ -9,7 +9,7 @@
 //! profile. Merging keeps it all the same: when the exact run drops out as too old, or
 //! turns out to have seen another version, it is ruled out no longer, and whether a
 //! merge in between had dropped it would depend on the order of merging. It is
-//! dropped where a run is *recorded* ([`drop_ruled_out`]): a statement about what was
+//! dropped where a run is *recorded* (`drop_ruled_out`): a statement about what was
 //! recorded, made once, by the machine that did it; merging then has less to unite.
 
 use crate::model::{Extent, Profile, ProfileFile, RunMask};
