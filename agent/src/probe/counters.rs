@@ -103,7 +103,7 @@ impl Counters {
     }
 
     fn values(&mut self) -> impl Iterator<Item = &mut u64> {
-        let Counts { stages, notes } = &mut self.0;
+        let Counts { stages, notes, .. } = &mut self.0;
         stages.iter_mut().flatten().chain(notes)
     }
 

@@ -23,7 +23,8 @@ pub struct Hook {
     pub program: &'static str,
     /// What it is for.
     pub group: Group,
-    /// The raw tracepoint it is attached to.
+    /// The tracepoint it is attached to: as a raw one, or by the types of its
+    /// arguments where the program follows pointers from them.
     pub tracepoint: &'static str,
     /// What is missing where it can't attach.
     pub without: &'static str,
@@ -94,7 +95,7 @@ pub struct HookState {
     pub program: &'static str,
     /// What it is for.
     pub group: Group,
-    /// Kind and place: `raw_tracepoint mm_filemap_get_pages`.
+    /// Kind and place: `tp_btf mm_filemap_get_pages`.
     pub place: String,
     /// Whether it is attached.
     pub live: bool,

@@ -69,6 +69,13 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ("folio", "index", |l| &mut l.folio_index, Need::Part),
     ("task_struct", "fs", |l| &mut l.task_fs, Need::Part),
     ("task_struct", "files", |l| &mut l.task_files, Need::Part),
+    (
+        "task_struct",
+        "cgroups",
+        |l| &mut l.task_cgroups,
+        Need::Part,
+    ),
+    ("css_set", "dfl_cgrp", |l| &mut l.set_cgroup, Need::Part),
     ("fs_struct", "pwd.dentry", |l| &mut l.fs_pwd, Need::Part),
     ("fs_struct", "root.dentry", |l| &mut l.fs_root, Need::Part),
     ("files_struct", "fdt", |l| &mut l.files_fdt, Need::Part),

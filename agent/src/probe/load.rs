@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader};
 use headstart_abi::{Counts, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
 
 use super::counters::Counters;
@@ -57,6 +57,7 @@ fn hint(reason: &str) -> &'static str {
 /// Loaded programs. Dropping it detaches and unloads everything.
 pub struct Probes {
     ebpf: Ebpf,
+    btf: Result<Btf, BtfError>,
     missing_fields: Vec<String>,
     generation: u64,
     watched: Vec<u64>,
@@ -69,18 +70,22 @@ impl Probes {
         let object = object().ok_or(ProbeError::NotBuilt)?;
         // A new loader parses the kernel's BTF whether it is needed or not, for
         // 15 ms and more: beside our own look at it.
-        let (layout, loader) = std::thread::scope(|scope| {
+        // And it keeps what it parsed to itself, which BTF tracepoints need again.
+        let (layout, loader, btf) = std::thread::scope(|scope| {
             let loader = scope.spawn(EbpfLoader::new);
+            let btf = scope.spawn(Btf::from_sys_fs);
             let layout = kernel_layout(Path::new(KERNEL_BTF));
             let loader = loader.join().unwrap_or_else(|p| resume_unwind(p));
-            (layout, loader)
+            let btf = btf.join().unwrap_or_else(|p| resume_unwind(p));
+            (layout, loader, btf)
         });
         let (layout, missing_fields) = layout?;
-        Self::load_with(loader, object, &layout, missing_fields, ring_bytes)
+        Self::load_with(loader, btf, object, &layout, missing_fields, ring_bytes)
     }
 
     fn load_with<'a>(
         mut loader: EbpfLoader<'a>,
+        btf: Result<Btf, BtfError>,
         object: &[u8],
         layout: &'a KernelLayout,
         missing_fields: Vec<String>,
@@ -96,6 +101,7 @@ impl Probes {
             })?;
         let mut probes = Self {
             ebpf,
+            btf,
             missing_fields,
             generation: 0,
             watched: Vec::new(),
@@ -133,6 +139,7 @@ impl Probes {
     /// Has the kernel check the programs, several at a time: that is most of
     /// what it takes to begin.
     fn verify(&mut self, hooks: &[&Hook]) -> BTreeMap<String, Result<(), String>> {
+        let btf = &self.btf;
         let programs = self
             .ebpf
             .programs_mut()
@@ -146,7 +153,11 @@ impl Probes {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some((name, program)) = next else { break };
-                        let result = load_program(program);
+                        let tracepoint = hooks
+                            .iter()
+                            .find(|hook| hook.program == name)
+                            .map_or("", |hook| hook.tracepoint);
+                        let result = load_program(program, tracepoint, btf);
                         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                         results.insert(name.to_owned(), result);
                     }
@@ -157,7 +168,7 @@ impl Probes {
     }
 
     fn attach_one(&mut self, hook: &Hook, verified: Result<(), String>) -> HookState {
-        let outcome = verified.and_then(|()| self.attach_raw(hook.program, hook.tracepoint));
+        let outcome = verified.and_then(|()| self.attach_program(hook.program, hook.tracepoint));
         let (live, reason) = match outcome {
             Ok(()) => (true, String::new()),
             Err(reason) => (false, reason),
@@ -165,33 +176,31 @@ impl Probes {
         if !live {
             tracing::debug!(program = hook.program, reason, "hook is not live");
         }
+        let kind = match self.ebpf.program(hook.program) {
+            Some(Program::BtfTracePoint(_)) => "tp_btf",
+            _ => "raw_tracepoint",
+        };
         HookState {
             program: hook.program,
             group: hook.group,
-            place: format!("raw_tracepoint {}", hook.tracepoint),
+            place: format!("{kind} {}", hook.tracepoint),
             live,
             reason,
             without: hook.without,
         }
     }
 
-    fn attach_raw(&mut self, program: &str, tracepoint: &str) -> Result<(), String> {
-        let program: &mut RawTracePoint = self.program(program)?;
-        program
-            .attach(tracepoint)
-            .map(drop)
-            .map_err(|error| chain(&error))
-    }
-
-    fn program<'a, T>(&'a mut self, name: &str) -> Result<&'a mut T, String>
-    where
-        &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        self.ebpf
+    fn attach_program(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
+        let program = self
+            .ebpf
             .program_mut(name)
-            .ok_or_else(|| format!("the object has no program `{name}`"))?
-            .try_into()
-            .map_err(|error| chain(&error))
+            .ok_or_else(|| format!("the object has no program `{name}`"))?;
+        match program {
+            Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
+            Program::BtfTracePoint(program) => program.attach().map(drop),
+            _ => return Err(format!("`{name}` is no program for a tracepoint")),
+        }
+        .map_err(|error| chain(&error))
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
@@ -338,9 +347,20 @@ impl Reader {
 }
 
 /// Loading a program a second time (two groups share it) is not an error.
-fn load_program(program: &mut Program) -> Result<(), String> {
-    let program: &mut RawTracePoint = program.try_into().map_err(|e: ProgramError| chain(&e))?;
-    match program.load() {
+fn load_program(
+    program: &mut Program,
+    tracepoint: &str,
+    btf: &Result<Btf, BtfError>,
+) -> Result<(), String> {
+    let loaded = match program {
+        Program::RawTracePoint(program) => program.load(),
+        Program::BtfTracePoint(program) => {
+            let btf = btf.as_ref().map_err(|error| chain(error))?;
+            program.load(tracepoint, btf)
+        }
+        _ => return Err("it is no program for a tracepoint".to_owned()),
+    };
+    match loaded {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(chain(&error)),
     }

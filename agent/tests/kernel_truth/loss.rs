@@ -1,5 +1,8 @@
 //! What does not fit is counted, and nothing is lost that is not.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use headstart_abi::{Note, Outcome, Stage};
 
 use crate::pages::{Pages, Seen};
@@ -66,6 +69,48 @@ fn chunks_that_take_each_others_slot_are_sent_again_not_lost() {
     let evicted = recording.counters.note(Note::EvictedPages);
     assert!(evicted >= CHUNKS - 32_768, "{evicted}");
     assert!(recording.records >= CHUNKS + (CHUNKS - 32_768));
+}
+
+/// Whose file is gone, and whose memory is taken back: an inode leaves its address to
+/// another, whose pages have the same places as its own.
+#[test]
+fn pages_of_an_inode_where_another_was_before_are_sent() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let made = |name: &str, count| -> Vec<PathBuf> {
+        let paths = (0..count).map(|i| scratch.path(&format!("{name}-{i}")));
+        paths
+            .inspect(|path| crate::support::write(path, 4096))
+            .collect()
+    };
+    let (gone, stays, many) = (made("gone", 400), made("stays", 400), made("many", 3000));
+    let read = |path: &PathBuf| Op::new(path, How::Read(vec![(0, 1)]));
+    let mut ops = Vec::new();
+    let mut new = Vec::new();
+    for (gone, stays) in gone.iter().zip(&stays) {
+        ops.extend([read(gone), Op::new(gone, How::Remove), read(stays)]);
+        // It may have the removed one's number, with another generation.
+        let path = gone.with_extension("new");
+        let target = path.as_os_str().as_bytes().to_vec();
+        ops.extend([Op::new(stays, How::CopyTo(target, 0, 4096)), read(&path)]);
+        new.push(path);
+    }
+    for many in many.chunks(500) {
+        ops.extend(many.iter().map(read));
+        ops.push(Op::new("/", How::DropCaches));
+    }
+    crate::support::drop_caches();
+    let recording = scratch.record(&ops);
+    assert_eq!(recording.trace.lost, 0);
+    for (what, paths) in [("stays", stays), ("new", new), ("many", many)] {
+        let count = paths.len();
+        let missing = paths
+            .iter()
+            .filter(|path| !Seen::of(&recording.trace, path).certain.contains(&0))
+            .count();
+        assert_eq!(missing, 0, "of {count} {what}: {:?}", recording.gaps);
+    }
 }
 
 #[test]

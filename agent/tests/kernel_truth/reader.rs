@@ -56,6 +56,8 @@ pub(crate) enum How {
     ChangeDirectory,
     ChangeRoot,
     Remove,
+    /// All caches of the machine, whatever the file.
+    DropCaches,
     RenameTo(Vec<u8>),
     /// One byte to, or from, a FIFO.
     Tell,
@@ -200,6 +202,7 @@ impl Op {
             How::ChangeDirectory => std::env::set_current_dir(path).expect("chdir"),
             How::ChangeRoot => rustix::process::chroot(path).expect("chroot"),
             How::Remove => std::fs::remove_file(path).expect("remove"),
+            How::DropCaches => headstart::run::drop_caches().expect("root can drop caches"),
             How::RenameTo(name) => {
                 std::fs::rename(path, OsStr::from_bytes(name)).expect("rename");
             }

@@ -91,9 +91,11 @@ pub struct Counts {
     pub stages: [[u64; OUTCOMES]; STAGES],
     /// By [`Note`].
     pub notes: [u64; NOTES],
+    /// Where the probes make a number of a pointer; nothing to anybody else.
+    pub room: u64,
 }
 
-const _: () = super::assert_size::<Counts, { 8 * (STAGES * OUTCOMES + NOTES) }>();
+const _: () = super::assert_size::<Counts, { 8 * (STAGES * OUTCOMES + NOTES + 1) }>();
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), only u64 fields, no padding (size asserted above).

@@ -55,6 +55,10 @@ layout! {
     task_fs,
     /// `task_struct.files`
     task_files,
+    /// `task_struct.cgroups`
+    task_cgroups,
+    /// `css_set.dfl_cgrp`
+    set_cgroup,
     /// `fs_struct.pwd.dentry`
     fs_pwd,
     /// `fs_struct.root.dentry`

@@ -36,8 +36,7 @@ pub struct TrackEntry {
     /// What a touch's key starts with: generation << 56 | slot << 40. The agent
     /// raises the generation, of all that it watches, whenever it begins to watch a
     /// cgroup, and at no other time: what was sent before is sent again then. It
-    /// wraps after 256. Within one watch nothing tells an inode from an earlier one
-    /// at the same address: pages of the one that were sent hide those of the other.
+    /// wraps after 256.
     pub key: u64,
 }
 

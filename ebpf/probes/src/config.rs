@@ -50,3 +50,25 @@ pub(crate) fn peek_or_zero<T: Copy>(base: u64, offset: u32) -> T {
         value.assume_init()
     }
 }
+
+/// A pointer into kernel memory of which the verifier knows the type: from a helper
+/// that says it, or an argument of a BTF tracepoint. What it points to is loaded, not
+/// copied by a helper, whose call and return cost more than all the rest of a read's
+/// program where a CPU needs Safe RET.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointer(pub(crate) u64);
+
+impl Pointer {
+    /// The `T` at `offset`, a field of that size; zeroes where the load faults.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier checks the field, the kernel catches a fault.
+        unsafe { ((self.0 + offset as u64) as *const T).read_volatile() }
+    }
+
+    /// The pointer at `offset`.
+    #[inline(always)]
+    pub(crate) fn follow(self, offset: u32) -> Self {
+        Self(self.load(offset))
+    }
+}

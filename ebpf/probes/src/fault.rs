@@ -2,15 +2,15 @@
 
 use aya_ebpf::{
     helpers::generated::bpf_get_current_pid_tgid,
-    macros::{map, raw_tracepoint},
+    macros::{btf_tracepoint, map, raw_tracepoint},
     maps::Array,
-    programs::RawTracePointContext,
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use headstart_abi::{CHUNK_PAGES, FaultRecord, FaultSlot, Note, Outcome, RecordKind, Stage};
 
-use crate::config::{field, peek};
-use crate::count::{Tally, enter, note};
-use crate::touch::{Place, page_bits};
+use crate::config::{Pointer, field, peek};
+use crate::count::{Tally, enter, enter_with, note};
+use crate::touch::{self, Place, page_bits};
 use crate::{emit, inode};
 
 const THREADS: u32 = 4096;
@@ -88,12 +88,13 @@ fn faulting_page() -> u64 {
 /// See docs/benchmarks.md, "Probe cost".
 /// # Does not see
 /// Which of the other pages of the window are used afterwards.
-#[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
-pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
-    let Some((entry, tally)) = enter(Stage::Window) else {
+#[btf_tracepoint(function = "mm_filemap_map_pages")]
+pub(crate) fn filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
+    let typed = Pointer(ctx.arg(0));
+    let Some((entry, tally, mapping)) = enter_with(typed, Stage::Window) else {
         return 0;
     };
-    let mapping: u64 = ctx.arg(0);
+    tally.one(Outcome::In);
     let start: u64 = ctx.arg(1);
     let last: u64 = ctx.arg(2);
     if last < start || last - start >= CHUNK_PAGES {
@@ -112,18 +113,19 @@ pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
         first_chunk * CHUNK_PAGES + CHUNK_PAGES - 1
     };
 
-    let low = Place::new(mapping, first_chunk, &entry);
+    let identity = touch::identity(typed);
+    let low = Place::new(mapping, identity, first_chunk, &entry);
     let low_window = page_bits(start, split);
     let low_fault = if vpn != 0 && guess <= split {
         page_bits(guess, guess)
     } else {
         0
     };
-    let (low_certain, low_seen, low_faults) = low.known();
+    let [low_certain, low_seen, low_faults] = low.known();
     let mut new =
         (low_window & !(low_seen | low_certain)) | (low_fault & !(low_faults | low_certain));
 
-    let high = Place::new(mapping, last_chunk, &entry);
+    let high = Place::new(mapping, identity, last_chunk, &entry);
     let mut high_window = 0;
     let mut high_fault = 0;
     if last_chunk != first_chunk {
@@ -133,7 +135,7 @@ pub(crate) fn filemap_map_pages(ctx: RawTracePointContext) -> i32 {
         } else {
             0
         };
-        let (certain, seen, faults) = high.known();
+        let [certain, seen, faults] = high.known();
         new |= (high_window & !(seen | certain)) | (high_fault & !(faults | certain));
     }
     if new == 0 {
@@ -213,17 +215,18 @@ pub(crate) extern "C" fn send_fault(
 /// See docs/benchmarks.md, "Probe cost".
 /// # Does not see
 /// DAX mappings. Pages mapped along with this one as one huge page.
-#[raw_tracepoint(tracepoint = "mm_filemap_fault")]
-pub(crate) fn filemap_fault(ctx: RawTracePointContext) -> i32 {
-    let Some((entry, tally)) = enter(Stage::Fault) else {
+#[btf_tracepoint(function = "mm_filemap_fault")]
+pub(crate) fn filemap_fault(ctx: BtfTracePointContext) -> i32 {
+    let typed = Pointer(ctx.arg(0));
+    let Some((entry, tally, mapping)) = enter_with(typed, Stage::Fault) else {
         return 0;
     };
-    let mapping: u64 = ctx.arg(0);
+    tally.one(Outcome::In);
     let index: u64 = ctx.arg(1);
-    let place = Place::new(mapping, index / CHUNK_PAGES, &entry);
+    let identity = touch::identity(typed);
+    let place = Place::new(mapping, identity, index / CHUNK_PAGES, &entry);
     let page = page_bits(index, index);
-    let (certain, _, _) = place.known();
-    if page & !certain == 0 {
+    if page & !place.certain() == 0 {
         tally.one(Outcome::Known);
         return 0;
     }

@@ -15,7 +15,7 @@ use headstart_abi::{
     SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
 };
 
-use crate::config::{field, peek};
+use crate::config::{field, peek, peek_or_zero};
 use crate::count::{Tally, enter, note};
 use crate::emit;
 use crate::inode::{self, Identity};
@@ -130,7 +130,7 @@ fn list(task: u64, regs: u64, entry: &TrackEntry) -> Outcome {
     if inode == 0 {
         return Outcome::Unreadable;
     }
-    let hash = mix(inode, 0x6c69_7374 ^ entry.key);
+    let hash = mix(at_address(inode), 0x6c69_7374 ^ entry.key);
     if is_seen(hash) {
         return Outcome::Known;
     }
@@ -192,7 +192,13 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> Outc
     // A name that was only asked about is told of again when it is opened: of a
     // file with several names that says by which it is used.
     let opened = if result > 0 { OPENED } else { 0 };
-    let hash = hash_path(len as u64, base ^ entry.key.rotate_left(8) ^ opened);
+    // The root's inode stays where it is.
+    let from = if scratch.path[0] == b'/' {
+        base
+    } else {
+        at_address(base)
+    };
+    let hash = hash_path(len as u64, from ^ entry.key.rotate_left(8) ^ opened);
     if is_seen(hash) {
         return Outcome::Known;
     }
@@ -209,6 +215,13 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> Outc
         remember(hash);
     }
     became
+}
+
+/// A directory for a hash: its address and its number, for others may have been at
+/// that address before, and what was sent of them hides nothing of this one.
+#[inline(always)]
+fn at_address(inode: u64) -> u64 {
+    inode ^ peek_or_zero::<u64>(inode, field!(inode_ino)).rotate_left(40)
 }
 
 /// Sends the path in `scratch`, `len` bytes without NUL; what became of it.

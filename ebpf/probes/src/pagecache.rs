@@ -52,9 +52,8 @@ fn look(folio: u64, entry: &TrackEntry) -> Outcome {
     };
     let chunk = index / CHUNK_PAGES;
     let bits = page_bits(index, index);
-    let place = Place::new(mapping, chunk, entry);
-    let (known, _, _) = place.known();
-    if bits & !known == 0 {
+    let place = Place::new(mapping, touch::identity_at(mapping), chunk, entry);
+    if bits & !place.certain() == 0 {
         return Outcome::Known;
     }
     let Some(mut id) = inode::identify(host) else {

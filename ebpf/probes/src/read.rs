@@ -1,11 +1,11 @@
 //! Buffered reads, sendfile and splice.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use headstart_abi::{CHUNK_PAGES, Outcome, Stage};
 
-use crate::config::field;
-use crate::count::Tally;
-use crate::{touch, track};
+use crate::config::{Pointer, field};
+use crate::count::{Tally, enter_with};
+use crate::touch;
 
 /// Chunks looked at for one call: 64 MiB. One call's batch can't bring more
 /// (31 folios of 2 MiB), and the next call of the same read starts behind it.
@@ -23,15 +23,12 @@ const MAX_CHUNKS: u64 = 256;
 /// Direct I/O and DAX, which have no page cache. Pages beyond the end of the
 /// file are included when a read asks for more than there is: the agent cuts
 /// them off by the file's size.
-#[raw_tracepoint(tracepoint = "mm_filemap_get_pages")]
-pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
-    let Some(entry) = track::current() else {
+#[btf_tracepoint(function = "mm_filemap_get_pages")]
+pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
+    let typed = Pointer(ctx.arg(0));
+    let Some((entry, tally, mapping)) = enter_with(typed, Stage::Read) else {
         return 0;
     };
-    let Some(tally) = Tally::of(Stage::Read) else {
-        return 0;
-    };
-    let mapping: u64 = ctx.arg(0);
     let first: u64 = ctx.arg(1);
     let mut last: u64 = ctx.arg(2);
     if field!(last_is_exclusive) == 1 {
@@ -45,7 +42,8 @@ pub(crate) fn filemap_get_pages(ctx: RawTracePointContext) -> i32 {
     let chunk = first / CHUNK_PAGES;
     if last / CHUNK_PAGES == chunk {
         tally.one(Outcome::In);
-        touch::certain(tally, mapping, chunk, touch::page_bits(first, last), &entry);
+        let bits = touch::page_bits(first, last);
+        touch::certain(tally, mapping, touch::identity(typed), chunk, bits, &entry);
         return 0;
     }
     many(mapping, first, last, entry.cgroup, entry.key)

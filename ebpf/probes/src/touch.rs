@@ -8,7 +8,7 @@ use headstart_abi::{
     CHUNK_PAGES, Header, Note, Outcome, RecordKind, Stage, TouchRecord, TrackEntry,
 };
 
-use crate::config::{field, peek};
+use crate::config::{Pointer, field, peek, peek_or_zero};
 use crate::count::{Tally, note};
 use crate::emit;
 use crate::inode::{self, Identity};
@@ -27,7 +27,9 @@ pub(crate) struct Slot {
     pub(crate) window: u64,
     /// Pages taken for a window's faulting page.
     pub(crate) fault: u64,
-    reserved: [u64; 3],
+    /// Of the inode that the mapping was of: see [`identity`].
+    identity: u64,
+    reserved: [u64; 2],
 }
 
 #[map]
@@ -36,16 +38,46 @@ static TOUCHED: Array<Slot> = Array::with_max_entries(SLOTS, 0);
 /// A chunk of a mapping as one watched cgroup uses it.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    pub(crate) mapping: u64,
+    mapping: u64,
     key: u64,
+    identity: u64,
+}
+
+/// What tells the inode of a mapping from others that are at its address before or
+/// after it: its number, and the generation that tells files apart which have a
+/// number one after the other.
+#[inline(always)]
+pub(crate) fn identity(mapping: Pointer) -> u64 {
+    let host = mapping.follow(field!(mapping_host));
+    identity_of(
+        host.load(field!(inode_ino)),
+        host.load(field!(inode_generation)),
+    )
+}
+
+/// The same of a mapping whose type the verifier does not know: dearer.
+#[inline(always)]
+pub(crate) fn identity_at(mapping: u64) -> u64 {
+    let host = peek_or_zero(mapping, field!(mapping_host));
+    identity_of(
+        peek_or_zero(host, field!(inode_ino)),
+        peek_or_zero(host, field!(inode_generation)),
+    )
+}
+
+#[inline(always)]
+fn identity_of(number: u64, generation: u32) -> u64 {
+    number.rotate_left(32) ^ generation as u64
 }
 
 impl Place {
+    /// `identity` is that of the mapping.
     #[inline(always)]
-    pub(crate) fn new(mapping: u64, chunk: u64, entry: &TrackEntry) -> Self {
+    pub(crate) fn new(mapping: u64, identity: u64, chunk: u64, entry: &TrackEntry) -> Self {
         Self {
             mapping,
             key: entry.key | (chunk & ((1 << 40) - 1)),
+            identity,
         }
     }
 
@@ -55,50 +87,77 @@ impl Place {
         TOUCHED.get_ptr_mut((hash >> 49) as u32 & (SLOTS - 1))
     }
 
-    /// What is known of this place; zeroes if its slot holds another. The key
-    /// is read again after the bits: another CPU may have taken the slot over
-    /// in between.
+    /// Whether a slot is of this place.
+    ///
+    /// # Safety
+    /// `slot` points to a slot.
     #[inline(always)]
-    pub(crate) fn known(&self) -> (u64, u64, u64) {
-        let Some(slot) = self.slot() else {
-            return (0, 0, 0);
-        };
-        // SAFETY: a pointer into the map's value, aligned. Racing writers are
-        // detected by the second look at mapping and key.
+    unsafe fn owns(&self, slot: *mut Slot) -> bool {
+        // SAFETY: the caller's promise; aligned. Other CPUs may write.
         unsafe {
-            if (&raw const (*slot).mapping).read_volatile() != self.mapping
-                || (&raw const (*slot).key).read_volatile() != self.key
-            {
-                return (0, 0, 0);
-            }
-            let certain = (&raw const (*slot).certain).read_volatile();
-            let window = (&raw const (*slot).window).read_volatile();
-            let fault = (&raw const (*slot).fault).read_volatile();
-            if (&raw const (*slot).mapping).read_volatile() != self.mapping
-                || (&raw const (*slot).key).read_volatile() != self.key
-            {
-                return (0, 0, 0);
-            }
-            (certain, window, fault)
+            (&raw const (*slot).mapping).read_volatile() == self.mapping
+                && (&raw const (*slot).key).read_volatile() == self.key
+                && (&raw const (*slot).identity).read_volatile() == self.identity
         }
+    }
+
+    /// Reads what is known of this place; zeroes if its slot holds another. The
+    /// slot's owner is looked at again after the bits: another CPU may have taken
+    /// the slot over in between.
+    #[inline(always)]
+    fn read<const N: usize>(&self, bits: impl Fn(*mut Slot) -> [u64; N]) -> [u64; N] {
+        let Some(slot) = self.slot() else {
+            return [0; N];
+        };
+        // SAFETY: a pointer into the map's value.
+        if !unsafe { self.owns(slot) } {
+            return [0; N];
+        }
+        let bits = bits(slot);
+        // SAFETY: as above.
+        if !unsafe { self.owns(slot) } {
+            return [0; N];
+        }
+        bits
+    }
+
+    /// Pages sent as certainly used: all that reads ask for, and no more.
+    #[inline(always)]
+    pub(crate) fn certain(&self) -> u64 {
+        // SAFETY: a pointer to a slot, aligned.
+        let [certain] = self.read(|slot| [unsafe { (&raw const (*slot).certain).read_volatile() }]);
+        certain
+    }
+
+    /// Pages sent as certainly used, as part of a window, and taken for a window's
+    /// faulting page.
+    #[inline(always)]
+    pub(crate) fn known(&self) -> [u64; 3] {
+        // SAFETY: a pointer to a slot, aligned.
+        self.read(|slot| unsafe {
+            [
+                (&raw const (*slot).certain).read_volatile(),
+                (&raw const (*slot).window).read_volatile(),
+                (&raw const (*slot).fault).read_volatile(),
+            ]
+        })
     }
 
     /// Remembers pages as sent.
     #[inline(always)]
     pub(crate) fn remember(&self, certain: u64, window: u64, fault: u64) {
         let Some(slot) = self.slot() else { return };
-        // SAFETY: as in `known`. A lost update of the bits sends a page twice.
+        // SAFETY: as in `read`. A lost update of the bits sends a page twice.
         // On takeover the mapping is cleared before the bits change, so that a
         // reader that saw the old key does not believe the new bits.
         unsafe {
-            let owner = (&raw const (*slot).mapping).read_volatile();
-            if owner == self.mapping && (&raw const (*slot).key).read_volatile() == self.key {
+            if self.owns(slot) {
                 (&raw mut (*slot).certain).write_volatile((*slot).certain | certain);
                 (&raw mut (*slot).window).write_volatile((*slot).window | window);
                 (&raw mut (*slot).fault).write_volatile((*slot).fault | fault);
                 return;
             }
-            if owner != 0 {
+            if (&raw const (*slot).mapping).read_volatile() != 0 {
                 note(Note::EvictedPages);
             }
             (&raw mut (*slot).mapping).write_volatile(0);
@@ -106,6 +165,7 @@ impl Place {
             (&raw mut (*slot).window).write_volatile(window);
             (&raw mut (*slot).fault).write_volatile(fault);
             (&raw mut (*slot).key).write_volatile(self.key);
+            (&raw mut (*slot).identity).write_volatile(self.identity);
             (&raw mut (*slot).mapping).write_volatile(self.mapping);
         }
     }
@@ -121,10 +181,16 @@ pub(crate) fn page_bits(first: u64, last: u64) -> u64 {
 /// Sends the pages `bits` of `chunk` that were not sent before. `tally` is that
 /// of [`Stage::Read`].
 #[inline(always)]
-pub(crate) fn certain(tally: Tally, mapping: u64, chunk: u64, bits: u64, entry: &TrackEntry) {
-    let place = Place::new(mapping, chunk, entry);
-    let (known, _, _) = place.known();
-    let new = bits & !known;
+pub(crate) fn certain(
+    tally: Tally,
+    mapping: u64,
+    identity: u64,
+    chunk: u64,
+    bits: u64,
+    entry: &TrackEntry,
+) {
+    let place = Place::new(mapping, identity, chunk, entry);
+    let new = bits & !place.certain();
     if new == 0 {
         tally.one(Outcome::Known);
     } else {
@@ -143,7 +209,8 @@ pub(crate) extern "C" fn certain_chunk(
     key: u64,
 ) -> i32 {
     if let Some(tally) = Tally::of(Stage::Read) {
-        certain(tally, mapping, chunk, bits, &TrackEntry { cgroup, key });
+        let entry = TrackEntry { cgroup, key };
+        certain(tally, mapping, identity_at(mapping), chunk, bits, &entry);
     }
     0
 }
@@ -169,7 +236,8 @@ pub(crate) extern "C" fn send_touch(
     let sent = emit::send_fixed(&record(RecordKind::Touch, cgroup, &id, chunk, new));
     tally.one(emit::outcome(sent));
     if sent && path {
-        Place::new(mapping, chunk, &TrackEntry { cgroup, key }).remember(new, 0, 0);
+        let entry = TrackEntry { cgroup, key };
+        Place::new(mapping, identity_at(mapping), chunk, &entry).remember(new, 0, 0);
     }
     0
 }

@@ -1,7 +1,13 @@
 //! Which cgroups are watched.
 
-use aya_ebpf::{helpers::generated::bpf_get_current_cgroup_id, macros::map, maps::Array};
-use headstart_abi::{TRACK_SLOTS, TrackEntry, track_slot};
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task_btf},
+    macros::map,
+    maps::Array,
+};
+use headstart_abi::{NO_OFFSET, TRACK_SLOTS, TrackEntry, track_slot};
+
+use crate::config::{Pointer, field};
 
 /// Written by the agent and, for children of watched cgroups, by `cgroup_mkdir`.
 #[map]
@@ -10,9 +16,30 @@ pub(crate) static TRACK: Array<TrackEntry> = Array::with_max_entries(TRACK_SLOTS
 /// The current task's entry, if its cgroup is watched.
 #[inline(always)]
 pub(crate) fn current() -> Option<TrackEntry> {
-    // SAFETY: the helper has no arguments and can't fail.
-    let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    entry(cgroup)
+    entry(cgroup())
+}
+
+/// The current task's cgroup id.
+#[inline(always)]
+fn cgroup() -> u64 {
+    let path = [
+        field!(task_cgroups),
+        field!(set_cgroup),
+        field!(cgroup_kn),
+        field!(kn_id),
+    ];
+    if path.contains(&NO_OFFSET) {
+        // SAFETY: the helper has no arguments and can't fail.
+        return unsafe { bpf_get_current_cgroup_id() };
+    }
+    // What that helper does, without the calls that it makes: where returning from
+    // one is dear (a CPU with Safe RET), they are much of what a read pays.
+    // SAFETY: as above.
+    let mut at = Pointer(unsafe { bpf_get_current_task_btf() } as u64);
+    for offset in path {
+        at = at.follow(offset);
+    }
+    at.0
 }
 
 /// The entry of `cgroup`, if it is watched.
