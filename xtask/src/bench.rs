@@ -135,7 +135,7 @@ fn one(what: &What) -> Result<()> {
         What::Precision { common, programs } => {
             common.publish("precision", 1, |b| b.example("precision", programs))
         }
-        What::Probes(common) => common.publish("probes", 9, |b| b.example("probes", &[])),
+        What::Probes(common) => common.publish("probes", 20, |b| b.example("probes", &[])),
         What::Record(common) => common.publish("record", 30, record::measure),
         What::WarmRate(common) => common.publish("warm-rate", 7, |b| b.example("warm_rate", &[])),
         What::Overhead(common) => common.publish("overhead", 20, overhead::measure),

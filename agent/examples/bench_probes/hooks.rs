@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use anyhow::ensure;
 use aya::programs::loaded_programs;
@@ -29,23 +30,24 @@ pub(crate) fn add(findings: Findings, reading: &Reading) -> anyhow::Result<Findi
         findings = findings.table(
             "By hook, while a hot start of rustc is learned; the kernel's own count \
              (`BPF_ENABLE_STATS`), the price of counting included:",
-            &table(&rustc.command)?,
+            &table(|| Ok(rustc.command.clone()))?,
         );
     }
     std::fs::remove_dir_all(&directory)?;
     Ok(findings.table(
         "By hook, while one job's cached reads are learned for a second:",
-        &table(&reading.command(1))?,
+        &table(|| reading.command(Duration::from_secs(1)))?,
     ))
 }
 
-fn table(command: &[OsString]) -> anyhow::Result<Table> {
+/// Of a command, made anew for each run: it may tell when to end.
+fn table(command: impl Fn() -> anyhow::Result<Vec<OsString>>) -> anyhow::Result<Table> {
     let others = ids()?;
     let mut recorder = Recorder::new(RING_BYTES)?;
     // Hot, and past the first call of everything.
-    recorder.record(command, Output::Null, None)?;
+    recorder.record(&command()?, Output::Null, None)?;
     let before = counts(&others)?;
-    let (recording, _) = recorder.record(command, Output::Null, None)?;
+    let (recording, _) = recorder.record(&command()?, Output::Null, None)?;
     let after = counts(&others)?;
     let mut table = Table::new([
         "hook",

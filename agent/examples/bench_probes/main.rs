@@ -14,24 +14,38 @@ use xtask::bench::publish::Findings;
 use xtask::bench::stats::{Spread, Table};
 
 use contestant::Contestant;
-use reading::Reading;
+use reading::{BLOCK, BYTES, READ, Reading, SLICE, TURN};
 
 /// Numbers of readers.
 const JOBS: [usize; 2] = [1, 2];
 
-fn main() -> anyhow::Result<()> {
-    let mut args = std::env::args_os().skip(1);
-    let directory = PathBuf::from(args.next().context("which directory?")?);
-    let rounds: usize = args.next().map_or(Ok(9), |a| a.to_string_lossy().parse())?;
-    let reading = Reading::prepare(&directory)?;
+fn method(rounds: usize) -> String {
+    format!(
+        "Cached reads of {BLOCK} bytes in random order (pread), each job in a file of {} KiB of \
+         its own, in a cgroup that holds the jobs and nothing else. In each of {rounds} rounds \
+         every contestant is attached and detached once, and who begins changes from round to \
+         round; one round before them is not counted. A turn is {} ms of slices of {SLICE} reads, \
+         and the fastest slice counts, which nothing interrupted: the cost, without the noise of \
+         what else runs (of two jobs the mean of both). Differences and ratios are taken round by \
+         round. All numbers: median (and the middle half of the rounds).",
+        BYTES >> 10,
+        TURN.as_millis(),
+    )
+}
 
-    let mut findings = Findings::new(&format!(
-        "Cached reads of 4 KiB in random order by fio (psync), one job and two, one second each, in \
-         a cgroup of their own. In each of {rounds} rounds every contestant is attached and detached \
-         once, and who begins changes from round to round; one round before them is not counted. \
-         ns are a job's time for one read; differences and ratios are taken round by round: median \
-         (least to greatest)."
-    ));
+fn main() -> anyhow::Result<()> {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == READ) {
+        return reading::read(&args[1..]);
+    }
+    let mut args = args.into_iter();
+    let directory = PathBuf::from(args.next().context("which directory?")?);
+    let rounds: usize = args
+        .next()
+        .map_or(Ok(20), |a| a.to_string_lossy().parse())?;
+    let reading = Reading::prepare(&directory, JOBS.into_iter().max().unwrap_or(1))?;
+
+    let mut findings = Findings::new(&method(rounds));
     for jobs in JOBS {
         eprintln!("{jobs} jobs");
         let costs = measure(&reading, jobs, rounds)?;
@@ -61,18 +75,17 @@ fn measure(reading: &Reading, jobs: usize, rounds: usize) -> anyhow::Result<Vec<
     Ok(costs)
 }
 
+/// Of the middle half: rounds that something else disturbed are no part of it.
+fn spread(values: impl Iterator<Item = f64>) -> Spread {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let quarter = sorted.len() / 4;
+    Spread::of(&sorted[quarter..sorted.len() - quarter]).unwrap_or(Spread::NONE)
+}
+
 fn table(costs: &[Vec<f64>]) -> Table {
-    let of = |which: Contestant| &costs[which as usize];
-    let differences = |one: &[f64], other: &[f64]| -> Spread {
-        let values: Vec<f64> = one.iter().zip(other).map(|(a, b)| a - b).collect();
-        Spread::of(&values).unwrap_or(Spread::NONE)
-    };
-    let (off, empty) = (of(Contestant::Off), of(Contestant::Empty));
-    let counting: Vec<f64> = costs[Contestant::Bpftrace as usize]
-        .iter()
-        .zip(off)
-        .map(|(a, b)| a - b)
-        .collect();
+    let of = |which: Contestant| costs[which as usize].iter().copied();
+    let less = |which, other| of(which).zip(of(other)).map(|(a, b)| a - b);
     let mut table = Table::new([
         "attached",
         "ns a read",
@@ -81,17 +94,14 @@ fn table(costs: &[Vec<f64>]) -> Table {
         "cost ÷ bpftrace's",
     ]);
     for which in Contestant::ALL {
-        let own = of(which);
-        let cost: Vec<f64> = own.iter().zip(off).map(|(a, b)| a - b).collect();
+        let cost = less(which, Contestant::Off);
+        let counting = less(Contestant::Bpftrace, Contestant::Off);
         table.row([
             which.name().to_owned(),
-            format!("{:.0}", Spread::of(own).unwrap_or(Spread::NONE)),
-            format!("{:.0}", differences(own, off)),
-            format!("{:.0}", differences(own, empty)),
-            format!(
-                "{:.2}",
-                Spread::of_ratios(&cost, &counting).unwrap_or(Spread::NONE)
-            ),
+            format!("{:.0}", spread(of(which))),
+            format!("{:.1}", spread(less(which, Contestant::Off))),
+            format!("{:.1}", spread(less(which, Contestant::Empty))),
+            format!("{:.2}", spread(cost.zip(counting).map(|(a, b)| a / b))),
         ]);
     }
     table
