@@ -46,11 +46,8 @@ pub(super) fn attribute_in(
     around: u64,
 ) -> Attributed {
     let allowed = |path: &[u8]| {
-        mountinfo::covering(mounts, path).is_some_and(|mount| {
-            !is_pseudo(&mount.fs_type)
-                && !may_hang(&mount.fs_type)
-                && !matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs")
-        })
+        mountinfo::covering(mounts, path)
+            .is_some_and(|mount| is_on_disk(&mount.fs_type) && !may_hang(&mount.fs_type))
     };
     let mut walker = Walker::new(&allowed);
     let mut resolver = Resolver::new(mounts, records, origin);
@@ -81,6 +78,11 @@ struct Place<'a> {
     mount: &'a Mount,
     /// Below the mount's root.
     rel: Vec<u8>,
+}
+
+/// Neither in memory anyway nor a view of the kernel.
+fn is_on_disk(fs_type: &str) -> bool {
+    !is_pseudo(fs_type) && !matches!(fs_type, "tmpfs" | "ramfs")
 }
 
 impl Place<'_> {
@@ -154,17 +156,18 @@ impl<'a> Resolver<'a> {
             return Err(Gap::PathTooLong);
         }
         let mut place = self.place(key.device(), &inode.path)?;
-        if place.absolute().len() > LONGEST_PATH {
+        let mut absolute = place.absolute();
+        if absolute.len() > LONGEST_PATH {
             return Err(Gap::PathTooLong);
         }
-        let mut stat = stat(&place.absolute(), key.ino).ok_or(Gap::Vanished)?;
+        let mut stat = stat(&absolute, key.ino).ok_or(Gap::Vanished)?;
         if stat.links > 1
             && let Some(better) = self.better_place(key, &stat)
         {
             (place, stat) = better;
+            absolute = place.absolute();
         }
         let Place { mount, rel } = place;
-        let absolute = join(&mount.mount_point, &rel);
         let version = stat.version;
         let mut touches = Vec::new();
         for &(at, base, bits) in reads {
@@ -237,7 +240,7 @@ impl<'a> Resolver<'a> {
             }
         }
         let (mount, rest) = best.ok_or(Gap::NoMount)?;
-        if is_pseudo(&mount.fs_type) || matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs") {
+        if !is_on_disk(&mount.fs_type) {
             return Err(Gap::NotOnDisk);
         }
         Ok(Place {

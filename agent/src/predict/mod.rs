@@ -227,44 +227,20 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Extent, ProfileFile, RunInfo, VolumeId};
+    use crate::model::{Extent, RunInfo};
+    use crate::profile::strategies::one_file;
 
-    fn profile(runs: usize, extents: &[(u64, RunMask, RunMask)]) -> Profile {
-        Profile {
-            runs: (0..runs)
-                .map(|i| RunInfo {
-                    started_ms: i as u64,
-                    id: 1,
-                    duration_ns: 1_000,
-                    exact: false,
-                })
-                .collect(),
-            volumes: vec![Volume {
-                id: VolumeId("uuid:x".into()),
-                fs_type: "ext4".into(),
-                mount_point: b"/".to_vec(),
-            }],
-            files: vec![ProfileFile {
-                volume: 0,
-                path: RelPath::new(b"a".to_vec()).expect("path"),
-                version: FileVersion {
-                    size: 1 << 30,
-                    mtime_ns: 0,
-                },
-                changed: 0,
-                extents: extents
-                    .iter()
-                    .map(|&(start_page, certain, seen)| Extent {
-                        start_page,
-                        pages: 1,
-                        first_use_ns: 0,
-                        certain,
-                        seen,
-                    })
-                    .collect(),
-            }],
-            ..Profile::default()
-        }
+    fn profile(runs: usize, pages: &[(u64, RunMask, RunMask)]) -> Profile {
+        let run = |i| RunInfo {
+            started_ms: i as u64,
+            id: 1,
+            duration_ns: 1_000,
+            exact: false,
+        };
+        let pages = pages
+            .iter()
+            .map(|&(page, certain, seen)| (page, 0, certain, seen));
+        one_file((0..runs).map(run).collect(), pages)
     }
 
     fn sure(profile: &Profile) -> Vec<(u64, Sureness)> {

@@ -140,10 +140,10 @@ impl Probes {
     /// what it takes to begin.
     fn verify(&mut self, hooks: &[&Hook]) -> BTreeMap<String, Result<(), String>> {
         let btf = &self.btf;
-        let programs = self
-            .ebpf
-            .programs_mut()
-            .filter(|(name, _)| hooks.iter().any(|hook| hook.program == *name));
+        let programs = self.ebpf.programs_mut().filter_map(|(name, program)| {
+            let hook = hooks.iter().find(|hook| hook.program == name)?;
+            Some((hook, program))
+        });
         let queue = Mutex::new(programs);
         let results = Mutex::new(BTreeMap::new());
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
@@ -152,14 +152,10 @@ impl Probes {
                 scope.spawn(|| {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((name, program)) = next else { break };
-                        let tracepoint = hooks
-                            .iter()
-                            .find(|hook| hook.program == name)
-                            .map_or("", |hook| hook.tracepoint);
-                        let result = load_program(program, tracepoint, btf);
+                        let Some((hook, program)) = next else { break };
+                        let result = load_program(program, hook.tracepoint, btf);
                         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                        results.insert(name.to_owned(), result);
+                        results.insert(hook.program.to_owned(), result);
                     }
                 });
             }

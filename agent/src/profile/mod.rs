@@ -18,7 +18,7 @@ pub mod name;
 pub mod stats;
 pub mod store;
 #[cfg(test)]
-mod strategies;
+pub(crate) mod strategies;
 mod wire;
 
 pub use build::{from_trace, from_trace_within};

@@ -3,14 +3,47 @@
 use proptest::prelude::*;
 
 use crate::model::{
-    BlockTouch, Certainty, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE, PageTouch,
-    Profile, RelPath, RunInfo, Trace, Volume, VolumeId,
+    BlockTouch, Certainty, Extent, FileTouches, FileVersion, NameKind, NameTouch, PAGE_SIZE,
+    PageTouch, Profile, ProfileFile, RelPath, RunInfo, RunMask, Trace, Volume, VolumeId,
 };
 
 use super::exact::drop_ruled_out;
 use super::{from_trace, merge};
 
 const VOLUMES: u32 = 3;
+
+/// (first page, first use in ns, certain, seen); one page long.
+pub(crate) type OnePage = (u64, u64, RunMask, RunMask);
+
+/// A profile of one large file that these runs used.
+pub(crate) fn one_file(runs: Vec<RunInfo>, pages: impl IntoIterator<Item = OnePage>) -> Profile {
+    let extent = |(start_page, first_use_ns, certain, seen)| Extent {
+        start_page,
+        pages: 1,
+        first_use_ns,
+        certain,
+        seen,
+    };
+    Profile {
+        runs,
+        volumes: vec![Volume {
+            id: VolumeId("uuid:x".into()),
+            fs_type: "ext4".into(),
+            mount_point: b"/".to_vec(),
+        }],
+        files: vec![ProfileFile {
+            volume: 0,
+            path: RelPath::new("f").expect("valid"),
+            version: FileVersion {
+                size: 1 << 30,
+                mtime_ns: 0,
+            },
+            changed: 0,
+            extents: pages.into_iter().map(extent).collect(),
+        }],
+        ..Profile::default()
+    }
+}
 
 fn path() -> impl Strategy<Value = RelPath> {
     prop::sample::select(vec!["a", "a/b", "c", "d\u{202e}"])

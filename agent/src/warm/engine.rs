@@ -265,14 +265,15 @@ pub(super) fn execute(
     let share = depth.share(threads);
     run_phase(&shared, Phase::Warm, threads, share);
     let warm = shared.began.elapsed();
-    // Where nothing was read, the look before was the last one too.
-    let all_there = progress.data.all_there() && progress.blocks.all_there();
-    let mut verified = options.verify && all_there && !shared.stopped();
-    if options.verify && !verified && !shared.stopped() {
-        let checks = super::verify::checks(&shared);
-        let threads = threads.min(std::thread::available_parallelism().map_or(2, usize::from));
-        let _ = shared.checks.set(checks);
-        run_phase(&shared, Phase::Check, threads, share);
+    let mut verified = false;
+    if options.verify && !shared.stopped() {
+        // Where nothing was read, the look before was the last one too.
+        if !(progress.data.all_there() && progress.blocks.all_there()) {
+            let checks = super::verify::checks(&shared);
+            let threads = threads.min(std::thread::available_parallelism().map_or(2, usize::from));
+            let _ = shared.checks.set(checks);
+            run_phase(&shared, Phase::Check, threads, share);
+        }
         verified = !shared.stopped();
     }
     let late = shared.is_late();

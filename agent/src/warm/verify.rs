@@ -6,8 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::engine::{Shared, lock};
-use super::files::Device;
-use super::files::Source;
+use super::files::{Device, Source};
 use super::residency::holes;
 use super::submit::read_missing;
 use super::work::Worker;

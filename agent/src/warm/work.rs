@@ -164,7 +164,7 @@ impl<'a> Worker<'a> {
         };
         match rest[next] {
             Action::Name { name } => {
-                take(0);
+                cursor.action += 1;
                 Some(Unit::Name(name))
             }
             Action::Blocks {

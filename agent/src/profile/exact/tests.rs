@@ -4,48 +4,21 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::strategies::{profile, trace};
+use super::super::strategies::{OnePage, one_file, profile, trace};
 use super::super::{decode, encode, from_trace, merge};
 use super::*;
-use crate::model::{FileVersion, PAGE_SIZE, RelPath, RunInfo, Volume, VolumeId};
+use crate::model::{FileVersion, PAGE_SIZE, RelPath, RunInfo};
 
 /// A profile of one file; run 1 of three is the exact one, and was recorded for
-/// 100 ns. (first page, first use, certain, seen); each one page long.
-fn one_file(extents: &[(u64, u64, RunMask, RunMask)]) -> Profile {
+/// 100 ns.
+fn used(pages: &[OnePage]) -> Profile {
     let run = |i| RunInfo {
         started_ms: i,
         id: i,
         duration_ns: 100,
         exact: i == 1,
     };
-    Profile {
-        runs: (0..3).map(run).collect(),
-        volumes: vec![Volume {
-            id: VolumeId("uuid:x".into()),
-            fs_type: "ext4".into(),
-            mount_point: b"/".to_vec(),
-        }],
-        files: vec![ProfileFile {
-            volume: 0,
-            path: RelPath::new("f").expect("valid"),
-            version: FileVersion {
-                size: 1 << 30,
-                mtime_ns: 0,
-            },
-            changed: 0,
-            extents: extents
-                .iter()
-                .map(|&(start_page, first_use_ns, certain, seen)| Extent {
-                    start_page,
-                    pages: 1,
-                    first_use_ns,
-                    certain,
-                    seen,
-                })
-                .collect(),
-        }],
-        ..Profile::default()
-    }
+    one_file((0..3).map(run).collect(), pages.iter().copied())
 }
 
 /// First pages of what stands.
@@ -64,7 +37,7 @@ fn only_what_an_exact_run_can_know_is_ruled_out() {
         (3, 0, 0b001, 0b101),   // used by another
         (4, 100, 0b000, 0b101), // after its recording had ended
     ];
-    let mut all = one_file(&extents);
+    let mut all = used(&extents);
     assert_eq!(standing(&all), [0, 2, 3, 4]);
     // The file changed after it, or in it.
     all.files[0].changed = 0b010;
@@ -74,13 +47,13 @@ fn only_what_an_exact_run_can_know_is_ruled_out() {
     assert_eq!(drop_ruled_out(&mut all), 1);
     assert_eq!(all.files[0].extents.len(), 4);
     // Of a file that it did not certainly use it knows nothing.
-    assert_eq!(standing(&one_file(&extents[1..])), [1, 2, 3, 4]);
+    assert_eq!(standing(&used(&extents[1..])), [1, 2, 3, 4]);
 }
 
 #[test]
 fn a_file_that_changes_between_merges_is_not_ruled_by_what_it_was() {
     let of_run = |bit: usize, mtime_ns, extents: &[(u64, u64, RunMask, RunMask)]| {
-        let mut one = one_file(extents);
+        let mut one = used(extents);
         one.runs = vec![one.runs[bit]];
         one.files[0].version.mtime_ns = mtime_ns;
         one
