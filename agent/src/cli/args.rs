@@ -108,7 +108,7 @@ pub(crate) struct RecordArgs {
 /// When a run is recorded page by page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Exact {
-    /// A profile's first run, and one now and then if much is unsure
+    /// A profile's first two runs, and one now and then if much is unsure
     Auto,
     /// This run: it starts slower, and can't itself be traced by a debugger
     Always,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::model::{Action, DeviceCost, PAGE_SIZE, Plan, PlanFile, PlanName, PlanTotals};
 use crate::predict::{ExpectedName, Prediction, Sureness};
-use merge::{NEAR_PAGES, Run, choose_gap, merge, subtract};
+use merge::{Run, choose_gap, merge, near_pages, subtract};
 
 /// When the workload starts, which decides the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ struct Step {
 pub fn build(prediction: &Prediction, options: &PlanOptions) -> Plan {
     if options.timing == Timing::Ahead {
         // There is time to leave the start no page to miss, whatever the device.
-        let plan = build_with(prediction, options, NEAR_PAGES);
+        let plan = build_with(prediction, options, near_pages(prediction.exact_runs));
         if plan.totals.over_budget_bytes == 0 {
             return plan;
         }
@@ -209,7 +209,8 @@ fn read_steps(
         Timing::Ahead => u64::MAX,
         Timing::Beside => prediction.duration_ns / 8,
     };
-    let gap = choose_gap(&first, slack, &options.cost).max(least_gap);
+    let near = near_pages(prediction.exact_runs);
+    let gap = choose_gap(&first, near, slack, &options.cost).max(least_gap);
     for (file, (sure, unsure)) in first.iter().zip(&second).enumerate() {
         let sure = merge(sure, gap, slack);
         // Maybe pages in a gap that is read through anyway come for nothing.

@@ -59,6 +59,7 @@ fn prediction() -> Prediction {
         }],
         duration_ns: 8_000,
         unlikely_pages: 3,
+        exact_runs: 1,
     }
 }
 

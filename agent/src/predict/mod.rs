@@ -20,14 +20,19 @@ const EXPECTED: f64 = 0.15;
 /// is in a window every time, an unused neighbour only some of the time.
 const EXPECTED_MAYBE: f64 = 0.95;
 
-/// An exact run is not repeated for this many runs.
+/// Among so many runs no third is recorded page by page.
 const EXACT_EVERY: usize = 8;
 
-/// Whether the next run should be recorded page by page: the first one, and one
-/// now and then where more than a fifth of what is expected is only maybe used.
+/// Whether the next run should be recorded page by page: the first one; the second,
+/// for no two are alike to the page, and an untraced run can't tell a page that the
+/// first did not use from a neighbour in a window; and one now and then where more
+/// than a fifth of what is expected is only maybe used.
 pub fn wants_exact(profile: &Profile) -> bool {
-    if profile.runs.iter().rev().take(EXACT_EVERY).any(|r| r.exact) {
-        return false;
+    let recent = profile.runs.iter().rev().take(EXACT_EVERY);
+    match recent.filter(|run| run.exact).count() {
+        0 => {}
+        1 => return profile.runs.len() == 1,
+        _ => return false,
     }
     let (mut certain, mut maybe) = (0, 0);
     for extent in predict(profile).files.iter().flat_map(|f| &f.extents) {
@@ -117,6 +122,8 @@ pub struct Prediction {
     pub duration_ns: u64,
     /// Pages that some run used and that are not expected.
     pub unlikely_pages: u64,
+    /// Remembered runs that were recorded page by page.
+    pub exact_runs: usize,
 }
 
 /// Says what the next run of `profile`'s workload will read.
@@ -189,6 +196,7 @@ pub fn predict(profile: &Profile) -> Prediction {
             .max()
             .unwrap_or(0),
         unlikely_pages,
+        exact_runs: profile.runs.iter().filter(|run| run.exact).count(),
     }
 }
 
@@ -302,7 +310,10 @@ mod tests {
         let mut unsure = profile(1, &[(0, 1, 1), (1, 0, 1)]);
         assert!(wants_exact(&unsure));
         unsure.runs[0].exact = true;
-        assert!(!wants_exact(&unsure), "it would not help");
+        assert!(wants_exact(&unsure), "the second, too");
+        let mut two = profile(2, &[(0, 1, 3), (1, 0, 3)]);
+        two.runs[0].exact = true;
+        assert!(!wants_exact(&two), "once more would not help");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::disk::Disk;
+use super::disk::{Disk, drop_caches};
 use super::fio::fio;
 use super::programs::Program;
 use super::throttle::Limits;
@@ -56,8 +56,7 @@ pub(super) fn bytes_used(program: &Program) -> Result<u64> {
     let _restored = disk.set_read_ahead(0)?;
     let mut least = u64::MAX;
     for _ in 0..2 {
-        run::run(&mut Command::new("sync"))?;
-        std::fs::write("/proc/sys/vm/drop_caches", "3\n")?;
+        drop_caches()?;
         let before = disk.bytes_read()?;
         run::captured(Command::new(&program.command[0]).args(&program.command[1..]))?;
         least = least.min(disk.bytes_read()? - before);

@@ -8,6 +8,14 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::run;
+
+/// Empties the page cache, and forgets names and inodes.
+pub(super) fn drop_caches() -> Result<()> {
+    run::run(&mut Command::new("sync"))?;
+    fs::write("/proc/sys/vm/drop_caches", "3\n").context("dropping caches")
+}
+
 /// A whole disk: limits, counts and settings are not kept by partition.
 #[derive(Debug)]
 pub struct Disk {
@@ -40,12 +48,23 @@ impl Disk {
         self.read("dev")
     }
 
-    /// Read since the machine started.
+    /// Bytes read since the machine started.
     pub fn bytes_read(&self) -> Result<u64> {
+        Ok(self.counted(2)? * 512)
+    }
+
+    /// Reads since the machine started, neighbours merged.
+    pub fn reads(&self) -> Result<u64> {
+        self.counted(0)
+    }
+
+    /// A field of the disk's counts (Documentation/block/stat.rst).
+    fn counted(&self, field: usize) -> Result<u64> {
         let stat = self.read("stat")?;
-        let sectors = stat.split_whitespace().nth(2).and_then(|n| n.parse().ok());
-        let sectors: u64 = sectors.context("reading the disk's counts")?;
-        Ok(sectors * 512)
+        let count = stat.split_whitespace().nth(field).map(str::parse);
+        count
+            .context("reading the disk's counts")?
+            .context("reading the disk's counts")
     }
 
     /// How much it reads ahead, KiB.

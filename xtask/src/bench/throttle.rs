@@ -28,6 +28,8 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Throttle {
     cgroup: PathBuf,
+    tree: Tree,
+    disk: String,
 }
 
 /// Where cgroups of a kind are made.
@@ -51,13 +53,26 @@ impl Throttle {
         };
         let guard = Self {
             cgroup: make_cgroup(&tree)?,
+            tree,
+            disk,
         };
-        for (file, line) in settings(&tree, &disk, limits) {
+        for (file, line) in settings(&guard.tree, &guard.disk, limits) {
             let file = guard.cgroup.join(file);
             fs::write(&file, &line)
                 .with_context(|| format!("writing `{line}` to {}", file.display()))?;
         }
         Ok(guard)
+    }
+
+    /// Reads from the disk that the cgroup made since it is there, as its limit
+    /// counts them: before neighbours are merged.
+    pub fn reads(&self) -> Result<u64> {
+        let file = self.cgroup.join(match self.tree {
+            Tree::Blkio(_) => "blkio.throttle.io_serviced",
+            Tree::V2(_) => "io.stat",
+        });
+        let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        Ok(reads_in(&text, &self.disk))
     }
 
     /// A command that runs in the cgroup from its first instruction on.
@@ -146,6 +161,28 @@ fn settings(tree: &Tree, disk: &str, limits: Limits) -> Vec<(&'static str, Strin
     }
 }
 
+/// `MAJOR:MINOR Read N` of v1, `MAJOR:MINOR … rios=N …` of v2; 0 where nothing is
+/// said of the disk yet.
+fn reads_in(text: &str, disk: &str) -> u64 {
+    let line_reads = |line: &str| {
+        let mut words = line.split(' ');
+        if words.next()? != disk {
+            return None;
+        }
+        let mut after_read = false;
+        words.find_map(|word| {
+            let count = match word.strip_prefix("rios=") {
+                Some(count) => count.parse().ok(),
+                None if after_read => word.parse().ok(),
+                None => None,
+            };
+            after_read = word == "Read";
+            count
+        })
+    };
+    text.lines().find_map(line_reads).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,5 +218,14 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
         );
         let v2 = settings(&Tree::V2("/x".into()), "8:0", limits);
         assert_eq!(v2, [("io.max", "8:0 rbps=1000 riops=max".to_owned())]);
+    }
+
+    #[test]
+    fn reads_are_counted_for_the_disk_alone() {
+        let v1 = "8:0 Write 7\n254:0 Write 5\n254:0 Read 42\n254:0 Sync 3\nTotal 60\n";
+        assert_eq!(reads_in(v1, "254:0"), 42);
+        let v2 = "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n254:0 rbytes=9 wbytes=0 rios=42 wios=0\n";
+        assert_eq!(reads_in(v2, "254:0"), 42);
+        assert_eq!(reads_in("", "254:0"), 0);
     }
 }
