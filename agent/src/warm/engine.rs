@@ -1,5 +1,6 @@
 //! Threads that carry a plan out, and the one that watches them.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::submit::Depth;
 use super::verify::{Check, Of};
 use super::work::{Cursors, Part, Worker};
 use super::{Cancel, Lead, WarmOptions, sys};
-use crate::model::{Action, PAGE_SIZE, Plan, escape};
+use crate::model::{Action, NameKind, PAGE_SIZE, Plan, RelPath, escape};
 
 /// How long threads have to notice that they should stop.
 const GRACE: Duration = Duration::from_millis(200);
@@ -29,6 +30,9 @@ pub(super) struct Shared {
     pub(super) options: WarmOptions,
     pub(super) progress: Arc<Progress>,
     pub(super) files: FileTable,
+    /// For each name, whether opening a file serves for its look-up; may be
+    /// shorter than the names.
+    served: Vec<bool>,
     pub(super) opener: Opener,
     pub(super) cursors: Cursors,
     /// Filled for the second phase.
@@ -105,6 +109,11 @@ impl Shared {
 
     fn now_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
+    }
+
+    /// Whether a name needs no look-up of its own.
+    pub(super) fn is_served(&self, name: u32) -> bool {
+        self.served.get(name as usize).is_some_and(|&served| served)
     }
 
     /// Runs something that may block on a volume.
@@ -234,12 +243,13 @@ pub(super) fn execute(
     let threads = depth.before_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
-    count_planned(plan, options, progress, &files);
+    let served = count_planned(plan, options, progress, &files);
     let shared = Arc::new(Shared {
         plan: plan.clone(),
         options: options.clone(),
         progress: progress.clone(),
         files,
+        served,
         opener,
         cursors: Cursors::default(),
         checks: OnceLock::new(),
@@ -281,8 +291,14 @@ pub(super) fn execute(
     report(&shared, warm, verified, late)
 }
 
-/// Adds the plan up, and tells each file how many actions are to come.
-fn count_planned(plan: &Plan, options: &WarmOptions, progress: &Progress, files: &FileTable) {
+/// Adds the plan up, and tells each file how many actions are to come. For which
+/// names opening a file serves as well.
+fn count_planned(
+    plan: &Plan,
+    options: &WarmOptions,
+    progress: &Progress,
+    files: &FileTable,
+) -> Vec<bool> {
     let mut seen = vec![false; plan.files.len()];
     for action in &plan.actions {
         match *action {
@@ -302,6 +318,28 @@ fn count_planned(plan: &Plan, options: &WarmOptions, progress: &Progress, files:
     }
     let planned = seen.iter().filter(|&&s| s).count() as u64;
     progress.files_planned.add(planned);
+    // Beside a start a name may be needed long before the data.
+    if !options.metadata || options.lead == Lead::Beside {
+        return Vec::new();
+    }
+    let read: HashMap<(u32, &RelPath), u32> = (0..)
+        .zip(plan.files.iter().zip(&seen))
+        .filter(|(_, (_, seen))| **seen)
+        .map(|(index, (file, _))| ((file.volume, &file.path), index))
+        .collect();
+    let mut served = vec![false; plan.names.len()];
+    for action in &plan.actions {
+        let Action::Name { name: index } = *action else {
+            continue;
+        };
+        let name = plan.names.get(index as usize);
+        let name = name.filter(|name| name.kind == NameKind::File);
+        if let Some(&file) = name.and_then(|name| read.get(&(name.volume, &name.path))) {
+            files.expect_name(file);
+            served[index as usize] = true;
+        }
+    }
+    served
 }
 
 /// Starts threads and waits until they are done or not to be waited for.
