@@ -1,6 +1,5 @@
 //! Threads that carry a plan out, and the one that watches them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use super::submit::Depth;
 use super::verify::{Check, Of};
 use super::work::{Cursors, Part, Worker};
 use super::{Cancel, Lead, WarmOptions, sys};
-use crate::model::{Action, NameKind, PAGE_SIZE, Plan, RelPath, escape};
+use crate::model::{Plan, escape};
 
 /// How long threads have to notice that they should stop.
 const GRACE: Duration = Duration::from_millis(200);
@@ -243,7 +242,7 @@ pub(super) fn execute(
     let threads = depth.before_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
-    let served = count_planned(plan, options, progress, &files);
+    let served = super::planned::count(plan, options, progress, &files);
     let shared = Arc::new(Shared {
         plan: plan.clone(),
         options: options.clone(),
@@ -289,57 +288,6 @@ pub(super) fn execute(
     let late = shared.is_late();
     shared.stop.store(true, Ordering::Relaxed);
     report(&shared, warm, verified, late)
-}
-
-/// Adds the plan up, and tells each file how many actions are to come. For which
-/// names opening a file serves as well.
-fn count_planned(
-    plan: &Plan,
-    options: &WarmOptions,
-    progress: &Progress,
-    files: &FileTable,
-) -> Vec<bool> {
-    let mut seen = vec![false; plan.files.len()];
-    for action in &plan.actions {
-        match *action {
-            Action::Blocks { pages, .. } if options.metadata => {
-                progress.blocks.planned.add(u64::from(pages) * PAGE_SIZE);
-            }
-            Action::Name { .. } if options.metadata => progress.names_planned.add(1),
-            Action::Blocks { .. } | Action::Name { .. } => {}
-            Action::Read { file, pages, .. } => {
-                progress.data.planned.add(u64::from(pages) * PAGE_SIZE);
-                files.expect(file);
-                if let Some(seen) = seen.get_mut(file as usize) {
-                    *seen = true;
-                }
-            }
-        }
-    }
-    let planned = seen.iter().filter(|&&s| s).count() as u64;
-    progress.files_planned.add(planned);
-    // Beside a start a name may be needed long before the data.
-    if !options.metadata || options.lead == Lead::Beside {
-        return Vec::new();
-    }
-    let read: HashMap<(u32, &RelPath), u32> = (0..)
-        .zip(plan.files.iter().zip(&seen))
-        .filter(|(_, (_, seen))| **seen)
-        .map(|(index, (file, _))| ((file.volume, &file.path), index))
-        .collect();
-    let mut served = vec![false; plan.names.len()];
-    for action in &plan.actions {
-        let Action::Name { name: index } = *action else {
-            continue;
-        };
-        let name = plan.names.get(index as usize);
-        let name = name.filter(|name| name.kind == NameKind::File);
-        if let Some(&file) = name.and_then(|name| read.get(&(name.volume, &name.path))) {
-            files.expect_name(file);
-            served[index as usize] = true;
-        }
-    }
-    served
 }
 
 /// Starts threads and waits until they are done or not to be waited for.

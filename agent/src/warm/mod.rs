@@ -17,6 +17,7 @@ mod engine;
 mod files;
 mod lookup;
 mod measure;
+mod planned;
 mod progress;
 mod report;
 mod residency;

@@ -397,7 +397,9 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Reports pages whose read failed.
     pub(super) fn name_failure(&self, source: &Source, errno: Errno, start: u64, pages: u64) {
+        source.forget(start, pages);
         let file = source
             .file
             .and_then(|at| self.shared.plan.files.get(at as usize));
