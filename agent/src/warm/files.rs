@@ -297,14 +297,19 @@ impl FileTable {
         root: &VolumeRoot,
         looked: &mut Result<Looked, Refusal>,
     ) -> Result<(Source, FileVersion), Refusal> {
-        let found = self.opener.open(root.fd.as_fd(), &file.path);
-        let found = found.and_then(|handle| Ok((rustix::fs::fstat(&handle)?, handle)));
-        let (stat, handle) = found.map_err(Refusal::of).inspect_err(|&refusal| {
+        let mut refuse = |errno| {
+            let refusal = Refusal::of(errno);
             *looked = match refusal.kind {
                 None => Ok(Looked::Gone),
                 Some(_) => Err(refusal),
-            }
-        })?;
+            };
+            refusal
+        };
+        let handle = self
+            .opener
+            .open(root.fd.as_fd(), &file.path)
+            .map_err(&mut refuse)?;
+        let stat = rustix::fs::fstat(&handle).map_err(&mut refuse)?;
         let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
         *looked = Ok(if is_file {
             Looked::Warmed
