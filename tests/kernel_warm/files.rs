@@ -296,6 +296,41 @@ fn names_of_every_kind() {
 }
 
 #[test]
+fn opening_a_file_serves_for_its_name() {
+    let mut f = Fixture::new();
+    for name in ["read", "not read", "now a directory", "gone"] {
+        f.write(name, 4096);
+        f.name(name.as_bytes(), NameKind::File, false);
+        if name != "not read" {
+            f.read(name, &[(0, 1)]);
+        }
+    }
+    f.name(b"read", NameKind::File, false);
+    f.name(b"read", NameKind::Missing, false);
+    for name in ["now a directory", "gone"] {
+        std::fs::remove_file(f.path(name)).expect("remove");
+    }
+    std::fs::create_dir(f.path("now a directory")).expect("dir");
+    for lead in [Lead::Ahead, Lead::Beside] {
+        let options = WarmOptions {
+            lead,
+            ..WarmOptions::default()
+        };
+        let report = f.run_with(&options, &Cancel::new());
+        let names = (report.names_warmed, report.names_gone, report.names_failed);
+        assert_eq!(names, (3, 3, 0), "{lead:?}: {report:#?}");
+    }
+    // A volume that is not here fails both.
+    f.plan.volumes = vec![volume(&f.path("nowhere"))];
+    let report = f.run();
+    assert_eq!(
+        (report.names_failed, report.names_left),
+        (6, 0),
+        "{report:#?}"
+    );
+}
+
+#[test]
 fn a_second_look_reads_nothing() {
     let mut f = Fixture::new();
     // A disk that nobody else uses.

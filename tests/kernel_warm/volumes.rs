@@ -87,6 +87,10 @@ fn pages_that_cannot_be_read_are_named() {
         count(&resident(&disk.mount.join("data"))) * PAGE_SIZE,
         report.data.read
     );
+    // What failed does not look as if it were there now.
+    let again = f.run();
+    assert_eq!(again.data.failed, report.data.failed, "{again:#?}");
+    assert_eq!(again.data.resident_before, report.data.read, "{again:#?}");
 }
 
 /// Set in the child that has its own mount namespace.

@@ -15,7 +15,7 @@ use super::submit::Depth;
 use super::verify::{Check, Of};
 use super::work::{Cursors, Part, Worker};
 use super::{Cancel, Lead, WarmOptions, sys};
-use crate::model::{Action, PAGE_SIZE, Plan, escape};
+use crate::model::{Plan, escape};
 
 /// How long threads have to notice that they should stop.
 const GRACE: Duration = Duration::from_millis(200);
@@ -29,6 +29,9 @@ pub(super) struct Shared {
     pub(super) options: WarmOptions,
     pub(super) progress: Arc<Progress>,
     pub(super) files: FileTable,
+    /// For each name, whether opening a file serves for its look-up; may be
+    /// shorter than the names.
+    served: Vec<bool>,
     pub(super) opener: Opener,
     pub(super) cursors: Cursors,
     /// Filled for the second phase.
@@ -105,6 +108,11 @@ impl Shared {
 
     fn now_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
+    }
+
+    /// Whether a name needs no look-up of its own.
+    pub(super) fn is_served(&self, name: u32) -> bool {
+        self.served.get(name as usize).is_some_and(|&served| served)
     }
 
     /// Runs something that may block on a volume.
@@ -234,12 +242,13 @@ pub(super) fn execute(
     let threads = depth.before_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
-    count_planned(plan, options, progress, &files);
+    let served = super::planned::count(plan, options, progress, &files);
     let shared = Arc::new(Shared {
         plan: plan.clone(),
         options: options.clone(),
         progress: progress.clone(),
         files,
+        served,
         opener,
         cursors: Cursors::default(),
         checks: OnceLock::new(),
@@ -279,29 +288,6 @@ pub(super) fn execute(
     let late = shared.is_late();
     shared.stop.store(true, Ordering::Relaxed);
     report(&shared, warm, verified, late)
-}
-
-/// Adds the plan up, and tells each file how many actions are to come.
-fn count_planned(plan: &Plan, options: &WarmOptions, progress: &Progress, files: &FileTable) {
-    let mut seen = vec![false; plan.files.len()];
-    for action in &plan.actions {
-        match *action {
-            Action::Blocks { pages, .. } if options.metadata => {
-                progress.blocks.planned.add(u64::from(pages) * PAGE_SIZE);
-            }
-            Action::Name { .. } if options.metadata => progress.names_planned.add(1),
-            Action::Blocks { .. } | Action::Name { .. } => {}
-            Action::Read { file, pages, .. } => {
-                progress.data.planned.add(u64::from(pages) * PAGE_SIZE);
-                files.expect(file);
-                if let Some(seen) = seen.get_mut(file as usize) {
-                    *seen = true;
-                }
-            }
-        }
-    }
-    let planned = seen.iter().filter(|&&s| s).count() as u64;
-    progress.files_planned.add(planned);
 }
 
 /// Starts threads and waits until they are done or not to be waited for.

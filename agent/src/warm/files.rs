@@ -1,14 +1,15 @@
 //! Open files of a plan, as many as the process may have.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use rustix::fs::{Access, Advice, AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::lookup::{Opener, reopen};
+use super::lookup::{Looked, Opener, Reopener};
 use super::progress::Progress;
 use super::report::FailureKind;
 use super::residency::Sight;
@@ -22,6 +23,8 @@ const MAX_OPEN: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Source {
     fd: OwnedFd,
+    /// Done once it is known that something has to be read.
+    advised: Once,
     /// Pages that exist, the last one maybe in part.
     pub(super) pages: u64,
     /// Index into the plan's volumes.
@@ -47,27 +50,37 @@ impl Source {
         self.fd.as_fd()
     }
 
+    /// To be called before anything is read. Without it, waiting for a page that
+    /// is not there after all would start readahead of its own, past what is
+    /// wanted.
+    pub(super) fn will_be_read(&self) {
+        self.advised.call_once(|| {
+            let _ = rustix::fs::fadvise(&self.fd, 0, None, Advice::Random);
+        });
+    }
+
+    /// Drops pages whose read failed: left in the page cache, they would look
+    /// as if they were there.
+    pub(super) fn forget(&self, start_page: u64, pages: u64) {
+        let (at, length) = (start_page * PAGE_SIZE, NonZeroU64::new(pages * PAGE_SIZE));
+        let _ = rustix::fs::fadvise(&self.fd, at, length, Advice::DontNeed);
+    }
+
     pub(super) fn device(fd: OwnedFd, bytes: u64, volume: u32, window: u64) -> Self {
-        // Who could open a device but not see its pages reads all of them.
-        advise(fd.as_fd());
         Self {
             fd,
+            advised: Once::new(),
             pages: bytes / PAGE_SIZE,
             volume,
             file: None,
             window,
             sight: Sight {
+                // Who could open a device but not see its pages reads all of them.
                 allowed: sees_all(),
                 counts: true,
             },
         }
     }
-}
-
-/// Without this, waiting for a page that is not there after all would start
-/// readahead of its own, past what is wanted.
-fn advise(fd: BorrowedFd<'_>) {
-    let _ = rustix::fs::fadvise(fd, 0, None, Advice::Random);
 }
 
 /// A quarter of the descriptors that this process may have: so many files may
@@ -113,11 +126,13 @@ enum State {
     Refused(Refusal),
 }
 
-/// A file's entry: its state, and how many of its actions have not begun.
+/// A file's entry: its state, how many of its actions have not begun, and how
+/// many look-ups of its name opening it is to serve for.
 #[derive(Debug, Default)]
 struct Entry {
     state: Mutex<State>,
     to_come: AtomicU64,
+    names: AtomicU64,
 }
 
 /// The files of a plan.
@@ -128,6 +143,7 @@ pub(super) struct FileTable {
     opened: Mutex<VecDeque<u32>>,
     capacity: usize,
     opener: Opener,
+    reopener: Reopener,
     sees_all: bool,
 }
 
@@ -138,6 +154,7 @@ impl FileTable {
             opened: Mutex::new(VecDeque::new()),
             capacity: descriptors().min(MAX_OPEN) as usize,
             opener,
+            reopener: Reopener::default(),
             sees_all: sees_all(),
         }
     }
@@ -146,6 +163,21 @@ impl FileTable {
     pub(super) fn expect(&self, file: u32) {
         if let Some(entry) = self.entries.get(file as usize) {
             entry.to_come.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Announces a look-up of the file's name that opening it makes needless.
+    pub(super) fn expect_name(&self, file: u32) {
+        if let Some(entry) = self.entries.get(file as usize) {
+            entry.names.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Its volume is not there.
+    pub(super) fn fail_name(&self, file: u32, progress: &Progress) {
+        if let Some(entry) = self.entries.get(file as usize) {
+            let names = entry.names.swap(0, Ordering::Relaxed);
+            progress.names_failed.add(names);
         }
     }
 
@@ -184,16 +216,21 @@ impl FileTable {
             State::Unseen => false,
             State::Seen => true,
         };
-        let result = match self.open(index, file, root) {
+        let mut looked = Ok(Looked::Gone);
+        let mut result = self.open(index, file, root, &mut looked);
+        if result.as_ref().is_err_and(|r| r.is_temporary()) {
             // Some other part of the process uses many: give up ours.
-            Err(refusal) if refusal.is_temporary() => {
-                self.close_down_to(0);
-                self.open(index, file, root)
-            }
-            other => other,
-        };
+            self.close_down_to(0);
+            result = self.open(index, file, root, &mut looked);
+        }
         if !last_try && result.as_ref().is_err_and(|r| r.is_temporary()) {
             return result.map(|(source, _)| Arc::new(source));
+        }
+        match (entry.names.swap(0, Ordering::Relaxed), looked) {
+            (0, _) => {}
+            (names, Ok(Looked::Warmed)) => progress.names_warmed.add(names),
+            (names, Ok(Looked::Gone)) => progress.names_gone.add(names),
+            (names, Err(_)) => progress.names_failed.add(names),
         }
         if !seen {
             progress.files_seen.add(1);
@@ -252,25 +289,40 @@ impl FileTable {
         }
     }
 
+    /// Opens a file; `looked` says what became of its name.
     fn open(
         &self,
         index: u32,
         file: &PlanFile,
         root: &VolumeRoot,
+        looked: &mut Result<Looked, Refusal>,
     ) -> Result<(Source, FileVersion), Refusal> {
+        let mut refuse = |errno| {
+            let refusal = Refusal::of(errno);
+            *looked = match refusal.kind {
+                None => Ok(Looked::Gone),
+                Some(_) => Err(refusal),
+            };
+            refusal
+        };
         let handle = self
             .opener
             .open(root.fd.as_fd(), &file.path)
-            .map_err(Refusal::of)?;
-        let stat = rustix::fs::fstat(&handle).map_err(Refusal::of)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            .map_err(&mut refuse)?;
+        let stat = rustix::fs::fstat(&handle).map_err(&mut refuse)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+        *looked = Ok(if is_file {
+            Looked::Warmed
+        } else {
+            Looked::Gone
+        });
+        if !is_file {
             return Err(Refusal {
                 kind: Some(FailureKind::NotRegular),
                 errno: Errno::INVAL,
             });
         }
-        let fd = reopen(handle.as_fd()).map_err(Refusal::of)?;
-        advise(fd.as_fd());
+        let fd = self.reopener.open(handle.as_fd()).map_err(Refusal::of)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let source = Source {
             pages: size.div_ceil(PAGE_SIZE),
@@ -282,6 +334,7 @@ impl FileTable {
                 counts: root.fs_type != "overlay",
             },
             fd,
+            advised: Once::new(),
         };
         let version = FileVersion {
             size,

@@ -1,9 +1,10 @@
 //! Opening by path without leaving the volume, and looking names up.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use crate::model::{NameKind, PlanName, RelPath};
 
@@ -147,15 +148,35 @@ fn list(dir: BorrowedFd<'_>, stopped: &dyn Fn() -> bool) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Opens what an `O_PATH` descriptor refers to for reading, without changing
-/// its access time where that is allowed. Never blocks on a lease.
-pub(super) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let open = |flags| rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty());
-    match open(flags | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(flags),
-        other => other,
+/// Opens again what an `O_PATH` descriptor refers to.
+#[derive(Debug)]
+pub(super) struct Reopener {
+    /// The process's descriptors, so that not all of their path is walked each
+    /// time.
+    descriptors: Option<OwnedFd>,
+}
+
+impl Default for Reopener {
+    fn default() -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self {
+            descriptors: rustix::fs::openat(CWD, "/proc/self/fd", flags, Mode::empty()).ok(),
+        }
+    }
+}
+
+impl Reopener {
+    /// For reading, without changing its access time where that is allowed.
+    /// Never blocks on a lease.
+    pub(super) fn open(&self, fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let descriptors = self.descriptors.as_ref().ok_or(Errno::NOSYS)?;
+        let name = DecInt::from_fd(fd);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = |flags| rustix::fs::openat(descriptors, name.as_c_str(), flags, Mode::empty());
+        match open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open(flags),
+            other => other,
+        }
     }
 }
 

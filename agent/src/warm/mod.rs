@@ -17,6 +17,7 @@ mod engine;
 mod files;
 mod lookup;
 mod measure;
+mod planned;
 mod progress;
 mod report;
 mod residency;
@@ -74,7 +75,8 @@ pub struct WarmOptions {
     pub lead: Lead,
     /// Number of threads; 0 for as many as the device repays.
     pub threads: usize,
-    /// Whether to check at the end that the pages are there (`mincore`).
+    /// Whether to check at the end that the pages are there (`mincore`), if
+    /// anything had to be read.
     pub verify: bool,
     /// A volume that completes nothing for so long, while somebody waits for
     /// it, has stopped answering and is given up. Should be longer than what a

@@ -10,7 +10,7 @@ pub const MAX_FAILURES: usize = 64;
 pub struct ByteCounts {
     /// Asked for by the plan.
     pub planned: u64,
-    /// Resident already.
+    /// Resident already, or on the way because of somebody else's read.
     pub resident_before: u64,
     /// Brought in.
     pub read: u64,

@@ -216,6 +216,7 @@ impl Worker<'_> {
         if tried == 0 {
             return;
         }
+        source.will_be_read();
         let outcome = shared.on_volume(self.slot, source.volume, || {
             read_missing(source, start, &vec![0; tried], super::submit::MAX_RETRIES)
         });

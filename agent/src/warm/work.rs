@@ -215,7 +215,7 @@ impl<'a> Worker<'a> {
             progress.names_failed.add(1);
             return;
         };
-        if shared.is_stuck(name.volume) {
+        if shared.is_served(index) || shared.is_stuck(name.volume) {
             return;
         }
         let stopped = || shared.stopped();
@@ -289,7 +289,10 @@ impl<'a> Worker<'a> {
         };
         let file = shared.plan.files.get(index as usize).ok_or(no_volume)?;
         shared.on_volume(self.slot, file.volume, || {
-            let root = shared.root(file.volume).ok_or(no_volume)?;
+            let Some(root) = shared.root(file.volume) else {
+                shared.files.fail_name(index, &shared.progress);
+                return Err(no_volume);
+            };
             shared
                 .files
                 .get(index, file, root, &shared.progress, last_try, |refusal| {
@@ -336,6 +339,7 @@ impl<'a> Worker<'a> {
     }
 
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
+        source.will_be_read();
         let mut at = 0;
         while at < pages && !self.stopped() {
             let limits = self.limits();
@@ -393,7 +397,9 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Reports pages whose read failed.
     pub(super) fn name_failure(&self, source: &Source, errno: Errno, start: u64, pages: u64) {
+        source.forget(start, pages);
         let file = source
             .file
             .and_then(|at| self.shared.plan.files.get(at as usize));
