@@ -53,7 +53,7 @@ pub fn check() -> Result<()> {
     }
     for manifest in MANIFESTS {
         let mut check = command(manifest);
-        run::run_merged(check.args(["check", "--disable-fetch", "advisories"]))?;
+        run::run_merged(check.args(["--offline", "check", "advisories"]))?;
     }
     Ok(())
 }
