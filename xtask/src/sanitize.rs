@@ -112,7 +112,7 @@ pub fn miri() -> Result<()> {
         // proptest asks for the current directory and for chance.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         // Some hundred times slower than usual: a few cases of each property.
-        .env("PROPTEST_CASES", "16")
+        .env("PROPTEST_CASES", "4")
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .current_dir(&workspace.root);
     run::run_merged(&mut tests)
