@@ -4,14 +4,19 @@
 //!   the agent with the probes inside.
 //! - [`load`]: build, look at the machine, show the gain on a real program.
 //! - [`mod@test`]: everything that a change must pass, in stages.
+//! - [`fuzz`], [`sanitize`], [`deny`]: parsers, unsafe code and dependencies, each
+//!   looked at by a tool of its own.
 //! - [`tidy`]: rules of the source tree, with the reason for each.
 //! - [`mod@bench`]: measurements, and what they share.
 
 pub mod bench;
 pub mod build;
+pub mod deny;
+pub mod fuzz;
 pub mod load;
 pub mod packages;
 pub mod run;
+pub mod sanitize;
 pub mod test;
 pub mod tidy;
 pub mod toolchain;
@@ -37,6 +42,8 @@ enum Command {
     BuildAndLoad(load::Args),
     /// Run everything that a change must pass
     Test(test::Args),
+    /// Run parsers on inputs that cover ever more of them
+    Fuzz(fuzz::Args),
     /// Check the rules of the source tree
     Tidy,
     /// Measure
@@ -49,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(&args).map(|_| ExitCode::SUCCESS),
         Command::BuildAndLoad(args) => load::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
     };

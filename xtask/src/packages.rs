@@ -56,6 +56,13 @@ pub const LLVM: &[Package] = &[
     },
 ];
 
+/// What the fuzz targets are built with.
+pub const FUZZ: &[Package] = &[Package {
+    name: "g++",
+    brings: "c++",
+    reason: "libFuzzer is compiled from its source",
+}];
+
 /// What the tests run against.
 pub const TESTS: &[Package] = &[
     Package {

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use crate::packages::{self, TESTS};
 use crate::run::{self, Stages};
 use crate::workspace::{Workspace, is_root};
-use crate::{build, load, tidy};
+use crate::{build, deny, fuzz, load, sanitize, tidy};
 
 /// `cargo xtask test`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Install nothing, build no probes and no documentation
+    /// Install nothing, build no probes and no documentation, watch nothing unsafe
     #[arg(long)]
     quick: bool,
 }
@@ -29,7 +29,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     stages.stage("format", || here.format())?;
     stages.stage("tidy", tidy::run)?;
     if args.quick {
-        println!("--quick: packages, probes, documentation and its tests are skipped");
+        println!(
+            "--quick: packages, probes, documentation and its tests, dependencies, fuzz targets and \
+             sanitizers are skipped"
+        );
         stages.stage("clippy", || here.clippy())?;
     } else {
         stages.stage("packages", || {
@@ -46,6 +49,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             look_at_machine(Command::new(agent).args(["doctor", "--json"]))
         })?;
         stages.stage("documentation tests", || here.documentation_tests())?;
+        stages.stage("dependencies", deny::check)?;
+        stages.stage("fuzz targets", fuzz::briefly)?;
+        stages.stage("AddressSanitizer", sanitize::address)?;
+        stages.stage("Miri", sanitize::miri)?;
     }
     println!("{}", stages.summary());
     println!("==> tests");
@@ -75,7 +82,9 @@ impl Checks {
 
     fn format(&self) -> Result<()> {
         run::run_merged(&mut self.cargo(&["fmt", "--all", "--check"]))?;
-        run::run_merged(&mut self.probes_cargo(&["fmt", "--check"]))
+        run::run_merged(&mut self.probes_cargo(&["fmt", "--check"]))?;
+        let mut fuzz = self.cargo(&["fmt", "--check", "--manifest-path"]);
+        run::run_merged(fuzz.arg("tests/fuzz/Cargo.toml"))
     }
 
     fn clippy(&self) -> Result<()> {

@@ -1,5 +1,5 @@
 //! Finds, or installs, what builds the probes: a compiler with the source of
-//! `core`, and bpf-linker.
+//! `core`, and bpf-linker. Other tools of the registry come the same way.
 //!
 //! Rust has no precompiled `core` for the BPF target, and building it is an
 //! unstable feature of cargo. A rustup toolchain with the component rust-src
@@ -153,41 +153,50 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The one on the path, the one built before, or one built now.
 fn ensure_bpf_linker() -> Result<PathBuf> {
-    let root = cache_dir().join(format!("bpf-linker-{BPF_LINKER}"));
-    let built = root.join("bin/bpf-linker");
-    let found = on_path("bpf-linker")
+    cached_tool("bpf-linker", BPF_LINKER, runs, |install| {
+        packages::install(&packages::missing(LLVM)).context(
+            "no bpf-linker: install llvm-22 and llvm-22-dev, or put a bpf-linker on PATH",
+        )?;
+        install
+            .args(["--no-default-features", "--features", "llvm-22"])
+            .env("LLVM_PREFIX", LLVM_PREFIX);
+        Ok(())
+    })
+}
+
+/// A program of the crate registry: the one on the path, the one built before, or
+/// one built now, after `prepare` has completed `cargo install`'s command line.
+pub fn cached_tool(
+    name: &str,
+    version: &str,
+    works: impl Fn(&Path) -> bool,
+    prepare: impl FnOnce(&mut Command) -> Result<()>,
+) -> Result<PathBuf> {
+    let root = cache_dir().join(format!("{name}-{version}"));
+    let built = root.join("bin").join(name);
+    let found = on_path(name)
         .into_iter()
         .chain([built.clone()])
-        .find(|file| runs(file));
+        .find(|file| works(file));
     if let Some(file) = found {
         return Ok(file);
     }
-    packages::install(&packages::missing(LLVM))
-        .context("no bpf-linker: install llvm-22 and llvm-22-dev, or put a bpf-linker on PATH")?;
-    println!("building bpf-linker {BPF_LINKER} into {}", root.display());
-    let scratch = cache_dir().join("bpf-linker-build");
-    run::run(
-        Command::new("cargo")
-            .args([
-                "install",
-                "--quiet",
-                "bpf-linker",
-                "--version",
-                BPF_LINKER,
-                "--locked",
-            ])
-            .args(["--no-default-features", "--features", "llvm-22", "--root"])
-            .arg(&root)
-            // The outer cargo's directory is for this workspace.
-            .arg("--target-dir")
-            .arg(&scratch)
-            .env("LLVM_PREFIX", LLVM_PREFIX),
-    )?;
+    println!("building {name} {version} into {}", root.display());
+    let scratch = cache_dir().join(format!("{name}-build"));
+    let mut install = Command::new("cargo");
+    install
+        .args(["install", "--quiet", name, "--version", version, "--locked"])
+        .arg("--root")
+        .arg(&root)
+        // The outer cargo's directory is for this workspace.
+        .arg("--target-dir")
+        .arg(&scratch);
+    prepare(&mut install)?;
+    run::run(&mut install)?;
     // Only room is lost if it stays.
     let _ = std::fs::remove_dir_all(&scratch);
-    if !runs(&built) {
+    if !works(&built) {
         bail!("{} was built but does not run", built.display());
     }
     Ok(built)

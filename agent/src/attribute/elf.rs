@@ -41,9 +41,10 @@ fn segments(head: &[u8]) -> Option<impl Iterator<Item = Segment>> {
 /// Path of the interpreter named in the first bytes of a program, which the
 /// kernel looks up when it executes the file: no system call names it. `#!` line,
 /// or PT_INTERP when it lies in `head`.
-pub(super) fn interpreter(head: &[u8]) -> Option<&[u8]> {
+pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
     if let Some(line) = head.strip_prefix(b"#!") {
-        let line = line.split(|&b| b == b'\n').next()?;
+        // Where it ends for the kernel too.
+        let line = line.split(|&b| b == b'\n' || b == 0).next()?;
         return line
             .split(|&b| b == b' ' || b == b'\t')
             .find(|word| !word.is_empty());
@@ -61,7 +62,7 @@ pub(super) fn interpreter(head: &[u8]) -> Option<&[u8]> {
 /// File pages at which mappings of a program or library begin, sorted: those of
 /// its segments, and where its relocations are made read-only. `None` if it is
 /// no such file.
-pub(super) fn mapping_starts(head: &[u8]) -> Option<Vec<u64>> {
+pub fn mapping_starts(head: &[u8]) -> Option<Vec<u64>> {
     const PAGE: u64 = crate::model::PAGE_SIZE;
     let mut starts: Vec<u64> = segments(head)?
         .filter_map(|segment| match segment.kind {
@@ -89,6 +90,7 @@ mod tests {
     #[test]
     fn scripts_and_programs_name_their_interpreter() {
         assert_eq!(interpreter(b"#! /bin/sh -e\nrest"), Some(&b"/bin/sh"[..]));
+        assert_eq!(interpreter(b"#!/bin/s\0h\n"), Some(&b"/bin/s"[..]));
         assert_eq!(interpreter(b"plain text"), None);
         if let Some(path) = interpreter(&own_head()) {
             assert!(

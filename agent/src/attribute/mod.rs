@@ -3,7 +3,7 @@
 //! Invariant: what is not known stays unknown; nothing is guessed.
 
 mod collect;
-mod elf;
+pub mod elf;
 pub mod ext4;
 mod faults;
 mod links;
@@ -17,5 +17,5 @@ mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
-pub use resolve::{Attributed, attribute};
+pub use resolve::{Attributed, attribute, attribute_in};
 pub use tally::Gaps;

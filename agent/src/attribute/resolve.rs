@@ -38,8 +38,8 @@ pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::R
     Ok(attribute_in(&mountinfo::read()?, records, origin, around))
 }
 
-/// The same, among these mounts.
-pub(super) fn attribute_in(
+/// [`attribute`] among given mounts; paths beneath others are not looked at.
+pub fn attribute_in(
     mounts: &[Mount],
     records: &Collector,
     origin: Origin,

@@ -12,28 +12,28 @@ use crate::run::RING_BYTES;
 use super::args::parse_size;
 
 /// Read if it exists and `--config` names no other.
-pub(crate) const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
+pub const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
 
 /// What can be configured; `config.toml` beside this file says what it means.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     /// Where profiles are kept.
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
     /// Most bytes read for one start.
     #[serde(deserialize_with = "size")]
-    pub(crate) budget: u64,
+    pub budget: u64,
     /// Size of the ring buffer that the probes write to.
     #[serde(deserialize_with = "ring_size")]
-    pub(crate) ring_bytes: u32,
+    pub ring_bytes: u32,
     /// How warming competes for the disk.
-    pub(crate) io_priority: IoPriority,
+    pub io_priority: IoPriority,
 }
 
 /// I/O scheduling class of warming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum IoPriority {
+pub enum IoPriority {
     /// Only when nothing else wants the disk.
     Idle,
     /// The lowest level that others compete with.
@@ -68,7 +68,10 @@ fn ring_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error
 
 impl Config {
     /// Reads `file`, which must exist; without one, [`DEFAULT_PATH`] if it does.
-    pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+    ///
+    /// # Errors
+    /// It can't be read, or is not as it should be.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         let path = file.unwrap_or(Path::new(DEFAULT_PATH));
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -82,8 +85,11 @@ impl Config {
         Config::parse(&text).map_err(|problem| anyhow!("{}, {problem}", shown(path)))
     }
 
-    /// The error names the line and shows it, for the key is on it.
-    fn parse(text: &str) -> Result<Config, String> {
+    /// Takes the file's text apart.
+    ///
+    /// # Errors
+    /// What is wrong, with the line's number and the line, for the key is on it.
+    pub fn parse(text: &str) -> Result<Config, String> {
         toml::from_str(text).map_err(|error| {
             let message = error.message();
             let Some(span) = error.span() else {

@@ -4,7 +4,7 @@ mod args;
 mod chart;
 mod common;
 mod compare;
-mod config;
+pub mod config;
 mod context;
 mod doctor;
 mod format;

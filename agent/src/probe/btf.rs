@@ -6,9 +6,11 @@ use std::collections::HashMap;
 
 /// Why BTF could not be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum BtfError {
+pub enum BtfError {
+    /// It contradicts the format.
     #[error("not BTF: {0}")]
     Malformed(&'static str),
+    /// A structure or field that is not there.
     #[error("the kernel's BTF has no `{0}`")]
     Missing(String),
 }
@@ -99,7 +101,7 @@ impl<'a> Btf<'a> {
         let (bits, type_id) = self.member(id, first.as_bytes(), depth)?;
         match rest {
             None => Some(bits / 8),
-            Some(rest) => Some(bits / 8 + self.walk(type_id, rest, depth + 1)?),
+            Some(rest) => (bits / 8).checked_add(self.walk(type_id, rest, depth + 1)?),
         }
     }
 
@@ -127,7 +129,7 @@ impl<'a> Btf<'a> {
             if member_name.is_empty()
                 && let Some((inner, type_id)) = self.member(type_id, name, depth + 1)
             {
-                return Some((bits + inner, type_id));
+                return Some((bits.checked_add(inner)?, type_id));
             }
         }
         None

@@ -118,10 +118,13 @@ pub(crate) fn kernel_layout(path: &Path) -> Result<(KernelLayout, Vec<String>), 
         path: path.to_path_buf(),
         source,
     })?;
-    from_btf(mapped.as_ref().map_or(&data, Mapped::bytes)).map_err(|error| LayoutError::Parse {
+    let bytes = mapped.as_ref().map_or(&data[..], Mapped::bytes);
+    let (mut layout, missing) = layout_from_btf(bytes).map_err(|error| LayoutError::Parse {
         path: path.to_path_buf(),
         reason: error.to_string(),
-    })
+    })?;
+    layout.fault_around_pages = fault_around_pages();
+    Ok((layout, missing))
 }
 
 /// The kernel's BTF, mapped: sysfs hands out a page per read otherwise, which
@@ -158,7 +161,13 @@ impl Drop for Mapped {
     }
 }
 
-fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
+/// Offsets of the fields that the probes follow, from a kernel's BTF; also the
+/// names of those that it lacks. Pure: how far a fault maps around itself is not
+/// in it.
+///
+/// # Errors
+/// No BTF, or a field is missing without which nothing can be recorded.
+pub fn layout_from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
     let mut wanted: Vec<&'static str> = FIELDS.iter().map(|f| f.0).collect();
     wanted.push("pt_regs");
     wanted.dedup();
@@ -180,7 +189,6 @@ fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
         layout.regs_arg4 += 32;
     }
     layout.abi_version = ABI_VERSION;
-    layout.fault_around_pages = fault_around_pages();
     layout.last_is_exclusive = 0;
     Ok((layout, missing))
 }

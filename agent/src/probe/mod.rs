@@ -11,9 +11,10 @@ mod layout;
 mod load;
 mod object;
 
+pub use btf::BtfError;
 pub use counters::Counters;
 pub use decode::{DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode};
 pub use hooks::{Group, HOOKS, Hook, HookState};
-pub use layout::LayoutError;
+pub use layout::{LayoutError, layout_from_btf};
 pub use load::{ProbeError, Probes, Reader};
 pub use object::object;

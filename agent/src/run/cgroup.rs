@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::procfs;
+
 /// Why there is no cgroup.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -78,9 +80,7 @@ impl Cgroup {
     /// µs for which some task of the cgroup waited for I/O, since it was made;
     /// `None` where the kernel has no pressure accounting.
     pub fn io_stall_us(&self) -> Option<u64> {
-        let text = self.read("io.pressure").ok()?;
-        let some = text.lines().find(|line| line.starts_with("some"))?;
-        some.split("total=").nth(1)?.trim().parse().ok()
+        procfs::stall_us(&self.read("io.pressure").ok()?)
     }
 
     /// Whether processes are left in it or below; where that can't be read, yes.

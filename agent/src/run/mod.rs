@@ -10,6 +10,7 @@ mod child;
 mod compare;
 mod exact;
 mod feedback;
+pub mod procfs;
 mod record;
 mod summary;
 mod warmup;

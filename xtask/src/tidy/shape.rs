@@ -20,8 +20,8 @@ const MEMBERS: [&str; 3] = [
     "ebpf/abi/Cargo.toml",
     "xtask/Cargo.toml",
 ];
-/// The crate that is its own workspace, and the lint it has to set itself.
-const PROBES: &str = "ebpf/probes/Cargo.toml";
+/// Crates that are their own workspaces, and have to set the lint themselves.
+const APART: [&str; 2] = ["ebpf/probes/Cargo.toml", "tests/fuzz/Cargo.toml"];
 
 const UNSAFE_LINT: &str = "undocumented_unsafe_blocks = \"deny\"";
 
@@ -99,7 +99,9 @@ pub(super) fn check_lints(root: &Path) -> Result<Vec<Complaint>> {
         }
     };
     require("Cargo.toml", &read("Cargo.toml")?, UNSAFE_LINT);
-    require(PROBES, &read(PROBES)?, UNSAFE_LINT);
+    for apart in APART {
+        require(apart, &read(apart)?, UNSAFE_LINT);
+    }
     for member in MEMBERS {
         require(member, &read(member)?, "[lints]\nworkspace = true");
     }

@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
 use crate::probe::{Group, HOOKS, Probes};
+use crate::run::procfs;
 
 /// Every group: what is not attached while nothing is learned is tried too.
 const ALL: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
@@ -84,10 +85,8 @@ fn lockdown() -> Option<String> {
 
 fn capabilities() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+    procfs::status_field(&status, "CapEff")
+        .and_then(|hex| u64::from_str_radix(hex, 16).ok())
         .unwrap_or(0)
 }
 

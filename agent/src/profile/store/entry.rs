@@ -1,4 +1,4 @@
-//! The small values beside the profiles.
+//! The small values beside the profiles, as bytes. Pure.
 
 use crate::model::{DeviceCost, Profile};
 
@@ -57,7 +57,7 @@ impl Entry {
     }
 
     /// Version, then each number as 8 little-endian bytes.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let numbers = [
             self.bytes,
             self.runs,
@@ -71,7 +71,8 @@ impl Entry {
         std::iter::once(VERSION).chain(numbers).collect()
     }
 
-    pub(super) fn from_bytes(name: &str, bytes: &[u8]) -> Option<Entry> {
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote; `None` if it is something else.
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Option<Entry> {
         let (&VERSION, numbers) = bytes.split_first()? else {
             return None;
         };
@@ -89,7 +90,8 @@ impl Entry {
     }
 }
 
-pub(super) fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
+/// What was measured of a device: each number as 8 little-endian bytes.
+pub fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
     let numbers = [
         cost.read_ns.to_bits(),
         cost.latency_ns.to_bits(),
@@ -100,8 +102,9 @@ pub(super) fn device_to_bytes(cost: &DeviceCost) -> Vec<u8> {
     numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
 }
 
-/// `None` for what is no cost: measuring again is better than dividing by it.
-pub(super) fn device_from_bytes(bytes: &[u8]) -> Option<DeviceCost> {
+/// Reads what [`device_to_bytes`] wrote. `None` for what is no cost: measuring
+/// again is better than dividing by it.
+pub fn device_from_bytes(bytes: &[u8]) -> Option<DeviceCost> {
     let [
         read_ns,
         latency_ns,

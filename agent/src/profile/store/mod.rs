@@ -6,7 +6,7 @@
 //! set aside and never deleted; [`Store::notices`] says so.
 
 mod backend;
-mod entry;
+pub mod entry;
 mod file;
 #[cfg(test)]
 mod tests;

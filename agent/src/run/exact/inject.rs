@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::uffd::mapping;
+use crate::run::procfs;
 
 /// `include/uapi/linux/ptrace.h`
 const PTRACE_EVENT_STOP: i32 = 128;
@@ -188,13 +188,12 @@ impl Stopped {
 
     /// The process it belongs to.
     pub(super) fn thread_group(&self) -> Option<i32> {
-        self.status_field("Tgid:")
+        self.status_field("Tgid")
     }
 
     fn status_field(&self, name: &str) -> Option<i32> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.tid)).ok()?;
-        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
-        line.trim().parse().ok()
+        procfs::status_field(&status, name)?.parse().ok()
     }
 
     /// Runs on to the end of the system call it is in.
@@ -229,7 +228,7 @@ impl Stopped {
     /// Has it make a userfaultfd, and takes that over: in the thread's own table
     /// it is closed again.
     pub(super) fn make_uffd(&self) -> io::Result<OwnedFd> {
-        if self.status_field("Seccomp:") != Some(0) {
+        if self.status_field("Seccomp") != Some(0) {
             return Err(io::Error::other(
                 "a seccomp filter might kill it for a system call of ours",
             ));
@@ -252,9 +251,7 @@ impl Stopped {
     fn syscall_instruction(&self) -> io::Result<u64> {
         let missing = || io::Error::other("no vDSO with a system call in it");
         let maps = std::fs::read(format!("/proc/{}/maps", self.tid))?;
-        let range = maps
-            .split(|&b| b == b'\n')
-            .filter_map(mapping)
+        let range = procfs::mappings(&maps)
             .find_map(|(range, name)| (name == b"[vdso]").then_some(range))
             .ok_or_else(missing)?;
         let mut code = vec![0; (range.end - range.start) as usize];
