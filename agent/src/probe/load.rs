@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
-use aya::{Btf, BtfError, Ebpf, EbpfLoader};
-use headstart_abi::{Counts, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader, Endianness};
+use headstart_abi::{Counts, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
+use rustix::process::chroot;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::counters::Counters;
 use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
@@ -68,32 +70,18 @@ impl Probes {
     /// Nothing is attached yet.
     pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
         let object = object().ok_or(ProbeError::NotBuilt)?;
-        // A new loader parses the kernel's BTF whether it is needed or not, for
-        // 15 ms and more: beside our own look at it.
-        // And it keeps what it parsed to itself, which BTF tracepoints need again.
-        let (layout, loader, btf) = std::thread::scope(|scope| {
-            let loader = scope.spawn(EbpfLoader::new);
-            let btf = scope.spawn(Btf::from_sys_fs);
-            let layout = kernel_layout(Path::new(KERNEL_BTF));
-            let loader = loader.join().unwrap_or_else(|p| resume_unwind(p));
-            let btf = btf.join().unwrap_or_else(|p| resume_unwind(p));
-            (layout, loader, btf)
+        let tracepoints: Vec<&str> = HOOKS.iter().map(|hook| hook.tracepoint).collect();
+        let (kernel, loader) = std::thread::scope(|scope| {
+            let loader = scope.spawn(loader_without_btf);
+            let kernel = kernel_layout(Path::new(KERNEL_BTF), &tracepoints);
+            (kernel, loader.join().unwrap_or_else(|p| resume_unwind(p)))
         });
-        let (layout, missing_fields) = layout?;
-        Self::load_with(loader, btf, object, &layout, missing_fields, ring_bytes)
-    }
-
-    fn load_with<'a>(
-        mut loader: EbpfLoader<'a>,
-        btf: Result<Btf, BtfError>,
-        object: &[u8],
-        layout: &'a KernelLayout,
-        missing_fields: Vec<String>,
-        ring_bytes: u32,
-    ) -> Result<Self, ProbeError> {
+        let kernel = kernel?;
+        let layout = kernel.layout;
+        let mut loader = loader;
         let ebpf = loader
             .btf(None)
-            .override_global("CONFIG", layout, true)
+            .override_global("CONFIG", &layout, true)
             .map_max_entries("EVENTS", ring_bytes)
             .load(object)
             .map_err(|error| ProbeError::Load {
@@ -101,8 +89,8 @@ impl Probes {
             })?;
         let mut probes = Self {
             ebpf,
-            btf,
-            missing_fields,
+            btf: Btf::parse(&kernel.tracepoints, Endianness::default()),
+            missing_fields: kernel.missing,
             generation: 0,
             watched: Vec::new(),
         };
@@ -340,6 +328,20 @@ impl Reader {
         let _ = poll(&mut fds, Some(&timeout));
         fds.get(1).is_some_and(|wake| !wake.revents().is_empty())
     }
+}
+
+/// A loader that knows no types of the kernel. A new one always parses them all, which
+/// takes 15 ms and more, and nothing here needs them: programs get their offsets from
+/// `CONFIG`. So it is made where there is no such file: by a thread of which the root is
+/// a directory without it. Where that is not allowed, it is parsed for nothing.
+fn loader_without_btf<'a>() -> EbpfLoader<'a> {
+    // SAFETY: this thread alone stops sharing its root and working directory; it ends
+    // when the loader is made.
+    let apart = unsafe { unshare_unsafe(UnshareFlags::FS) };
+    if let Err(error) = apart.and_then(|()| chroot("/proc/self/fdinfo")) {
+        tracing::debug!(%error, "the kernel's types are parsed for nothing");
+    }
+    EbpfLoader::new()
 }
 
 /// Loading a program a second time (two groups share it) is not an error.
