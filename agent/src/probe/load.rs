@@ -10,7 +10,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Endianness};
-use headstart_abi::{Counts, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
+use headstart_abi::{Counts, Outcome, SYSCALL_MAP, Stage, TRACK_SLOTS, TrackEntry, track_slot};
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -63,6 +63,8 @@ pub struct Probes {
     missing_fields: Vec<String>,
     generation: u64,
     watched: Vec<u64>,
+    /// Cgroups made within watched ones, as of when the last of them was looked for.
+    children: u64,
 }
 
 impl Probes {
@@ -93,6 +95,7 @@ impl Probes {
             missing_fields: kernel.missing,
             generation: 0,
             watched: Vec::new(),
+            children: 0,
         };
         let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
         for &(number, class) in SYSCALLS {
@@ -110,29 +113,38 @@ impl Probes {
 
     /// Attaches every hook of `groups`, and says what became of each.
     pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
-        let hooks: Vec<&Hook> = HOOKS
+        let hooks: Vec<&'static Hook> = HOOKS
             .iter()
             .filter(|hook| groups.contains(&hook.group))
             .collect();
-        let mut loaded = self.verify(&hooks);
+        let mut outcomes = self.attach_all(&hooks);
         hooks
             .into_iter()
             .map(|hook| {
-                let verified = loaded.remove(hook.program);
-                self.attach_one(hook, verified.unwrap_or(Ok(())))
+                let outcome = outcomes.remove(hook.program);
+                self.state(hook, outcome)
             })
             .collect()
     }
 
-    /// Has the kernel check the programs, several at a time: that is most of
-    /// what it takes to begin.
-    fn verify(&mut self, hooks: &[&Hook]) -> BTreeMap<String, Result<(), String>> {
+    /// Has the kernel check the programs, several at a time, which is most of what it
+    /// takes to begin, and attaches each as soon as it is there. By program.
+    fn attach_all(
+        &mut self,
+        hooks: &[&'static Hook],
+    ) -> BTreeMap<&'static str, Result<(), String>> {
         let btf = &self.btf;
-        let programs = self.ebpf.programs_mut().filter_map(|(name, program)| {
-            let hook = hooks.iter().find(|hook| hook.program == name)?;
-            Some((hook, program))
-        });
-        let queue = Mutex::new(programs);
+        let mut programs: Vec<_> = self
+            .ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let hook = hooks.iter().find(|hook| hook.program == name)?;
+                Some((hook, program))
+            })
+            .collect();
+        // Those that take longest are not to be last.
+        programs.sort_by_key(|(hook, _)| (hook.group != Group::Names, hook.group));
+        let queue = Mutex::new(programs.into_iter());
         let results = Mutex::new(BTreeMap::new());
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
         std::thread::scope(|scope| {
@@ -141,9 +153,10 @@ impl Probes {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some((hook, program)) = next else { break };
-                        let result = load_program(program, hook.tracepoint, btf);
+                        let result = load_program(program, hook.tracepoint, btf)
+                            .and_then(|()| attach_program(program, hook.tracepoint));
                         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                        results.insert(hook.program.to_owned(), result);
+                        results.insert(hook.program, result);
                     }
                 });
             }
@@ -151,9 +164,9 @@ impl Probes {
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn attach_one(&mut self, hook: &Hook, verified: Result<(), String>) -> HookState {
-        let outcome = verified.and_then(|()| self.attach_program(hook.program, hook.tracepoint));
-        let (live, reason) = match outcome {
+    fn state(&self, hook: &Hook, outcome: Option<Result<(), String>>) -> HookState {
+        let missing = || Err(format!("the object has no program `{}`", hook.program));
+        let (live, reason) = match outcome.unwrap_or_else(missing) {
             Ok(()) => (true, String::new()),
             Err(reason) => (false, reason),
         };
@@ -172,19 +185,6 @@ impl Probes {
             reason,
             without: hook.without,
         }
-    }
-
-    fn attach_program(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| format!("the object has no program `{name}`"))?;
-        match program {
-            Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
-            Program::BtfTracePoint(program) => program.attach().map(drop),
-            _ => return Err(format!("`{name}` is no program for a tracepoint")),
-        }
-        .map_err(|error| chain(&error))
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
@@ -207,8 +207,17 @@ impl Probes {
     pub fn unwatch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
         self.watched.retain(|&watched| watched != cgroup);
         let watched = self.watched.clone();
+        let children = self.counters()?.get(Stage::Cgroup, Outcome::Out);
+        // A thousand slots, each a system call: only if others than its own were filled.
+        let slots = if children > self.children {
+            self.children = children;
+            0..TRACK_SLOTS
+        } else {
+            let own = track_slot(cgroup);
+            own..own + 1
+        };
         let mut track = self.track()?;
-        for slot in 0..TRACK_SLOTS {
+        for slot in slots {
             let entry = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
             if entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
                 track
@@ -362,6 +371,15 @@ fn load_program(
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(chain(&error)),
     }
+}
+
+fn attach_program(program: &mut Program, tracepoint: &str) -> Result<(), String> {
+    match program {
+        Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
+        Program::BtfTracePoint(program) => program.attach().map(drop),
+        _ => return Err("it is no program for a tracepoint".to_owned()),
+    }
+    .map_err(|error| chain(&error))
 }
 
 fn no_map(map: &'static str) -> ProbeError {
