@@ -18,11 +18,13 @@ pub enum BtfError {
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
-const KIND_TYPEDEF: u32 = 8;
+pub(crate) const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
 const KIND_TYPE_TAG: u32 = 18;
+/// Bytes of the header.
+const HEADER: u32 = 24;
 /// Anonymous members nest a few levels; more is a malformed file.
 const MAX_DEPTH: u32 = 16;
 
@@ -91,6 +93,43 @@ impl<'a> Btf<'a> {
         ids.iter()
             .find_map(|&id| self.walk(id, path, 0))
             .ok_or_else(missing)
+    }
+
+    /// BTF in which the types of these kinds and names have the ids that they have
+    /// here, and of which all others say nothing. Kinds of which nothing follows the
+    /// first twelve bytes (typedefs, functions). It is for who looks up ids by names,
+    /// and takes apart all that there is for it: the kernel has 120,000 types.
+    pub(crate) fn extract(&self, wanted: &[(u32, String)]) -> Vec<u8> {
+        let mut strings = vec![0];
+        let mut found = Vec::new();
+        for (id, &at) in self.offsets.iter().enumerate().skip(1) {
+            let at = at as usize;
+            let kind = read_u32(self.types, at + 4).unwrap_or(0) >> 24 & 0x1f;
+            if !wanted.iter().any(|(of, _)| *of == kind) {
+                continue;
+            }
+            let name = self.string(read_u32(self.types, at).unwrap_or(0));
+            if wanted
+                .iter()
+                .any(|(of, n)| *of == kind && n.as_bytes() == name)
+            {
+                found.push((id, [strings.len() as u32, kind << 24, 0]));
+                strings.extend_from_slice(name);
+                strings.push(0);
+            }
+        }
+        let mut types = vec![[0, KIND_PTR << 24, 0]; found.last().map_or(0, |last| last.0)];
+        for (id, entry) in found {
+            types[id - 1] = entry;
+        }
+        let length = size_of_val(types.as_slice()) as u32;
+        let header = [HEADER, 0, length, length, strings.len() as u32];
+        let mut data = vec![0x9f, 0xeb, 1, 0];
+        for word in header.into_iter().chain(types.into_iter().flatten()) {
+            data.extend_from_slice(&word.to_ne_bytes());
+        }
+        data.extend(strings);
+        data
     }
 
     fn walk(&self, id: u32, path: &str, depth: u32) -> Option<u32> {
@@ -238,6 +277,26 @@ mod tests {
             Err(BtfError::Missing("s.nope".into()))
         );
         assert_eq!(btf.offset("t", "a"), Err(BtfError::Missing("t".into())));
+    }
+
+    #[test]
+    fn an_extract_keeps_ids_and_names() {
+        let data = sample();
+        let btf = Btf::parse(&data, &[]).expect("valid");
+        let wanted = [
+            (KIND_STRUCT, "s".to_owned()),
+            (KIND_TYPEDEF, "inner".to_owned()),
+        ];
+        let data = btf.extract(&wanted);
+        assert!(aya::Btf::parse(&data, aya::Endianness::default()).is_ok());
+        let extract = Btf::parse(&data, &[]).expect("valid");
+        let name = |id: usize| {
+            let at = extract.offsets[id] as usize;
+            extract.string(read_u32(extract.types, at).expect("within"))
+        };
+        assert_eq!(extract.offsets.len(), 5, "types 1 to 4");
+        assert_eq!(name(4), b"s");
+        assert_eq!(name(2), b"", "`inner` is no typedef");
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use headstart_abi::{ABI_VERSION, KernelLayout, NO_OFFSET};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::btf::{Btf, BtfError};
+use super::btf::{Btf, BtfError, KIND_TYPEDEF};
 
 /// Where the kernel publishes its types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -103,9 +103,20 @@ const REGISTERS: [&str; 4] = ["orig_ax", "di", "si", "r8"];
 #[cfg(target_arch = "aarch64")]
 const REGISTERS: [&str; 4] = ["syscallno", "orig_x0", "regs", "regs"];
 
-/// Reads the kernel's BTF and fills in a layout; also the names of the fields
-/// that were not found.
-pub(crate) fn kernel_layout(path: &Path) -> Result<(KernelLayout, Vec<String>), LayoutError> {
+/// What is needed of the kernel's BTF.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Where it keeps which field.
+    pub layout: KernelLayout,
+    /// Fields that were not found.
+    pub missing: Vec<String>,
+    /// BTF with the types of tracepoints and nothing else.
+    pub tracepoints: Vec<u8>,
+}
+
+/// Reads the kernel's BTF. Tracepoints of those names are looked for; one that is not
+/// there is no error.
+pub(crate) fn kernel_layout(path: &Path, tracepoints: &[&str]) -> Result<Kernel, LayoutError> {
     let read = || -> std::io::Result<_> {
         let file = std::fs::File::open(path)?;
         let mapped = Mapped::of(&file);
@@ -118,13 +129,13 @@ pub(crate) fn kernel_layout(path: &Path) -> Result<(KernelLayout, Vec<String>), 
         path: path.to_path_buf(),
         source,
     })?;
-    let bytes = mapped.as_ref().map_or(&data[..], Mapped::bytes);
-    let (mut layout, missing) = layout_from_btf(bytes).map_err(|error| LayoutError::Parse {
+    let data = mapped.as_ref().map_or(data.as_slice(), Mapped::bytes);
+    let mut kernel = layout_from_btf(data, tracepoints).map_err(|error| LayoutError::Parse {
         path: path.to_path_buf(),
         reason: error.to_string(),
     })?;
-    layout.fault_around_pages = fault_around_pages();
-    Ok((layout, missing))
+    kernel.layout.fault_around_pages = fault_around_pages();
+    Ok(kernel)
 }
 
 /// The kernel's BTF, mapped: sysfs hands out a page per read otherwise, which
@@ -161,13 +172,13 @@ impl Drop for Mapped {
     }
 }
 
-/// Offsets of the fields that the probes follow, from a kernel's BTF; also the
-/// names of those that it lacks. Pure: how far a fault maps around itself is not
-/// in it.
+/// What is needed of a kernel, from its BTF. Pure: how far a fault maps around itself
+/// is not in it. Tracepoints of those names are looked for; one that is not there is no
+/// error.
 ///
 /// # Errors
 /// No BTF, or a field is missing without which nothing can be recorded.
-pub fn layout_from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
+pub fn layout_from_btf(data: &[u8], tracepoints: &[&str]) -> Result<Kernel, BtfError> {
     let mut wanted: Vec<&'static str> = FIELDS.iter().map(|f| f.0).collect();
     wanted.push("pt_regs");
     wanted.dedup();
@@ -190,7 +201,13 @@ pub fn layout_from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfEr
     }
     layout.abi_version = ABI_VERSION;
     layout.last_is_exclusive = 0;
-    Ok((layout, missing))
+    let of_tracepoint = |name| (KIND_TYPEDEF, format!("btf_trace_{name}"));
+    let wanted: Vec<_> = tracepoints.iter().map(of_tracepoint).collect();
+    Ok(Kernel {
+        layout,
+        missing,
+        tracepoints: btf.extract(&wanted),
+    })
 }
 
 /// Pages of a fault-around window: from debugfs where it can be read, else the

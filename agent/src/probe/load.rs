@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
-use aya::{Btf, BtfError, Ebpf, EbpfLoader};
-use headstart_abi::{Counts, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader, Endianness};
+use headstart_abi::{Counts, Outcome, SYSCALL_MAP, Stage, TRACK_SLOTS, TrackEntry, track_slot};
+use rustix::process::chroot;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::counters::Counters;
 use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
@@ -61,6 +63,8 @@ pub struct Probes {
     missing_fields: Vec<String>,
     generation: u64,
     watched: Vec<u64>,
+    /// Cgroups made within watched ones, as of when the last of them was looked for.
+    children: u64,
 }
 
 impl Probes {
@@ -68,32 +72,18 @@ impl Probes {
     /// Nothing is attached yet.
     pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
         let object = object().ok_or(ProbeError::NotBuilt)?;
-        // A new loader parses the kernel's BTF whether it is needed or not, for
-        // 15 ms and more: beside our own look at it.
-        // And it keeps what it parsed to itself, which BTF tracepoints need again.
-        let (layout, loader, btf) = std::thread::scope(|scope| {
-            let loader = scope.spawn(EbpfLoader::new);
-            let btf = scope.spawn(Btf::from_sys_fs);
-            let layout = kernel_layout(Path::new(KERNEL_BTF));
-            let loader = loader.join().unwrap_or_else(|p| resume_unwind(p));
-            let btf = btf.join().unwrap_or_else(|p| resume_unwind(p));
-            (layout, loader, btf)
+        let tracepoints: Vec<&str> = HOOKS.iter().map(|hook| hook.tracepoint).collect();
+        let (kernel, loader) = std::thread::scope(|scope| {
+            let loader = scope.spawn(loader_without_btf);
+            let kernel = kernel_layout(Path::new(KERNEL_BTF), &tracepoints);
+            (kernel, loader.join().unwrap_or_else(|p| resume_unwind(p)))
         });
-        let (layout, missing_fields) = layout?;
-        Self::load_with(loader, btf, object, &layout, missing_fields, ring_bytes)
-    }
-
-    fn load_with<'a>(
-        mut loader: EbpfLoader<'a>,
-        btf: Result<Btf, BtfError>,
-        object: &[u8],
-        layout: &'a KernelLayout,
-        missing_fields: Vec<String>,
-        ring_bytes: u32,
-    ) -> Result<Self, ProbeError> {
+        let kernel = kernel?;
+        let layout = kernel.layout;
+        let mut loader = loader;
         let ebpf = loader
             .btf(None)
-            .override_global("CONFIG", layout, true)
+            .override_global("CONFIG", &layout, true)
             .map_max_entries("EVENTS", ring_bytes)
             .load(object)
             .map_err(|error| ProbeError::Load {
@@ -101,10 +91,11 @@ impl Probes {
             })?;
         let mut probes = Self {
             ebpf,
-            btf,
-            missing_fields,
+            btf: Btf::parse(&kernel.tracepoints, Endianness::default()),
+            missing_fields: kernel.missing,
             generation: 0,
             watched: Vec::new(),
+            children: 0,
         };
         let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
         for &(number, class) in SYSCALLS {
@@ -122,29 +113,38 @@ impl Probes {
 
     /// Attaches every hook of `groups`, and says what became of each.
     pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
-        let hooks: Vec<&Hook> = HOOKS
+        let hooks: Vec<&'static Hook> = HOOKS
             .iter()
             .filter(|hook| groups.contains(&hook.group))
             .collect();
-        let mut loaded = self.verify(&hooks);
+        let mut outcomes = self.attach_all(&hooks);
         hooks
             .into_iter()
             .map(|hook| {
-                let verified = loaded.remove(hook.program);
-                self.attach_one(hook, verified.unwrap_or(Ok(())))
+                let outcome = outcomes.remove(hook.program);
+                self.state(hook, outcome)
             })
             .collect()
     }
 
-    /// Has the kernel check the programs, several at a time: that is most of
-    /// what it takes to begin.
-    fn verify(&mut self, hooks: &[&Hook]) -> BTreeMap<String, Result<(), String>> {
+    /// Has the kernel check the programs, several at a time, which is most of what it
+    /// takes to begin, and attaches each as soon as it is there. By program.
+    fn attach_all(
+        &mut self,
+        hooks: &[&'static Hook],
+    ) -> BTreeMap<&'static str, Result<(), String>> {
         let btf = &self.btf;
-        let programs = self.ebpf.programs_mut().filter_map(|(name, program)| {
-            let hook = hooks.iter().find(|hook| hook.program == name)?;
-            Some((hook, program))
-        });
-        let queue = Mutex::new(programs);
+        let mut programs: Vec<_> = self
+            .ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let hook = hooks.iter().find(|hook| hook.program == name)?;
+                Some((hook, program))
+            })
+            .collect();
+        // Those that take longest are not to be last.
+        programs.sort_by_key(|(hook, _)| (hook.group != Group::Names, hook.group));
+        let queue = Mutex::new(programs.into_iter());
         let results = Mutex::new(BTreeMap::new());
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
         std::thread::scope(|scope| {
@@ -153,9 +153,10 @@ impl Probes {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some((hook, program)) = next else { break };
-                        let result = load_program(program, hook.tracepoint, btf);
+                        let result = load_program(program, hook.tracepoint, btf)
+                            .and_then(|()| attach_program(program, hook.tracepoint));
                         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                        results.insert(hook.program.to_owned(), result);
+                        results.insert(hook.program, result);
                     }
                 });
             }
@@ -163,9 +164,9 @@ impl Probes {
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn attach_one(&mut self, hook: &Hook, verified: Result<(), String>) -> HookState {
-        let outcome = verified.and_then(|()| self.attach_program(hook.program, hook.tracepoint));
-        let (live, reason) = match outcome {
+    fn state(&self, hook: &Hook, outcome: Option<Result<(), String>>) -> HookState {
+        let missing = || Err(format!("the object has no program `{}`", hook.program));
+        let (live, reason) = match outcome.unwrap_or_else(missing) {
             Ok(()) => (true, String::new()),
             Err(reason) => (false, reason),
         };
@@ -184,19 +185,6 @@ impl Probes {
             reason,
             without: hook.without,
         }
-    }
-
-    fn attach_program(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| format!("the object has no program `{name}`"))?;
-        match program {
-            Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
-            Program::BtfTracePoint(program) => program.attach().map(drop),
-            _ => return Err(format!("`{name}` is no program for a tracepoint")),
-        }
-        .map_err(|error| chain(&error))
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
@@ -219,8 +207,17 @@ impl Probes {
     pub fn unwatch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
         self.watched.retain(|&watched| watched != cgroup);
         let watched = self.watched.clone();
+        let children = self.counters()?.get(Stage::Cgroup, Outcome::Out);
+        // A thousand slots, each a system call: only if others than its own were filled.
+        let slots = if children > self.children {
+            self.children = children;
+            0..TRACK_SLOTS
+        } else {
+            let own = track_slot(cgroup);
+            own..own + 1
+        };
         let mut track = self.track()?;
-        for slot in 0..TRACK_SLOTS {
+        for slot in slots {
             let entry = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
             if entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
                 track
@@ -342,6 +339,20 @@ impl Reader {
     }
 }
 
+/// A loader that knows no types of the kernel. A new one always parses them all, which
+/// takes 15 ms and more, and nothing here needs them: programs get their offsets from
+/// `CONFIG`. So it is made where there is no such file: by a thread of which the root is
+/// a directory without it. Where that is not allowed, it is parsed for nothing.
+fn loader_without_btf<'a>() -> EbpfLoader<'a> {
+    // SAFETY: this thread alone stops sharing its root and working directory; it ends
+    // when the loader is made.
+    let apart = unsafe { unshare_unsafe(UnshareFlags::FS) };
+    if let Err(error) = apart.and_then(|()| chroot("/proc/self/fdinfo")) {
+        tracing::debug!(%error, "the kernel's types are parsed for nothing");
+    }
+    EbpfLoader::new()
+}
+
 /// Loading a program a second time (two groups share it) is not an error.
 fn load_program(
     program: &mut Program,
@@ -360,6 +371,15 @@ fn load_program(
         Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
         Err(error) => Err(chain(&error)),
     }
+}
+
+fn attach_program(program: &mut Program, tracepoint: &str) -> Result<(), String> {
+    match program {
+        Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
+        Program::BtfTracePoint(program) => program.attach().map(drop),
+        _ => return Err("it is no program for a tracepoint".to_owned()),
+    }
+    .map_err(|error| chain(&error))
 }
 
 fn no_map(map: &'static str) -> ProbeError {

@@ -15,6 +15,6 @@ pub use btf::BtfError;
 pub use counters::Counters;
 pub use decode::{DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode};
 pub use hooks::{Group, HOOKS, Hook, HookState};
-pub use layout::{LayoutError, layout_from_btf};
+pub use layout::{Kernel, LayoutError, layout_from_btf};
 pub use load::{ProbeError, Probes, Reader};
 pub use object::object;

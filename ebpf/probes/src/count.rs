@@ -42,11 +42,9 @@ impl Tally {
     }
 }
 
-/// The beginning of programs of which an argument is a mapping: as [`enter`], but
-/// what came in is not counted yet. The mapping as a number comes with it.
+/// The counters of a stage, and a mapping as a number.
 #[inline(always)]
-pub(crate) fn enter_with(mapping: Pointer, stage: Stage) -> Option<(TrackEntry, Tally, u64)> {
-    let entry = track::current()?;
+pub(crate) fn tally_with(mapping: Pointer, stage: Stage) -> Option<(Tally, u64)> {
     let counts = COUNTS.get_ptr_mut(0)?;
     // The verifier does not let arithmetic be done with a pointer, and takes it for
     // a number once it has been in a map.
@@ -58,7 +56,7 @@ pub(crate) fn enter_with(mapping: Pointer, stage: Stage) -> Option<(TrackEntry, 
             &raw mut (*counts).stages[stage as usize],
         )
     };
-    Some((entry, Tally(stage), number))
+    Some((Tally(stage), number))
 }
 
 /// The beginning of most programs: the current task's entry, if its cgroup is

@@ -9,9 +9,9 @@ use aya_ebpf::{
 use headstart_abi::{CHUNK_PAGES, FaultRecord, FaultSlot, Note, Outcome, RecordKind, Stage};
 
 use crate::config::{Pointer, field, peek};
-use crate::count::{Tally, enter, enter_with, note};
+use crate::count::{Tally, enter, note, tally_with};
 use crate::touch::{self, Place, page_bits};
-use crate::{emit, inode};
+use crate::{emit, inode, track};
 
 const THREADS: u32 = 4096;
 
@@ -91,7 +91,10 @@ fn faulting_page() -> u64 {
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub(crate) fn filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
     let typed = Pointer(ctx.arg(0));
-    let Some((entry, tally, mapping)) = enter_with(typed, Stage::Window) else {
+    let Some(entry) = track::current() else {
+        return 0;
+    };
+    let Some((tally, mapping)) = tally_with(typed, Stage::Window) else {
         return 0;
     };
     tally.one(Outcome::In);
@@ -218,7 +221,10 @@ pub(crate) extern "C" fn send_fault(
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub(crate) fn filemap_fault(ctx: BtfTracePointContext) -> i32 {
     let typed = Pointer(ctx.arg(0));
-    let Some((entry, tally, mapping)) = enter_with(typed, Stage::Fault) else {
+    let Some(entry) = track::current() else {
+        return 0;
+    };
+    let Some((tally, mapping)) = tally_with(typed, Stage::Fault) else {
         return 0;
     };
     tally.one(Outcome::In);

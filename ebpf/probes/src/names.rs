@@ -6,19 +6,19 @@
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_probe_read_user_str, bpf_send_signal_thread},
-    macros::{map, raw_tracepoint},
+    macros::{btf_tracepoint, map},
     maps::{Array, PerCpuArray},
-    programs::RawTracePointContext,
+    programs::BtfTracePointContext,
 };
 use headstart_abi::{
     MAP_SIGNAL, MAX_PATH, NameRecord, Note, Outcome, RecordKind, SYSCALL_AT, SYSCALL_LENGTH,
     SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
 };
 
-use crate::config::{field, peek, peek_or_zero};
+use crate::config::{Pointer, field, peek, peek_or_zero};
 use crate::count::{Tally, enter, note};
-use crate::emit;
 use crate::inode::{self, Identity};
+use crate::{emit, track};
 
 const AT_FDCWD: i32 = -100;
 /// In the hash of a name that was opened. What it changes of a hash is not what
@@ -28,6 +28,8 @@ const SEEN: u32 = 1 << 16;
 /// Words of a path at most. All take part in its hash: paths of one length that
 /// differ in their middle only are common below deep directories.
 const PATH_WORDS: usize = MAX_PATH / 8;
+/// Words that are hashed together: the verifier goes through the loop so much less often.
+const BLOCK: usize = 8;
 
 /// Hashes of names sent, direct-mapped: an evicted one is sent again.
 #[map]
@@ -37,6 +39,8 @@ static SEEN_NAMES: Array<u64> = Array::with_max_entries(SEEN, 0);
 pub(crate) struct Scratch {
     pub(crate) record: NameRecord,
     pub(crate) path: [u8; MAX_PATH],
+    /// For the last block of the longest path: see [`hash_path`].
+    room: [u64; 2 * BLOCK],
 }
 
 #[map]
@@ -54,39 +58,45 @@ static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
 /// match-proto:v5.10:include/trace/events/syscalls.h:sys_exit(struct pt_regs *regs, long ret)
 ///
 /// # Minimum kernel
-/// 4.17; kernel BTF for the layout of the saved registers.
+/// 5.5, for the type of its argument.
 /// # Cost
 /// See docs/benchmarks.md, "Probe cost". While it is attached every system call
-/// of the machine takes the kernel's slower exit path.
+/// of the machine takes the kernel's slower exit path, and is asked for its number.
 /// # Does not see
 /// Names looked up by io_uring, by 32-bit programs, or inside the kernel.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub(crate) fn sys_exit(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint(function = "sys_exit")]
+pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    let regs = Pointer(ctx.arg(0));
+    // The number is asked for first: of all that the machine's tasks do, few calls
+    // name files.
+    let number: u32 = regs.load(field!(regs_number));
+    let class = SYSCALLS.get(number).copied().unwrap_or(0);
+    if class == 0 {
+        return 0;
+    }
     let Some((entry, tally)) = enter(Stage::Call) else {
         return 0;
     };
-    let regs: u64 = ctx.arg(0);
-    let Some(number) = peek::<u64>(regs, field!(regs_number)) else {
-        tally.one(Outcome::Unreadable);
-        return 0;
-    };
-    let class = SYSCALLS.get(number as u32).copied().unwrap_or(0);
-    if class == 0 || class == SYSCALL_MAP {
+    if class == SYSCALL_MAP {
         tally.one(Outcome::Other);
-        if class == SYSCALL_MAP {
-            stop_at_map(regs);
-        }
+        stop_at_map(regs.load(field!(regs_arg4)));
         return 0;
     }
-    let result: u64 = ctx.arg(1);
-    call(regs, class, result, entry.cgroup, entry.key)
+    let (first, second) = (regs.load(field!(regs_arg0)), regs.load(field!(regs_arg1)));
+    call(first, second, class, ctx.arg(1), entry.cgroup)
 }
 
+/// A call that names files, with its first two arguments.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, key: u64) -> i32 {
-    let entry = TrackEntry { cgroup, key };
-    let Some(tally) = Tally::of(Stage::Call) else {
+pub(crate) extern "C" fn call(
+    first: u64,
+    second: u64,
+    class: u32,
+    result: u64,
+    cgroup: u64,
+) -> i32 {
+    let (Some(tally), Some(entry)) = (Tally::of(Stage::Call), track::entry(cgroup)) else {
         return 0;
     };
     // SAFETY: a helper without arguments that can't fail.
@@ -97,15 +107,15 @@ pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, k
         0
     };
     tally.one(if class == SYSCALL_LIST {
-        list(task, regs, &entry)
+        list(task, first as u32, &entry)
     } else {
-        name(
-            task,
-            regs,
-            class & !SYSCALL_LENGTH == SYSCALL_AT,
-            result,
-            &entry,
-        )
+        let at = class & !SYSCALL_LENGTH == SYSCALL_AT;
+        let (fd, path) = if at {
+            (first as i32, second)
+        } else {
+            (AT_FDCWD, first)
+        };
+        name(task, fd, path, result, &entry)
     });
     0
 }
@@ -113,20 +123,16 @@ pub(crate) extern "C" fn call(regs: u64, class: u32, result: u64, cgroup: u64, k
 /// Has a thread that mapped a file stop for its tracer before it can touch the
 /// mapping: see `run/exact` in the agent. A signal that nobody traces is ignored.
 #[inline(always)]
-fn stop_at_map(regs: u64) {
-    let fd = peek::<u64>(regs, field!(regs_arg4)).unwrap_or(u64::MAX) as i32;
-    if fd >= 0 {
+fn stop_at_map(fd: u64) {
+    if fd as i32 >= 0 {
         // SAFETY: a helper that takes a number; sent to the current thread.
         unsafe { bpf_send_signal_thread(MAP_SIGNAL) };
     }
 }
 
 #[inline(always)]
-fn list(task: u64, regs: u64, entry: &TrackEntry) -> Outcome {
-    let Some(fd) = peek::<u64>(regs, field!(regs_arg0)) else {
-        return Outcome::Unreadable;
-    };
-    let inode = directory_of_fd(task, fd as u32);
+fn list(task: u64, fd: u32, entry: &TrackEntry) -> Outcome {
+    let inode = directory_of_fd(task, fd);
     if inode == 0 {
         return Outcome::Unreadable;
     }
@@ -145,20 +151,12 @@ fn list(task: u64, regs: u64, entry: &TrackEntry) -> Outcome {
 }
 
 #[inline(always)]
-fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> Outcome {
+fn name(task: u64, fd: i32, path: u64, result: i64, entry: &TrackEntry) -> Outcome {
     let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else {
         return Outcome::Unreadable;
     };
     // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
     let scratch = unsafe { &mut *scratch };
-    let Some(arg0) = peek::<u64>(regs, field!(regs_arg0)) else {
-        return Outcome::Unreadable;
-    };
-    let path = if at {
-        peek::<u64>(regs, field!(regs_arg1)).unwrap_or(0)
-    } else {
-        arg0
-    };
     if path == 0 {
         return Outcome::Nameless;
     }
@@ -181,10 +179,9 @@ fn name(task: u64, regs: u64, at: bool, result: i64, entry: &TrackEntry) -> Outc
     if len > MAX_PATH {
         return Outcome::TooLong;
     }
-    let fd = arg0 as i32;
     let base = if scratch.path[0] == b'/' {
         task_directory(task, field!(fs_root))
-    } else if !at || fd == AT_FDCWD {
+    } else if fd == AT_FDCWD {
         task_directory(task, field!(fs_pwd))
     } else {
         directory_of_fd(task, fd as u32)
@@ -304,25 +301,35 @@ fn mix(a: u64, b: u64) -> u64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn hash_path(len: u64, seed: u64) -> u64 {
-    let Some(scratch) = NAME_SCRATCH.get_ptr(0) else {
+    let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else {
         return 0;
     };
-    let words = len as usize / 8;
+    // SAFETY: this CPU's own scratch space; the record before the path is 64 bytes, so
+    // that words are aligned.
+    let path = unsafe { (&raw mut (*scratch).path).cast::<u64>() };
+    let last = len as usize / 8;
+    if last > PATH_WORDS {
+        return 0;
+    }
+    // What is behind the path in its last block is of an earlier one.
+    // SAFETY: last + BLOCK is within the path and the room behind it.
+    unsafe {
+        *path.add(last) &= (1u64 << (len % 8 * 8)) - 1;
+        for i in 1..BLOCK {
+            path.add(last + i).write_volatile(0);
+        }
+    }
     let mut hash = mix(seed, len);
-    for i in 0..PATH_WORDS {
-        if i >= words {
+    for block in 0..=PATH_WORDS / BLOCK {
+        if block > last / BLOCK {
             break;
         }
-        // SAFETY: i * 8 + 8 <= PATH_WORDS * 8 <= MAX_PATH; the record before
-        // the path is 64 bytes, so that words are aligned.
-        hash = mix(hash, unsafe {
-            (*scratch).path.as_ptr().add(i * 8).cast::<u64>().read()
-        });
+        for i in 0..BLOCK {
+            // SAFETY: within the path and the room behind it.
+            hash = mix(hash, unsafe { path.add(block * BLOCK + i).read() });
+        }
     }
-    let tail = words & (PATH_WORDS - 1);
-    // SAFETY: tail * 8 + 8 <= MAX_PATH; aligned as above.
-    let last = unsafe { (*scratch).path.as_ptr().add(tail * 8).cast::<u64>().read() };
-    mix(hash, last & ((1u64 << (len % 8 * 8)) - 1))
+    hash
 }
 
 /// Mixed once more: what sets names of one directory apart is in the high bytes of

@@ -4,8 +4,8 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use headstart_abi::{CHUNK_PAGES, Outcome, Stage};
 
 use crate::config::{Pointer, field};
-use crate::count::{Tally, enter_with};
-use crate::touch;
+use crate::count::{Tally, tally_with};
+use crate::{touch, track};
 
 /// Chunks looked at for one call: 64 MiB. One call's batch can't bring more
 /// (31 folios of 2 MiB), and the next call of the same read starts behind it.
@@ -26,7 +26,10 @@ const MAX_CHUNKS: u64 = 256;
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     let typed = Pointer(ctx.arg(0));
-    let Some((entry, tally, mapping)) = enter_with(typed, Stage::Read) else {
+    let Some(entry) = track::current_inline() else {
+        return 0;
+    };
+    let Some((tally, mapping)) = tally_with(typed, Stage::Read) else {
         return 0;
     };
     let first: u64 = ctx.arg(1);

@@ -16,12 +16,16 @@ pub(crate) static TRACK: Array<TrackEntry> = Array::with_max_entries(TRACK_SLOTS
 /// The current task's entry, if its cgroup is watched.
 #[inline(always)]
 pub(crate) fn current() -> Option<TrackEntry> {
-    entry(cgroup())
+    // SAFETY: the helper has no arguments and can't fail.
+    entry(unsafe { bpf_get_current_cgroup_id() })
 }
 
-/// The current task's cgroup id.
+/// The same for programs that run with each read: it does what the helper does, without
+/// the calls that it makes. Where returning from one is dear (a CPU with Safe RET), they
+/// are much of what a read pays. But each pointer that is followed has the verifier
+/// search all types of the kernel, which adds 2 ms to the loading of a program.
 #[inline(always)]
-fn cgroup() -> u64 {
+pub(crate) fn current_inline() -> Option<TrackEntry> {
     let path = [
         field!(task_cgroups),
         field!(set_cgroup),
@@ -29,17 +33,14 @@ fn cgroup() -> u64 {
         field!(kn_id),
     ];
     if path.contains(&NO_OFFSET) {
-        // SAFETY: the helper has no arguments and can't fail.
-        return unsafe { bpf_get_current_cgroup_id() };
+        return current();
     }
-    // What that helper does, without the calls that it makes: where returning from
-    // one is dear (a CPU with Safe RET), they are much of what a read pays.
-    // SAFETY: as above.
+    // SAFETY: the helper has no arguments and can't fail.
     let mut at = Pointer(unsafe { bpf_get_current_task_btf() } as u64);
     for offset in path {
         at = at.follow(offset);
     }
-    at.0
+    entry(at.0)
 }
 
 /// The entry of `cgroup`, if it is watched.
