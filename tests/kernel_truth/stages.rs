@@ -96,7 +96,6 @@ fn what_comes_in_is_what_becomes_of_it() {
         ("window", "known"),
         ("insert", "other"),
         ("call", "known"),
-        ("call", "other"),
         ("inode", "known"),
         ("pages", "before"),
         ("names", "not_looked_up"),
