@@ -82,28 +82,35 @@ pub(super) fn subtract(runs: &[Run], others: &[Run]) -> Vec<Run> {
     out
 }
 
-/// The gap for which a start waits least. A batch takes as long as the slower of
-/// its bytes and its number of reads; and a page in a gap that is used all the
-/// same costs the program a fault, which reads all that is missing from the
-/// readahead window around it; such are in gaps of up to `near` pages. Of equals the
-/// smallest.
+/// Reads and pages of all files, merged.
+fn batch(files: &[Vec<Run>], gap: u64, slack: u64) -> (u64, u64) {
+    let merged = files.iter().flat_map(|runs| merge(runs, gap, slack));
+    merged.fold((0, 0), |(reads, pages), run| {
+        (reads + 1, pages + run.end - run.start)
+    })
+}
+
+/// How long the device takes for all of it at least, ns: for its bytes or its reads,
+/// whichever takes longer.
+pub(super) fn read_ns(files: &[Vec<Run>], near: u64, cost: &DeviceCost) -> u64 {
+    let (reads, pages) = batch(files, near, u64::MAX);
+    let by_bytes = (pages * PAGE_SIZE) as f64 / cost.bytes_per_s * 1e9;
+    // A float out of range saturates.
+    by_bytes.max(reads as f64 * cost.read_ns) as u64
+}
+
+/// The gap for which a start waits least: for its reads and for its bytes (what comes
+/// next waits for both); and a page in a gap that is used all the same costs the program
+/// a fault, which reads all that is missing from the readahead window around it; such
+/// are in gaps of up to `near` pages. Of equals the smallest.
 pub(super) fn choose_gap(files: &[Vec<Run>], near: u64, slack: u64, cost: &DeviceCost) -> u64 {
-    let batch = |gap: u64| {
-        let (mut reads, mut pages) = (0u64, 0u64);
-        for run in files.iter().flat_map(|runs| merge(runs, gap, slack)) {
-            reads += 1;
-            pages += run.end - run.start;
-        }
-        (reads, pages)
-    };
     let bytes_s = |bytes: u64| bytes as f64 / cost.bytes_per_s;
     let miss_s = cost.latency_ns / 1e9 + bytes_s(cost.readahead_bytes);
-    let (_, near_pages) = batch(near);
+    let (_, near_pages) = batch(files, near, slack);
     let seconds = |gap: u64| {
-        let (reads, pages) = batch(gap);
+        let (reads, pages) = batch(files, gap, slack);
         let misses = near_pages.saturating_sub(pages) as f64 * MISS_CHANCE;
-        let by_reads = reads as f64 * cost.read_ns / 1e9;
-        by_reads.max(bytes_s(pages * PAGE_SIZE)) + misses * miss_s
+        reads as f64 * cost.read_ns / 1e9 + bytes_s(pages * PAGE_SIZE) + misses * miss_s
     };
     let mut best = (f64::INFINITY, 0);
     for gap in GAPS {

@@ -163,3 +163,28 @@ fn without_maybe_only_certain_pages_are_read() {
     assert_eq!(plan.totals.maybe_bytes, 0);
     assert!(story(&plan).iter().all(|line| !line.contains("maybe")));
 }
+
+#[test]
+fn where_the_device_lags_behind_the_program_more_is_read_at_once() {
+    // Pages side by side, the second half of them needed a quarter of the run later.
+    let mut prediction = prediction();
+    prediction.duration_ns = 4_000_000;
+    prediction.files[1].extents = [(0, 0), (8, 1_000_000)]
+        .map(|(start_page, first_use_ns)| Expected {
+            start_page,
+            pages: 8,
+            first_use_ns,
+            sureness: Sureness::Certain,
+        })
+        .to_vec();
+    let reads = |bytes_per_s: f64| {
+        let mut options = options(Timing::Beside);
+        options.cost.bytes_per_s = bytes_per_s;
+        let plan = build(&prediction, &options);
+        story(&plan)
+            .iter()
+            .filter(|s| s.contains("program"))
+            .count()
+    };
+    assert_eq!((reads(1e9), reads(1e7)), (2, 1));
+}
