@@ -6,6 +6,7 @@
 //! - [`mod@test`]: everything that a change must pass, in stages.
 //! - [`tidy`]: rules of the source tree, with the reason for each.
 //! - [`mod@bench`]: measurements, and what they share.
+//! - [`vm`]: suites on other kernels, in virtual machines.
 
 pub mod bench;
 pub mod build;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod test;
 pub mod tidy;
 pub mod toolchain;
+pub mod vm;
 pub mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ enum Command {
     Tidy,
     /// Measure
     Bench(bench::Args),
+    /// Run the kernel suites on other kernels, in virtual machines
+    Vm(vm::Args),
 }
 
 /// Runs the command line; the process' exit code.
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Vm(args) => vm::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
