@@ -96,6 +96,41 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ),
     ("cgroup", "kn", |l| &mut l.cgroup_kn, Need::Part),
     ("kernfs_node", "id", |l| &mut l.kn_id, Need::Part),
+    ("inode", "i_size", |l| &mut l.inode_size, Need::Part),
+    ("file", "f_mapping", |l| &mut l.file_mapping, Need::Part),
+    ("kiocb", "ki_filp", |l| &mut l.kiocb_file, Need::Part),
+    ("kiocb", "ki_pos", |l| &mut l.kiocb_position, Need::Part),
+    ("iov_iter", "count", |l| &mut l.iter_count, Need::Part),
+    ("vm_fault", "vma", |l| &mut l.fault_area, Need::Part),
+    ("vm_fault", "pgoff", |l| &mut l.fault_page, Need::Part),
+    ("vm_fault", "ptl", |l| &mut l.fault_lock, Need::Part),
+    (
+        "vm_area_struct",
+        "vm_file",
+        |l| &mut l.area_file,
+        Need::Part,
+    ),
+    (
+        "vm_area_struct",
+        "vm_start",
+        |l| &mut l.area_start,
+        Need::Part,
+    ),
+    (
+        "vm_area_struct",
+        "vm_pgoff",
+        |l| &mut l.area_page,
+        Need::Part,
+    ),
+];
+
+/// Where a field was before, or is in newer kernels: (structure, field) as in
+/// [`FIELDS`], and another of the same meaning.
+const ALTERNATIVES: &[(&str, &str, &str, &str)] = &[
+    // A page cache of pages, before 5.16.
+    ("folio", "mapping", "page", "mapping"),
+    ("folio", "index", "page", "index"),
+    ("dentry", "d_u.d_alias", "dentry", "d_alias"),
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -103,9 +138,39 @@ const REGISTERS: [&str; 4] = ["orig_ax", "di", "si", "r8"];
 #[cfg(target_arch = "aarch64")]
 const REGISTERS: [&str; 4] = ["syscallno", "orig_x0", "regs", "regs"];
 
-/// Reads the kernel's BTF and fills in a layout; also the names of the fields
-/// that were not found.
-pub(crate) fn kernel_layout(path: &Path) -> Result<(KernelLayout, Vec<String>), LayoutError> {
+/// Arguments of a kernel function.
+#[cfg(target_arch = "x86_64")]
+const ARGUMENTS: [&str; 4] = ["di", "si", "dx", "cx"];
+#[cfg(target_arch = "aarch64")]
+const ARGUMENTS: [&str; 4] = ["regs"; 4];
+
+/// Functions whose presence says what a kernel can do.
+const FUNCTIONS: [&str; 3] = [GET_TASK, CHARGE_MAPS, "filemap_splice_read"];
+/// The helper `bpf_get_current_task_btf`. Linux 5.11.
+const GET_TASK: &str = "bpf_get_current_task_btf";
+/// Until 5.11 maps and programs were locked memory of their user.
+const CHARGE_MAPS: &str = "bpf_map_charge_init";
+
+/// What the kernel's BTF says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KernelTypes {
+    /// For the probes.
+    pub(crate) layout: KernelLayout,
+    /// Fields that were not found.
+    pub(crate) missing: Vec<String>,
+    /// Those of [`FUNCTIONS`] that are there.
+    pub(crate) functions: Vec<&'static str>,
+}
+
+impl KernelTypes {
+    /// Whether programs and maps count against the limit of locked memory.
+    pub(crate) fn charges_memory(&self) -> bool {
+        self.functions.contains(&CHARGE_MAPS)
+    }
+}
+
+/// Reads the kernel's BTF.
+pub(crate) fn kernel_types(path: &Path) -> Result<KernelTypes, LayoutError> {
     let read = || -> std::io::Result<_> {
         let file = std::fs::File::open(path)?;
         let mapped = Mapped::of(&file);
@@ -158,15 +223,23 @@ impl Drop for Mapped {
     }
 }
 
-fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
+fn from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
     let mut wanted: Vec<&'static str> = FIELDS.iter().map(|f| f.0).collect();
+    wanted.extend(ALTERNATIVES.iter().map(|a| a.2));
     wanted.push("pt_regs");
     wanted.dedup();
-    let btf = Btf::parse(data, &wanted)?;
+    let btf = Btf::parse(data, &wanted, &FUNCTIONS)?;
     let mut layout = KernelLayout::UNKNOWN;
     let mut missing = Vec::new();
     for (structure, field, set, need) in FIELDS {
-        match btf.offset(structure, field) {
+        let found = btf.offset(structure, field).or_else(|error| {
+            ALTERNATIVES
+                .iter()
+                .filter(|other| (other.0, other.1) == (*structure, *field))
+                .find_map(|other| btf.offset(other.2, other.3).ok())
+                .ok_or(error)
+        });
+        match found {
             Ok(offset) => *set(&mut layout) = offset,
             Err(error) if *need == Need::All => return Err(error),
             Err(_) => missing.push(format!("{structure}.{field}")),
@@ -179,10 +252,28 @@ fn from_btf(data: &[u8]) -> Result<(KernelLayout, Vec<String>), BtfError> {
         layout.regs_arg1 += 8;
         layout.regs_arg4 += 32;
     }
+    let argument = |i: usize| btf.offset("pt_regs", ARGUMENTS[i]).unwrap_or(NO_OFFSET);
+    (layout.call_arg0, layout.call_arg1) = (argument(0), argument(1));
+    (layout.call_arg2, layout.call_arg3) = (argument(2), argument(3));
+    if cfg!(target_arch = "aarch64") && layout.call_arg0 != NO_OFFSET {
+        layout.call_arg1 += 8;
+        layout.call_arg2 += 16;
+        layout.call_arg3 += 24;
+    }
     layout.abi_version = ABI_VERSION;
     layout.fault_around_pages = fault_around_pages();
     layout.last_is_exclusive = 0;
-    Ok((layout, missing))
+    let mut functions = FUNCTIONS.to_vec();
+    functions.retain(|name| btf.has_function(name));
+    // Without it the probes ask for the cgroup in another way.
+    if !functions.contains(&GET_TASK) {
+        layout.task_cgroups = NO_OFFSET;
+    }
+    Ok(KernelTypes {
+        layout,
+        missing,
+        functions,
+    })
 }
 
 /// Pages of a fault-around window: from debugfs where it can be read, else the

@@ -1,20 +1,19 @@
 //! Loading the probes, attaching them, and reading what they send.
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader};
-use headstart_abi::{Counts, KernelLayout, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
+use headstart_abi::{Counts, SYSCALL_MAP, TRACK_SLOTS, TrackEntry, track_slot};
 
+use super::attach::{Kernel, attach};
 use super::counters::Counters;
-use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
-use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
+use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
+use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
+use super::memlock::Memlock;
 use super::object::object;
 
 /// Why there are no probes.
@@ -58,7 +57,7 @@ fn hint(reason: &str) -> &'static str {
 pub struct Probes {
     ebpf: Ebpf,
     btf: Result<Btf, BtfError>,
-    missing_fields: Vec<String>,
+    types: KernelTypes,
     generation: u64,
     watched: Vec<u64>,
 }
@@ -71,29 +70,28 @@ impl Probes {
         // A new loader parses the kernel's BTF whether it is needed or not, for
         // 15 ms and more: beside our own look at it.
         // And it keeps what it parsed to itself, which BTF tracepoints need again.
-        let (layout, loader, btf) = std::thread::scope(|scope| {
+        let (types, loader, btf) = std::thread::scope(|scope| {
             let loader = scope.spawn(EbpfLoader::new);
             let btf = scope.spawn(Btf::from_sys_fs);
-            let layout = kernel_layout(Path::new(KERNEL_BTF));
+            let types = kernel_types(Path::new(KERNEL_BTF));
             let loader = loader.join().unwrap_or_else(|p| resume_unwind(p));
             let btf = btf.join().unwrap_or_else(|p| resume_unwind(p));
-            (layout, loader, btf)
+            (types, loader, btf)
         });
-        let (layout, missing_fields) = layout?;
-        Self::load_with(loader, btf, object, &layout, missing_fields, ring_bytes)
+        Self::load_with(loader, btf, object, &types?, ring_bytes)
     }
 
     fn load_with<'a>(
         mut loader: EbpfLoader<'a>,
         btf: Result<Btf, BtfError>,
         object: &[u8],
-        layout: &'a KernelLayout,
-        missing_fields: Vec<String>,
+        types: &'a KernelTypes,
         ring_bytes: u32,
     ) -> Result<Self, ProbeError> {
+        let _raised = types.charges_memory().then(Memlock::raise);
         let ebpf = loader
             .btf(None)
-            .override_global("CONFIG", layout, true)
+            .override_global("CONFIG", &types.layout, true)
             .map_max_entries("EVENTS", ring_bytes)
             .load(object)
             .map_err(|error| ProbeError::Load {
@@ -102,7 +100,7 @@ impl Probes {
         let mut probes = Self {
             ebpf,
             btf,
-            missing_fields,
+            types: types.clone(),
             generation: 0,
             watched: Vec::new(),
         };
@@ -117,86 +115,31 @@ impl Probes {
 
     /// Kernel fields that were not found: parts of some records are missing.
     pub fn missing_fields(&self) -> &[String] {
-        &self.missing_fields
+        &self.types.missing
     }
 
     /// Attaches every hook of `groups`, and says what became of each.
     pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
+        self.attach_where(groups, |_| true)
+    }
+
+    /// As [`Probes::attach`], at those of each hook's places only that `takes` says: for
+    /// comparing them.
+    pub fn attach_where(
+        &mut self,
+        groups: &[Group],
+        takes: impl Fn(&Place) -> bool + Sync,
+    ) -> Vec<HookState> {
         let hooks: Vec<&Hook> = HOOKS
             .iter()
             .filter(|hook| groups.contains(&hook.group))
             .collect();
-        let mut loaded = self.verify(&hooks);
-        hooks
-            .into_iter()
-            .map(|hook| {
-                let verified = loaded.remove(hook.program);
-                self.attach_one(hook, verified.unwrap_or(Ok(())))
-            })
-            .collect()
-    }
-
-    /// Has the kernel check the programs, several at a time: that is most of
-    /// what it takes to begin.
-    fn verify(&mut self, hooks: &[&Hook]) -> BTreeMap<String, Result<(), String>> {
-        let btf = &self.btf;
-        let programs = self.ebpf.programs_mut().filter_map(|(name, program)| {
-            let hook = hooks.iter().find(|hook| hook.program == name)?;
-            Some((hook, program))
-        });
-        let queue = Mutex::new(programs);
-        let results = Mutex::new(BTreeMap::new());
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((hook, program)) = next else { break };
-                        let result = load_program(program, hook.tracepoint, btf);
-                        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                        results.insert(hook.program.to_owned(), result);
-                    }
-                });
-            }
-        });
-        results.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn attach_one(&mut self, hook: &Hook, verified: Result<(), String>) -> HookState {
-        let outcome = verified.and_then(|()| self.attach_program(hook.program, hook.tracepoint));
-        let (live, reason) = match outcome {
-            Ok(()) => (true, String::new()),
-            Err(reason) => (false, reason),
+        let _raised = self.types.charges_memory().then(Memlock::raise);
+        let kernel = Kernel {
+            btf: &self.btf,
+            functions: &self.types.functions,
         };
-        if !live {
-            tracing::debug!(program = hook.program, reason, "hook is not live");
-        }
-        let kind = match self.ebpf.program(hook.program) {
-            Some(Program::BtfTracePoint(_)) => "tp_btf",
-            _ => "raw_tracepoint",
-        };
-        HookState {
-            program: hook.program,
-            group: hook.group,
-            place: format!("{kind} {}", hook.tracepoint),
-            live,
-            reason,
-            without: hook.without,
-        }
-    }
-
-    fn attach_program(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| format!("the object has no program `{name}`"))?;
-        match program {
-            Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
-            Program::BtfTracePoint(program) => program.attach().map(drop),
-            _ => return Err(format!("`{name}` is no program for a tracepoint")),
-        }
-        .map_err(|error| chain(&error))
+        attach(&hooks, self.ebpf.programs_mut(), &kernel, &takes)
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
@@ -342,26 +285,6 @@ impl Reader {
     }
 }
 
-/// Loading a program a second time (two groups share it) is not an error.
-fn load_program(
-    program: &mut Program,
-    tracepoint: &str,
-    btf: &Result<Btf, BtfError>,
-) -> Result<(), String> {
-    let loaded = match program {
-        Program::RawTracePoint(program) => program.load(),
-        Program::BtfTracePoint(program) => {
-            let btf = btf.as_ref().map_err(|error| chain(error))?;
-            program.load(tracepoint, btf)
-        }
-        _ => return Err("it is no program for a tracepoint".to_owned()),
-    };
-    match loaded {
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
-        Err(error) => Err(chain(&error)),
-    }
-}
-
 fn no_map(map: &'static str) -> ProbeError {
     ProbeError::Map {
         map,
@@ -377,7 +300,7 @@ fn map_error(map: &'static str, error: &dyn std::error::Error) -> ProbeError {
 }
 
 /// An error and its causes in one line; a verifier log is left to debug output.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
