@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use crate::packages::{self, TESTS};
 use crate::run::{self, Stages};
 use crate::workspace::{Workspace, is_root};
-use crate::{build, load, tidy};
+use crate::{build, load, tidy, vm};
 
 /// `cargo xtask test`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Install nothing, build no probes and no documentation
+    /// Install nothing, build no probes and no documentation, boot no other kernels
     #[arg(long)]
     quick: bool,
 }
@@ -29,7 +29,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     stages.stage("format", || here.format())?;
     stages.stage("tidy", tidy::run)?;
     if args.quick {
-        println!("--quick: packages, probes, documentation and its tests are skipped");
+        println!(
+            "--quick: packages, probes, documentation and its tests, and other kernels are skipped"
+        );
         stages.stage("clippy", || here.clippy())?;
     } else {
         stages.stage("packages", || {
@@ -46,6 +48,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             look_at_machine(Command::new(agent).args(["doctor", "--json"]))
         })?;
         stages.stage("documentation tests", || here.documentation_tests())?;
+        stages.stage("other kernels", vm::stage)?;
     }
     println!("{}", stages.summary());
     println!("==> tests");

@@ -21,7 +21,7 @@ pub mod table;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::packages::{self, VM};
 use crate::workspace::Workspace;
@@ -48,25 +48,52 @@ pub struct Args {
 /// Boots each kernel and runs the suites in it. The last line printed is
 /// `vm: N passed, M failed, K skipped`.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    packages::install(&packages::missing(VM)).context("what virtual machines need")?;
+    Ok(if boot_all(args)?.failed() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The same as a part of `cargo xtask test`, which skips it where there is no emulator.
+pub fn stage() -> Result<()> {
+    if let Err(error) = packages::install(&packages::missing(VM)) {
+        println!("SKIPPED: kernels in virtual machines: {error:#}");
+        return Ok(());
+    }
+    let args = Args {
+        kernel: ALL.to_owned(),
+        ..Args::default()
+    };
+    match boot_all(&args)?.failed() {
+        0 => Ok(()),
+        failed => bail!("{failed} failed in virtual machines"),
+    }
+}
+
+/// As `--kernel` calls all of them.
+const ALL: &str = "all";
+
+fn boot_all(args: &Args) -> Result<Table> {
     let chosen: Vec<&Kernel> = KERNELS
         .iter()
-        .filter(|kernel| args.kernel == "all" || args.kernel == kernel.name)
+        .filter(|kernel| args.kernel == ALL || args.kernel == kernel.name)
         .collect();
     if chosen.is_empty() {
         let names: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
-        anyhow::bail!("no kernel `{}`: {} or all", args.kernel, names.join(", "));
+        bail!("no kernel `{}`: {} or {ALL}", args.kernel, names.join(", "));
     }
-    packages::install(&packages::missing(VM)).context("what virtual machines need")?;
     let workspace = Workspace::here();
     let binaries = suites::build(&workspace)?;
     let mut table = Table::default();
     for kernel in chosen {
         let start = Instant::now();
         println!("==> kernel {}", kernel.name);
-        let run = match one(kernel, args, &workspace, &binaries) {
-            Ok(run) => run,
-            Err(error) => Run::broken(format!("{error:#}")),
-        };
+        let mut run = Run::default();
+        if let Err(error) = one(kernel, args, &workspace, &binaries, &mut run) {
+            run.broken(&error);
+        }
         println!(
             "<== kernel {}: {}, {:.0} s",
             kernel.name,
@@ -77,11 +104,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     println!("{}", table.text());
     println!("{}", table.verdict());
-    Ok(if table.failed() == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(table)
 }
 
 fn one(
@@ -89,18 +112,20 @@ fn one(
     args: &Args,
     workspace: &Workspace,
     binaries: &suites::Binaries,
-) -> Result<Run> {
+    run: &mut Run,
+) -> Result<()> {
     let root = match kernel.fetch() {
         Ok(root) => root,
         Err(error) => {
             println!("SKIPPED: kernel {}: {error:#}", kernel.name);
-            return Ok(Run::skipped(format!("{error:#}")));
+            run.skip(&error);
+            return Ok(());
         }
     };
     println!("kernel {}: {}", kernel.name, root.version);
     let dir = workspace.target.join("vm").join(kernel.name);
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let job = suites::job(binaries, args.test.as_deref());
+    let job = suites::job(binaries, kernel.name, args.test.as_deref());
     let initramfs = initramfs::write(&dir, &root, binaries, &job)?;
     let machine = qemu::Machine {
         kernel: &root.image,
@@ -108,7 +133,5 @@ fn one(
         dir: &dir,
         append: &args.append,
     };
-    let mut run = Run::new(root.version.clone());
-    machine.boot(|message| run.take(message, args.verbose))?;
-    Ok(run)
+    machine.boot(|message| run.take(message, args.verbose))
 }

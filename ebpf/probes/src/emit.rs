@@ -47,7 +47,7 @@ pub(crate) fn send(record: *const u8, len: usize) -> bool {
     // SAFETY: a local variable.
     let len = unsafe { (&raw const len).read_volatile() };
     if len > LONGEST {
-        tally.one(Outcome::TooLong);
+        tally.one(Outcome::Lost);
         return false;
     }
     output(tally, record, len, flags)

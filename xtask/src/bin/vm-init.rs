@@ -28,6 +28,9 @@ const CONTROLLERS: &[&str] = &["memory", "io", "cpu", "pids"];
 
 fn main() {
     let mut trouble = Vec::new();
+    if let Err(error) = enter_root() {
+        trouble.push(format!("entering a root of its own: {error}"));
+    }
     for (source, at, kind) in MOUNTS {
         if let Err(error) = mount(source, at, kind) {
             trouble.push(format!("mounting {at}: {error}"));
@@ -64,6 +67,17 @@ fn main() {
     rustix::fs::sync();
     // With -no-reboot QEMU ends.
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+}
+
+/// The kernel's first root can't be found among the mounts by the files in it: the same
+/// directory as an ordinary mount can.
+fn enter_root() -> io::Result<()> {
+    fs::create_dir_all("/root/new")?;
+    rustix::mount::mount_bind("/", "/root/new")?;
+    std::env::set_current_dir("/root/new")?;
+    rustix::mount::mount_move(".", "/")?;
+    std::os::unix::fs::chroot(".")?;
+    std::env::set_current_dir("/")
 }
 
 struct Answers(File);
@@ -146,12 +160,14 @@ fn perform(suite: &Suite, answers: &mut Answers) {
     let tests = list.lines().filter_map(|line| line.strip_suffix(": test"));
     for test in tests.filter(|test| suite.has(test)) {
         let name = format!("{}::{test}", suite.name);
+        let variant = suite.variant.clone();
         answers.send(&Message::Begin { test: name.clone() });
         let start = Instant::now();
         let (outcome, output) =
             one(suite, test).unwrap_or_else(|error| (Outcome::Failed, error.to_string()));
         answers.send(&Message::Test {
             test: name,
+            variant,
             outcome,
             seconds: start.elapsed().as_secs_f64(),
             output,
@@ -166,6 +182,7 @@ fn command(suite: &Suite) -> Command {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("RUST_BACKTRACE", "1")
+        .envs(suite.environment.iter().cloned())
         .stdin(Stdio::null());
     command
 }

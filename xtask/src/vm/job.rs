@@ -26,6 +26,10 @@ pub struct Job {
 pub struct Suite {
     /// The binary's name.
     pub name: String,
+    /// What is different this time, in a word, and the environment that makes it so.
+    pub variant: String,
+    /// See [`Suite::variant`].
+    pub environment: Vec<(String, String)>,
     /// Where it lies in the guest.
     pub program: PathBuf,
     /// Tests whose names contain one of these; all where there is none.
@@ -62,6 +66,8 @@ pub enum Message {
     Test {
         /// Suite and name.
         test: String,
+        /// See [`Suite::variant`].
+        variant: String,
         /// What became of it.
         outcome: Outcome,
         /// How long it took.
@@ -98,6 +104,8 @@ mod tests {
     fn tests_are_chosen_by_parts_of_names() {
         let mut suite = Suite {
             name: "truth".into(),
+            variant: String::new(),
+            environment: vec![],
             program: "/vm/bin/truth".into(),
             only: vec![],
             without: vec!["xfs".into()],

@@ -1,12 +1,15 @@
 //! Which tests a guest runs, and what they need of it.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use super::job::{Job, Suite};
+use crate::build;
+use crate::run::Stages;
 use crate::workspace::Workspace;
 
 /// Modules that a guest loads where its kernel has them as such.
@@ -47,17 +50,70 @@ pub const FILES: &[&str] = &["/etc/mke2fs.conf", "/etc/passwd", "/etc/group"];
 
 /// A suite and which of its tests run in every guest: together they take minutes in
 /// an emulated machine. `--test` chooses among all.
+#[derive(Clone, Copy)]
 struct Chosen {
     suite: &'static str,
+    /// See [`Suite::variant`]: hooks of this kind only, where it is not empty.
+    hooks: &'static str,
+    /// The kernel that it is for; all where there is none.
+    kernel: Option<&'static str>,
     only: &'static [&'static str],
     without: &'static [&'static str],
 }
 
-const CHOSEN: &[Chosen] = &[Chosen {
+const TRUTH: Chosen = Chosen {
     suite: "kernel_truth",
-    only: &["others::neither", "hooks::"],
+    hooks: "",
+    kernel: None,
+    only: &[
+        "hooks::",
+        "reads::on_ext4",
+        "reads::on_xfs",
+        "reads::on_btrfs",
+        "maps::on_ext4",
+        "maps::on_xfs",
+        "exec::a_cold_program",
+        "names::every_call",
+        "others::",
+        "stages::what_comes_in",
+    ],
     without: &[],
-}];
+};
+
+/// Hooks of older kernels on one that has them all: what is seen through each can be
+/// compared there.
+const OTHER_HOOKS: Chosen = Chosen {
+    kernel: Some("6.12"),
+    only: &["hooks::", "reads::on_ext4", "maps::on_ext4", "others::"],
+    ..TRUTH
+};
+
+const CHOSEN: &[Chosen] = &[
+    TRUTH,
+    Chosen {
+        hooks: "fentry",
+        ..OTHER_HOOKS
+    },
+    Chosen {
+        hooks: "kprobe",
+        ..OTHER_HOOKS
+    },
+    Chosen {
+        suite: "kernel_warm",
+        only: &[
+            "exactly_the_planned",
+            "partly_resident",
+            "names_of_every_kind",
+            "a_second_look",
+            "a_volume_is_found",
+            "overlay_files",
+        ],
+        ..TRUTH
+    },
+];
+
+/// What the suites take for [`Chosen::hooks`].
+const HOOKS: &str = "HEADSTART_TRUTH_HOOKS";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "quick";
@@ -74,17 +130,23 @@ pub struct Binaries {
 
 /// Builds init and the suites, statically linked: a guest has no libraries to match.
 pub fn build(workspace: &Workspace) -> Result<Binaries> {
+    let probes = match env::var_os("HEADSTART_PROBES") {
+        Some(object) => PathBuf::from(object),
+        None => build::probes(workspace, &mut Stages::default())?,
+    };
     let init = cargo(
         workspace,
+        &probes,
         "build",
         &["--package", "xtask", "--bin", "vm-init"],
     )?;
     let mut arguments = vec!["--no-run", "--package", "headstart"];
-    arguments.extend(CHOSEN.iter().flat_map(|chosen| ["--test", chosen.suite]));
+    let suites: BTreeSet<&str> = CHOSEN.iter().map(|chosen| chosen.suite).collect();
+    arguments.extend(suites.into_iter().flat_map(|suite| ["--test", suite]));
     let init = init.into_values().next().context("no init was built")?;
     Ok(Binaries {
         init,
-        tests: cargo(workspace, "test", &arguments)?,
+        tests: cargo(workspace, &probes, "test", &arguments)?,
         scratch: workspace.target.join(TARGET).join("tmp"),
     })
 }
@@ -92,6 +154,7 @@ pub fn build(workspace: &Workspace) -> Result<Binaries> {
 /// Runs cargo for guests; the executables that it made, by name.
 fn cargo(
     workspace: &Workspace,
+    probes: &Path,
     command: &str,
     arguments: &[&str],
 ) -> Result<BTreeMap<String, PathBuf>> {
@@ -110,7 +173,7 @@ fn cargo(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
             "-Ctarget-feature=+crt-static",
         )
-        .env("HEADSTART_PROBES", probes(workspace)?)
+        .env("HEADSTART_PROBES", probes)
         .current_dir(&workspace.root)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -134,31 +197,33 @@ fn cargo(
     Ok(made)
 }
 
-/// The object that the tests are built with.
-fn probes(workspace: &Workspace) -> Result<PathBuf> {
-    let object = std::env::var_os("HEADSTART_PROBES").map(PathBuf::from);
-    let object = object.unwrap_or_else(|| workspace.probes_object());
-    if !object.exists() {
-        bail!(
-            "no probes in {}: `cargo xtask build` first",
-            object.display()
-        );
-    }
-    Ok(object)
-}
-
-/// What one guest does: the chosen tests, or all whose names contain `test`.
-pub fn job(binaries: &Binaries, test: Option<&str>) -> Job {
-    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    let suites = CHOSEN.iter().map(|chosen| Suite {
-        name: chosen.suite.to_owned(),
-        program: format!("/vm/bin/{}", chosen.suite).into(),
-        only: test.map_or_else(|| words(chosen.only), |test| vec![test.to_owned()]),
-        without: test.map_or_else(|| words(chosen.without), |_| Vec::new()),
-        seconds: 180,
-    });
+/// What a guest with this kernel does: the chosen tests, or all whose names contain
+/// `test`.
+pub fn job(binaries: &Binaries, kernel: &str, test: Option<&str>) -> Job {
+    let chosen = CHOSEN
+        .iter()
+        .filter(|chosen| chosen.kernel.is_none_or(|wanted| wanted == kernel));
     Job {
         scratch: binaries.scratch.clone(),
-        suites: suites.collect(),
+        suites: chosen.map(|chosen| chosen.suite(test)).collect(),
+    }
+}
+
+impl Chosen {
+    fn suite(&self, test: Option<&str>) -> Suite {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let environment = match self.hooks {
+            "" => Vec::new(),
+            hooks => vec![(HOOKS.to_owned(), hooks.to_owned())],
+        };
+        Suite {
+            name: self.suite.to_owned(),
+            variant: self.hooks.to_owned(),
+            environment,
+            program: format!("/vm/bin/{}", self.suite).into(),
+            only: test.map_or_else(|| words(self.only), |test| vec![test.to_owned()]),
+            without: words(self.without),
+            seconds: 120,
+        }
     }
 }

@@ -17,55 +17,56 @@ pub struct Run {
 const FACT: &str = "fact ";
 
 impl Run {
-    /// A guest with this kernel, which said nothing yet.
-    pub fn new(kernel: String) -> Self {
-        Self {
-            kernel,
-            ..Self::default()
-        }
-    }
-
     /// There is no such kernel here.
-    pub fn skipped(reason: String) -> Self {
-        Self {
-            skipped: vec![format!("kernel: {reason}")],
-            ..Self::default()
-        }
+    pub fn skip(&mut self, reason: &anyhow::Error) {
+        self.skipped.push(format!("kernel: {reason:#}"));
     }
 
-    /// The guest did not come up, or not to its end.
-    pub fn broken(reason: String) -> Self {
-        Self {
-            failed: vec![format!("guest: {reason}")],
-            ..Self::default()
-        }
+    /// The guest did not come up, or not to its end. What it said before counts.
+    pub fn broken(&mut self, reason: &anyhow::Error) {
+        println!("FAILED: {reason:#}");
+        // Its first line says what happened; the console's text came with it.
+        let reason = format!("{reason:#}");
+        let first = reason.lines().next().unwrap_or_default();
+        self.failed.push(format!("guest: {first}"));
     }
 
     /// Adds what the guest said.
     pub fn take(&mut self, message: Message, verbose: bool) {
         match message {
-            Message::Ready { kernel } => println!("up: {kernel}"),
+            Message::Ready { kernel } => {
+                println!("up: {kernel}");
+                self.kernel = kernel;
+            }
             Message::Trouble { what } => {
                 println!("TROUBLE: {what}");
                 self.failed.push(what);
             }
             Message::Begin { .. } | Message::End => {}
             Message::Test {
-                test,
+                mut test,
+                variant,
                 outcome,
                 seconds,
                 output,
             } => {
+                let mut of = String::new();
+                if !variant.is_empty() {
+                    of = format!(" ({variant})");
+                    test.push_str(&of);
+                }
                 println!("{outcome:?} {test}, {seconds:.1} s");
                 if verbose || outcome == Outcome::Failed {
                     println!("{output}");
                 }
                 for line in output.lines() {
-                    let fact = line
+                    // The test's runner may have left the beginning of a line there.
+                    let rest = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
+                    let fact = rest
                         .strip_prefix(FACT)
                         .and_then(|fact| fact.split_once(": "));
                     if let Some((name, value)) = fact {
-                        self.facts.push((name.to_owned(), value.to_owned()));
+                        self.facts.push((format!("{name}{of}"), value.to_owned()));
                     } else if line.contains("SKIPPED") && outcome == Outcome::Skipped {
                         println!("  {line}");
                     }
@@ -172,11 +173,18 @@ mod tests {
     fn facts_become_rows_and_the_verdict_counts() {
         let test = |test: &str, outcome, output: &str| Message::Test {
             test: test.into(),
+            variant: String::new(),
             outcome,
             seconds: 1.0,
             output: output.into(),
         };
-        let mut run = Run::new("6.1.0".into());
+        let mut run = Run::default();
+        run.take(
+            Message::Ready {
+                kernel: "6.1.0".into(),
+            },
+            false,
+        );
         run.take(
             test("a", Outcome::Passed, "x\nfact read: fentry f\n"),
             false,
@@ -184,7 +192,9 @@ mod tests {
         run.take(test("b", Outcome::Failed, ""), false);
         let mut table = Table::default();
         table.add("6.1", run);
-        table.add("5.10", Run::skipped("no mirror".into()));
+        let mut other = Run::default();
+        other.skip(&anyhow::anyhow!("no mirror"));
+        table.add("5.10", other);
         let text = table.text();
         assert!(text.contains("| read | fentry f | — |"), "{text}");
         assert!(text.contains("FAILED 6.1: b"), "{text}");
