@@ -15,7 +15,6 @@ const MOUNTS: &[(&str, &str, &str)] = &[
     ("proc", "/proc", "proc"),
     ("sysfs", "/sys", "sysfs"),
     ("devtmpfs", "/dev", "devtmpfs"),
-    ("tmpfs", "/tmp", "tmpfs"),
     ("tmpfs", "/run", "tmpfs"),
     ("tracefs", "/sys/kernel/tracing", "tracefs"),
     ("debugfs", "/sys/kernel/debug", "debugfs"),
@@ -28,8 +27,12 @@ const CONTROLLERS: &[&str] = &["memory", "io", "cpu", "pids"];
 
 fn main() {
     let mut trouble = Vec::new();
-    if let Err(error) = enter_root() {
-        trouble.push(format!("entering a root of its own: {error}"));
+    if let Err(error) = mount("devtmpfs", "/dev", "devtmpfs") {
+        trouble.push(format!("mounting /dev: {error}"));
+    }
+    load_modules(&mut trouble);
+    if let Err(error) = enter_disk() {
+        trouble.push(format!("moving to the disk: {error}"));
     }
     for (source, at, kind) in MOUNTS {
         if let Err(error) = mount(source, at, kind) {
@@ -48,8 +51,7 @@ fn main() {
             trouble.push(format!("handing on {controller}: {error}"));
         }
     }
-    load_modules(&mut trouble);
-    match job(&mut trouble) {
+    match job() {
         Ok(job) => {
             for what in trouble.drain(..) {
                 answers.send(&Message::Trouble { what });
@@ -69,15 +71,41 @@ fn main() {
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
 }
 
-/// The kernel's first root can't be found among the mounts by the files in it: the same
-/// directory as an ordinary mount can.
-fn enter_root() -> io::Result<()> {
-    fs::create_dir_all("/root/new")?;
-    rustix::mount::mount_bind("/", "/root/new")?;
-    std::env::set_current_dir("/root/new")?;
+/// Copies the kernel's first root, which is in memory, to the disk, and makes that the
+/// root: names below a root in memory are nobody's to warm.
+fn enter_disk() -> io::Result<()> {
+    const DISK: &str = "/dev/vda";
+    const ROOT: &str = "/mnt";
+    wait_for(Path::new(DISK))?;
+    mount(DISK, ROOT, "ext4")?;
+    for entry in fs::read_dir("/")? {
+        let from = entry?.path();
+        let to = Path::new(ROOT).join(from.strip_prefix("/").unwrap_or(&from));
+        let stays = ["/dev", "/mnt", "/init"].map(Path::new);
+        if !stays.contains(&from.as_path()) {
+            copy(&from, &to)?;
+        }
+    }
+    std::env::set_current_dir(ROOT)?;
     rustix::mount::mount_move(".", "/")?;
     std::os::unix::fs::chroot(".")?;
     std::env::set_current_dir("/")
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(from)?.file_type();
+    if kind.is_symlink() {
+        return std::os::unix::fs::symlink(fs::read_link(from)?, to);
+    }
+    if !kind.is_dir() {
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 struct Answers(File);
@@ -122,14 +150,9 @@ fn load_modules(trouble: &mut Vec<String>) {
     }
 }
 
-fn job(trouble: &mut Vec<String>) -> io::Result<Job> {
+fn job() -> io::Result<Job> {
     let job: Job = serde_json::from_slice(&fs::read(JOB)?)?;
-    let scratch = job.scratch.to_string_lossy().into_owned();
-    if let Err(error) =
-        wait_for(Path::new("/dev/vda")).and_then(|()| mount("/dev/vda", &scratch, "ext4"))
-    {
-        trouble.push(format!("mounting the disk: {error}"));
-    }
+    fs::create_dir_all(&job.scratch)?;
     Ok(job)
 }
 

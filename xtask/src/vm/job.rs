@@ -14,8 +14,7 @@ pub const ANSWERS: &str = "/dev/ttyS1";
 /// All that one guest does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Where the disk is mounted: the directory of temporary files that the tests
-    /// were built with.
+    /// The directory of temporary files that the tests were built with.
     pub scratch: PathBuf,
     /// One after the other.
     pub suites: Vec<Suite>,
