@@ -53,7 +53,10 @@ fn look(folio: u64, entry: &TrackEntry) -> Outcome {
     };
     let chunk = index / CHUNK_PAGES;
     let bits = page_bits(index, index);
-    let place = Place::new(mapping, touch::identity(Address(mapping)), chunk, entry);
+    // Apart from what reads remember: where they are seen at their beginning, one of the
+    // device itself comes before the pages that it brings in.
+    let identity = !touch::identity(Address(mapping));
+    let place = Place::new(mapping, identity, chunk, entry);
     if bits & !place.certain() == 0 {
         return Outcome::Known;
     }

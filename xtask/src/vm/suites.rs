@@ -75,7 +75,6 @@ const TRUTH: Chosen = Chosen {
         "exec::a_cold_program",
         "names::every_call",
         "others::",
-        "stages::what_comes_in",
     ],
     without: &[],
 };
