@@ -309,7 +309,9 @@ impl Mapping {
                     rustix::mm::madvise(page(first).cast(), length, Advice::LinuxPopulateRead);
                 if populated == Err(rustix::io::Errno::INVAL) {
                     // Before Linux 5.14.
-                    (first..first + pages).for_each(|other| drop(page(other).read_volatile()));
+                    for other in first..first + pages {
+                        page(other).read_volatile();
+                    }
                 } else {
                     populated.expect("madvise");
                 }
