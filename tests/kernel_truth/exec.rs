@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::disks::{Disk, Kind};
-use crate::pages::{Seen, all_hold, spanned};
+use crate::pages::{Seen, Sum, all_hold, spanned};
 use crate::reader::{How, Op};
 use crate::support::{Scratch, drop_caches, resident};
 
@@ -44,6 +44,9 @@ fn a_cold_program_is_covered_and_nothing_unused_is_certain() {
         seen.certain.len(),
         seen.maybe.len()
     );
+    let mut sum = Sum::default();
+    sum.add(&seen, &used);
+    sum.print("program, cold");
     // The kernel reads the head of a file that it is to execute.
     let head = Seen::of(&recording.trace, &script);
     all_hold(vec![

@@ -11,6 +11,7 @@ mod disks;
 mod exact;
 mod exec;
 mod fio;
+mod hooks;
 mod identity;
 mod loss;
 mod maps;

@@ -5,7 +5,7 @@ use std::path::Path;
 use headstart::model::PAGE_SIZE;
 
 use crate::disks::{Disk, Kind};
-use crate::pages::{Pages, Random, Seen, all_hold};
+use crate::pages::{Pages, Random, Seen, Sum, all_hold};
 use crate::reader::{Advise, How, Mapping, Op};
 use crate::support::{Scratch, drop_caches, heat, write};
 
@@ -139,8 +139,10 @@ fn mapped_pages_are_seen(kind: Kind) {
         }
         let recording = scratch.record(&ops);
         assert_eq!(recording.trace.lost, 0);
+        let mut sum = Sum::default();
         for case in &cases {
             let seen = Seen::of(&recording.trace, &disk.home.join(case.file));
+            sum.add(&seen, &case.used);
             let what = format!("{state} {}", case.file);
             let check = if case.exact {
                 let certain = seen.certain.clone();
@@ -160,6 +162,7 @@ fn mapped_pages_are_seen(kind: Kind) {
             );
             results.push((what, check));
         }
+        sum.print(&format!("maps, {kind:?}, {state}"));
     }
     all_hold(results);
 }

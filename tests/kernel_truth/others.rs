@@ -98,7 +98,8 @@ fn a_device_that_is_read_is_no_file() {
     let pages: Pages = blocks
         .flat_map(|run| run.start_page..run.start_page + u64::from(run.pages))
         .collect();
-    assert!(pages.is_superset(&(256..320).collect()), "{pages:?}");
+    let (wanted, stages) = ((256..320).collect(), &recording.stages);
+    assert!(pages.is_superset(&wanted), "{pages:?}: {stages:#?}");
     // From the cache: pages of something that no mount shows.
     let recording = scratch.record(&read);
     assert_eq!(Seen::of(&recording.trace, &device), Seen::default());

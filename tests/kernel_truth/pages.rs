@@ -108,6 +108,40 @@ impl Missed {
     }
 }
 
+/// How much of what was used was seen, and how much more: for a table of kernels.
+#[derive(Default)]
+pub(crate) struct Sum {
+    used: usize,
+    certain: usize,
+    seen: usize,
+    certain_over: usize,
+    over: usize,
+}
+
+impl Sum {
+    pub(crate) fn add(&mut self, seen: &Seen, used: &Pages) {
+        let all = &seen.certain | &seen.maybe;
+        self.used += used.len();
+        self.certain += (used & &seen.certain).len();
+        self.seen += (used & &all).len();
+        self.certain_over += (&seen.certain - used).len();
+        self.over += (&all - used).len();
+    }
+
+    /// A line that `cargo xtask vm` puts into its table.
+    pub(crate) fn print(&self, what: &str) {
+        let share = |part: usize| 100.0 * part as f64 / self.used.max(1) as f64;
+        println!(
+            "fact {what}: {} used; seen {:.1} %, certain {:.1} %; over {:.1} %, certain {:.1} %",
+            self.used,
+            share(self.seen),
+            share(self.certain),
+            share(self.over),
+            share(self.certain_over),
+        );
+    }
+}
+
 fn complain(complaints: &mut Vec<String>, what: &str, pages: &Pages) {
     if !pages.is_empty() {
         complaints.push(format!("{what}: {}", ranges(pages)));

@@ -305,8 +305,16 @@ impl Mapping {
             }
             for &(first, pages) in &self.populate_parts {
                 let length = (pages * PAGE_SIZE) as usize;
-                rustix::mm::madvise(page(first).cast(), length, Advice::LinuxPopulateRead)
-                    .expect("madvise");
+                let populated =
+                    rustix::mm::madvise(page(first).cast(), length, Advice::LinuxPopulateRead);
+                if populated == Err(rustix::io::Errno::INVAL) {
+                    // Before Linux 5.14.
+                    for other in first..first + pages {
+                        page(other).read_volatile();
+                    }
+                } else {
+                    populated.expect("madvise");
+                }
             }
             rustix::mm::munmap(reserved.cast(), room).expect("munmap");
         }

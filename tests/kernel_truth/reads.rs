@@ -7,7 +7,7 @@ use std::path::Path;
 use headstart::model::PAGE_SIZE;
 
 use crate::disks::{Disk, Kind};
-use crate::pages::{Missed, Pages, Random, Seen, all_hold, spanned};
+use crate::pages::{Missed, Pages, Random, Seen, Sum, all_hold, spanned};
 use crate::reader::{How, Op};
 use crate::support::{Scratch, drop_caches, heat, resident, write};
 
@@ -101,6 +101,9 @@ fn reads_are_exact(kind: Kind) {
         .iter()
         .map(|case| Op::new(disk.mount.join(case.file), case.how.clone()))
         .collect();
+    if matches!(kind, Kind::Ext4 | Kind::Xfs) {
+        disk.readahead_kib(128);
+    }
     let mut results = Vec::new();
     for state in ["cold", "hot"] {
         drop_caches();
@@ -112,8 +115,10 @@ fn reads_are_exact(kind: Kind) {
         let recording = scratch.record(&ops);
         assert_eq!(recording.trace.lost, 0);
         let mut missed = Missed::default();
+        let mut sum = Sum::default();
         for case in &cases {
             let mut seen = Seen::of(&recording.trace, &disk.home.join(case.file));
+            sum.add(&seen, &case.used);
             if state == "cold" {
                 missed.forgive(&mut seen, &case.used);
             }
@@ -122,11 +127,16 @@ fn reads_are_exact(kind: Kind) {
                 seen.check_read(&case.used),
             ));
         }
+        sum.print(&format!("reads, {kind:?}, {state}"));
         if state == "cold" {
             missed.check();
             let ahead = resident(&disk.home.join("small"));
             let used = &cases[1].used;
-            assert!(ahead.len() > used.len(), "readahead brought nothing more");
+            let (ahead, used) = (ahead.len(), used.len());
+            assert!(
+                ahead > used,
+                "readahead brought nothing more: {ahead} of {used}"
+            );
         }
     }
     all_hold(results);

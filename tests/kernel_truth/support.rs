@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headstart::probe::ProbeError;
+use headstart::probe::{Kind, Place, ProbeError};
 use headstart::run::{Child, Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -40,7 +40,7 @@ impl Scratch {
             eprintln!("SKIPPED: recording needs root");
             return None;
         }
-        let recorder = match Recorder::new(bytes) {
+        let recorder = match Recorder::with_places(bytes, takes) {
             Err(RecordError::Probe(ProbeError::NotBuilt)) => {
                 eprintln!("SKIPPED: {}", ProbeError::NotBuilt);
                 return None;
@@ -112,6 +112,18 @@ impl Scratch {
         recording
     }
 }
+
+/// Which hooks are tried: [`HOOKS`] may say `fentry` or `kprobe`, so that a kernel
+/// with tracepoints is recorded as those are that have none.
+pub(crate) fn takes(place: &Place) -> bool {
+    match std::env::var(HOOKS).as_deref() {
+        Ok("fentry") => place.kind != Kind::BtfTracepoint,
+        Ok("kprobe") => matches!(place.kind, Kind::Kprobe | Kind::RawTracepoint),
+        _ => true,
+    }
+}
+
+const HOOKS: &str = "HEADSTART_TRUTH_HOOKS";
 
 /// Writes `bytes` bytes that no file system stores without blocks.
 pub(crate) fn write(path: &Path, bytes: u64) {

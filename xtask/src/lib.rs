@@ -8,6 +8,7 @@
 //!   looked at by a tool of its own.
 //! - [`tidy`]: rules of the source tree, with the reason for each.
 //! - [`mod@bench`]: measurements, and what they share.
+//! - [`vm`]: suites on other kernels, in virtual machines.
 
 pub mod bench;
 pub mod build;
@@ -20,6 +21,7 @@ pub mod sanitize;
 pub mod test;
 pub mod tidy;
 pub mod toolchain;
+pub mod vm;
 pub mod workspace;
 
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ enum Command {
     Tidy,
     /// Measure
     Bench(bench::Args),
+    /// Run the kernel suites on other kernels, in virtual machines
+    Vm(vm::Args),
 }
 
 /// Runs the command line; the process' exit code.
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Vm(args) => vm::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

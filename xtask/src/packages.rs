@@ -97,6 +97,25 @@ pub const TESTS: &[Package] = &[
     },
 ];
 
+/// What boots other kernels.
+pub const VM: &[Package] = &[
+    Package {
+        name: "qemu-system-x86",
+        brings: "qemu-system-x86_64",
+        reason: "boots kernels that this machine does not run",
+    },
+    Package {
+        name: "e2fsprogs",
+        brings: "mkfs.ext4",
+        reason: "a guest's disk",
+    },
+    Package {
+        name: "xz-utils",
+        brings: "xz",
+        reason: "kernel modules are packed with it",
+    },
+];
+
 /// What is measured, or measured against.
 pub const BENCH: &[Package] = &[
     Package {

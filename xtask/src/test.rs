@@ -9,12 +9,13 @@ use anyhow::{Context, Result, bail};
 use crate::packages::{self, TESTS};
 use crate::run::{self, Stages};
 use crate::workspace::{Workspace, is_root};
-use crate::{build, deny, fuzz, load, sanitize, tidy};
+use crate::{build, deny, fuzz, load, sanitize, tidy, vm};
 
 /// `cargo xtask test`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Install nothing, build no probes and no documentation, watch nothing unsafe
+    /// Install nothing, build no probes and no documentation, watch nothing unsafe, boot
+    /// no other kernels
     #[arg(long)]
     quick: bool,
 }
@@ -30,8 +31,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     stages.stage("tidy", tidy::run)?;
     if args.quick {
         println!(
-            "--quick: packages, probes, documentation and its tests, dependencies, fuzz targets and \
-             sanitizers are skipped"
+            "--quick: packages, probes, documentation and its tests, dependencies, fuzz targets, \
+             sanitizers and other kernels are skipped"
         );
         stages.stage("clippy", || here.clippy())?;
     } else {
@@ -53,6 +54,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         stages.stage("fuzz targets", fuzz::briefly)?;
         stages.stage("AddressSanitizer", sanitize::address)?;
         stages.stage("Miri", sanitize::miri)?;
+        stages.stage("other kernels", vm::stage)?;
     }
     println!("{}", stages.summary());
     println!("==> tests");

@@ -2,7 +2,7 @@
 //!
 //! Source of the format: the kernel's Documentation/bpf/btf.rst.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Why BTF could not be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub(crate) const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
+pub(crate) const KIND_FUNC: u32 = 12;
 const KIND_TYPE_TAG: u32 = 18;
 /// Bytes of the header.
 const HEADER: u32 = 24;
@@ -35,11 +36,17 @@ pub(crate) struct Btf<'a> {
     /// Offset of type `id` in `types`; id 0 is void.
     offsets: Vec<u32>,
     structs: HashMap<&'a [u8], Vec<u32>>,
+    functions: HashSet<&'a [u8]>,
 }
 
 impl<'a> Btf<'a> {
-    /// Takes `/sys/kernel/btf/vmlinux`'s bytes apart.
-    pub(crate) fn parse(data: &'a [u8], wanted: &[&'static str]) -> Result<Self, BtfError> {
+    /// Takes `/sys/kernel/btf/vmlinux`'s bytes apart, for structures that are
+    /// `wanted` and functions that are asked for, by name.
+    pub(crate) fn parse(
+        data: &'a [u8],
+        wanted: &[&'static str],
+        functions: &[&'static str],
+    ) -> Result<Self, BtfError> {
         let word = |at: usize| read_u32(data, at).ok_or(BtfError::Malformed("header is cut short"));
         if data.get(..2) != Some(&0xeb9f_u16.to_le_bytes()) {
             return Err(BtfError::Malformed("wrong magic"));
@@ -61,6 +68,7 @@ impl<'a> Btf<'a> {
             strings,
             offsets: vec![0],
             structs: HashMap::new(),
+            functions: HashSet::new(),
         };
         let mut at = 0;
         while at < types.len() {
@@ -74,12 +82,23 @@ impl<'a> Btf<'a> {
                     btf.structs.entry(name).or_default().push(id);
                 }
             }
+            if kind == KIND_FUNC {
+                let name = btf.string(read_u32(types, at).unwrap_or(0));
+                if functions.iter().any(|w| w.as_bytes() == name) {
+                    btf.functions.insert(name);
+                }
+            }
             let size = 12
                 + trailing(kind, info & 0xffff)
                     .ok_or(BtfError::Malformed("a type of unknown kind"))?;
             at += size;
         }
         Ok(btf)
+    }
+
+    /// Whether there is a function of this name, one of those wanted.
+    pub(crate) fn has_function(&self, name: &str) -> bool {
+        self.functions.contains(name.as_bytes())
     }
 
     /// Byte offset of a field: `("fs_struct", "pwd.dentry")`. Anonymous
@@ -268,7 +287,7 @@ mod tests {
     #[test]
     fn fields_are_found_through_anonymous_members() {
         let data = sample();
-        let btf = Btf::parse(&data, &["s"]).expect("valid");
+        let btf = Btf::parse(&data, &["s"], &[]).expect("valid");
         assert_eq!(btf.offset("s", "a"), Ok(0));
         assert_eq!(btf.offset("s", "in.b"), Ok(4));
         assert_eq!(btf.offset("s", "named.b"), Ok(12));
@@ -282,14 +301,14 @@ mod tests {
     #[test]
     fn an_extract_keeps_ids_and_names() {
         let data = sample();
-        let btf = Btf::parse(&data, &[]).expect("valid");
+        let btf = Btf::parse(&data, &[], &[]).expect("valid");
         let wanted = [
             (KIND_STRUCT, "s".to_owned()),
             (KIND_TYPEDEF, "inner".to_owned()),
         ];
         let data = btf.extract(&wanted);
         assert!(aya::Btf::parse(&data, aya::Endianness::default()).is_ok());
-        let extract = Btf::parse(&data, &[]).expect("valid");
+        let extract = Btf::parse(&data, &[], &[]).expect("valid");
         let name = |id: usize| {
             let at = extract.offsets[id] as usize;
             extract.string(read_u32(extract.types, at).expect("within"))
@@ -306,7 +325,7 @@ mod tests {
             let len = data.len();
             data[at % len] = value;
             data.truncate(len - cut % len);
-            if let Ok(btf) = Btf::parse(&data, &["s", "inner"]) {
+            if let Ok(btf) = Btf::parse(&data, &["s", "inner"], &["x"]) {
                 let _ = btf.offset("s", "in.b");
                 let _ = btf.offset("inner", "b");
             }

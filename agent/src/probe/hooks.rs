@@ -1,5 +1,7 @@
 //! Which hook serves what: a table, not ifs.
 
+use std::fmt;
+
 use headstart_abi::{SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_PATH};
 
 /// What a hook is for; groups are attached and detached together.
@@ -16,74 +18,187 @@ pub enum Group {
     Lifecycle,
 }
 
-/// One program and where it goes.
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A tracepoint, by the types of its arguments: where pointers are followed from
+    /// them. Linux 5.5.
+    BtfTracepoint,
+    /// A tracepoint, whose arguments are numbers.
+    RawTracepoint,
+    /// The beginning of a kernel function. Linux 5.5, on arm64 6.0.
+    Fentry,
+    /// The end of a kernel function. As [`Kind::Fentry`].
+    Fexit,
+    /// The beginning of a kernel function where it can't be traced: dearer.
+    Kprobe,
+}
+
+impl Kind {
+    /// As bpftool and the programs' sections call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BtfTracepoint => "tp_btf",
+            Self::RawTracepoint => "raw_tracepoint",
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+        }
+    }
+
+    /// Whether it is attached to a function, not to a tracepoint.
+    pub const fn is_function(self) -> bool {
+        matches!(self, Self::Fentry | Self::Fexit | Self::Kprobe)
+    }
+}
+
+/// Where a hook may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The program's name in the object file.
+    pub program: &'static str,
+    /// How it is attached.
+    pub kind: Kind,
+    /// The tracepoint or function.
+    pub at: &'static str,
+    /// A program that belongs to it, and a function which that is attached to in
+    /// kernels that have it.
+    pub beside: Option<(&'static str, &'static str)>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.at)
+    }
+}
+
+const fn place(kind: Kind, program: &'static str, at: &'static str) -> Place {
+    Place {
+        program,
+        kind,
+        at,
+        beside: None,
+    }
+}
+
+/// One purpose, and where the programs for it may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// The program's name in the object file.
+    /// Its name: that of its first program.
     pub program: &'static str,
     /// What it is for.
     pub group: Group,
-    /// The tracepoint it is attached to: as a raw one, or by the types of its
-    /// arguments where the program follows pointers from them.
-    pub tracepoint: &'static str,
-    /// What is missing where it can't attach.
+    /// The first that this kernel takes is used.
+    pub places: &'static [Place],
+    /// What is missing where none can be attached.
     pub without: &'static str,
 }
 
-/// All hooks of kernels from 6.12 on.
+const READ: &[Place] = &[
+    place(
+        Kind::BtfTracepoint,
+        "filemap_get_pages",
+        "mm_filemap_get_pages",
+    ),
+    Place {
+        beside: Some(("splice_entry", "filemap_splice_read")),
+        ..place(Kind::Fentry, "read_entry", "filemap_read")
+    },
+    place(Kind::Fentry, "read_entry", "generic_file_buffered_read"),
+    Place {
+        beside: Some(("splice_probe", "filemap_splice_read")),
+        ..place(Kind::Kprobe, "read_probe", "filemap_read")
+    },
+    place(Kind::Kprobe, "read_probe", "generic_file_buffered_read"),
+];
+
+const MAP: &[Place] = &[
+    place(
+        Kind::BtfTracepoint,
+        "filemap_map_pages",
+        "mm_filemap_map_pages",
+    ),
+    place(Kind::Fexit, "map_pages_exit", "filemap_map_pages"),
+    place(Kind::Kprobe, "map_pages_probe", "filemap_map_pages"),
+];
+
+const FAULT: &[Place] = &[
+    place(Kind::BtfTracepoint, "filemap_fault", "mm_filemap_fault"),
+    place(Kind::Fentry, "fault_entry", "filemap_fault"),
+    place(Kind::Kprobe, "fault_probe", "filemap_fault"),
+];
+
+/// All hooks. Which place of each is taken is found out by trying.
 pub const HOOKS: &[Hook] = &[
     Hook {
         program: "filemap_get_pages",
         group: Group::Use,
-        tracepoint: "mm_filemap_get_pages",
+        places: READ,
         without: "pages read by read(2), sendfile(2) and splice(2) are not recorded",
     },
     Hook {
         program: "filemap_map_pages",
         group: Group::Use,
-        tracepoint: "mm_filemap_map_pages",
+        places: MAP,
         without: "mapped pages that were cached already are not recorded",
     },
     Hook {
         program: "filemap_fault",
         group: Group::Use,
-        tracepoint: "mm_filemap_fault",
+        places: FAULT,
         without: "mapped pages that were not cached are not recorded",
     },
     Hook {
         program: "page_fault_user",
         group: Group::Use,
-        tracepoint: "page_fault_user",
+        places: &[place(
+            Kind::RawTracepoint,
+            "page_fault_user",
+            "page_fault_user",
+        )],
         without: "no page of a fault's window is certain",
     },
     Hook {
         program: "page_fault_kernel",
         group: Group::Use,
-        tracepoint: "page_fault_kernel",
+        places: &[place(
+            Kind::RawTracepoint,
+            "page_fault_kernel",
+            "page_fault_kernel",
+        )],
         without: "pages faulted by system calls stay uncertain",
     },
     Hook {
         program: "filemap_add",
         group: Group::Miss,
-        tracepoint: "mm_filemap_add_to_page_cache",
+        places: &[place(
+            Kind::RawTracepoint,
+            "filemap_add",
+            "mm_filemap_add_to_page_cache",
+        )],
         without: "metadata blocks read from disk are not recorded",
     },
     Hook {
         program: "sys_exit",
         group: Group::Names,
-        tracepoint: "sys_exit",
+        places: &[place(Kind::BtfTracepoint, "sys_exit", "sys_exit")],
         without: "names given to system calls are not recorded: only the file data is warmed",
     },
     Hook {
         program: "process_exec",
         group: Group::Lifecycle,
-        tracepoint: "sched_process_exec",
+        places: &[place(
+            Kind::RawTracepoint,
+            "process_exec",
+            "sched_process_exec",
+        )],
         without: "the names of executed programs are not recorded",
     },
     Hook {
         program: "cgroup_mkdir",
         group: Group::Lifecycle,
-        tracepoint: "cgroup_mkdir",
+        places: &[place(Kind::RawTracepoint, "cgroup_mkdir", "cgroup_mkdir")],
         without: "cgroups made by the command itself are not followed",
     },
 ];
@@ -91,16 +206,19 @@ pub const HOOKS: &[Hook] = &[
 /// What became of a hook.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct HookState {
-    /// The program.
+    /// The hook's name.
     pub program: &'static str,
     /// What it is for.
     pub group: Group,
-    /// Kind and place: `tp_btf mm_filemap_get_pages`.
+    /// Kind and place: `tp_btf mm_filemap_get_pages`; the first of those tried where
+    /// it is not attached.
     pub place: String,
     /// Whether it is attached.
     pub live: bool,
-    /// Why it is not; empty where it is.
+    /// Why it is not, for each place tried; empty where it is.
     pub reason: String,
+    /// Instructions that the kernel's verifier went through for it. Linux 5.16.
+    pub verified: Option<u32>,
     /// What is missing without it.
     pub without: &'static str,
 }

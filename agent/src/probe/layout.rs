@@ -8,7 +8,8 @@ use headstart_abi::{ABI_VERSION, KernelLayout, NO_OFFSET};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::btf::{Btf, BtfError, KIND_TYPEDEF};
+use super::btf::{Btf, BtfError, KIND_FUNC, KIND_TYPEDEF};
+use super::hooks::{HOOKS, Kind};
 
 /// Where the kernel publishes its types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -96,6 +97,41 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ),
     ("cgroup", "kn", |l| &mut l.cgroup_kn, Need::Part),
     ("kernfs_node", "id", |l| &mut l.kn_id, Need::Part),
+    ("inode", "i_size", |l| &mut l.inode_size, Need::Part),
+    ("file", "f_mapping", |l| &mut l.file_mapping, Need::Part),
+    ("kiocb", "ki_filp", |l| &mut l.kiocb_file, Need::Part),
+    ("kiocb", "ki_pos", |l| &mut l.kiocb_position, Need::Part),
+    ("iov_iter", "count", |l| &mut l.iter_count, Need::Part),
+    ("vm_fault", "vma", |l| &mut l.fault_area, Need::Part),
+    ("vm_fault", "pgoff", |l| &mut l.fault_page, Need::Part),
+    ("vm_fault", "ptl", |l| &mut l.fault_lock, Need::Part),
+    (
+        "vm_area_struct",
+        "vm_file",
+        |l| &mut l.area_file,
+        Need::Part,
+    ),
+    (
+        "vm_area_struct",
+        "vm_start",
+        |l| &mut l.area_start,
+        Need::Part,
+    ),
+    (
+        "vm_area_struct",
+        "vm_pgoff",
+        |l| &mut l.area_page,
+        Need::Part,
+    ),
+];
+
+/// Where a field was before, or is in newer kernels: (structure, field) as in
+/// [`FIELDS`], and another of the same meaning.
+const ALTERNATIVES: &[(&str, &str, &str, &str)] = &[
+    // A page cache of pages, before 5.16.
+    ("folio", "mapping", "page", "mapping"),
+    ("folio", "index", "page", "index"),
+    ("dentry", "d_u.d_alias", "dentry", "d_alias"),
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -103,20 +139,41 @@ const REGISTERS: [&str; 4] = ["orig_ax", "di", "si", "r8"];
 #[cfg(target_arch = "aarch64")]
 const REGISTERS: [&str; 4] = ["syscallno", "orig_x0", "regs", "regs"];
 
-/// What is needed of the kernel's BTF.
+/// Arguments of a kernel function.
+#[cfg(target_arch = "x86_64")]
+const ARGUMENTS: [&str; 4] = ["di", "si", "dx", "cx"];
+#[cfg(target_arch = "aarch64")]
+const ARGUMENTS: [&str; 4] = ["regs"; 4];
+
+/// Functions whose presence says what a kernel can do.
+const FUNCTIONS: [&str; 3] = [GET_TASK, CHARGE_MAPS, "filemap_splice_read"];
+/// The helper `bpf_get_current_task_btf`. Linux 5.11.
+const GET_TASK: &str = "bpf_get_current_task_btf";
+/// Until 5.11 maps and programs were locked memory of their user.
+const CHARGE_MAPS: &str = "bpf_map_charge_init";
+
+/// What the kernel's BTF says.
 #[derive(Debug)]
-pub struct Kernel {
-    /// Where it keeps which field.
+pub struct KernelTypes {
+    /// For the probes.
     pub layout: KernelLayout,
     /// Fields that were not found.
     pub missing: Vec<String>,
-    /// BTF with the types of tracepoints and nothing else.
-    pub tracepoints: Vec<u8>,
+    /// Functions that it has, of those whose presence says what it can do.
+    pub functions: Vec<&'static str>,
+    /// BTF with what probes are attached to by type, and nothing else.
+    pub places: Vec<u8>,
 }
 
-/// Reads the kernel's BTF. Tracepoints of those names are looked for; one that is not
-/// there is no error.
-pub(crate) fn kernel_layout(path: &Path, tracepoints: &[&str]) -> Result<Kernel, LayoutError> {
+impl KernelTypes {
+    /// Whether programs and maps count against the limit of locked memory.
+    pub(crate) fn charges_memory(&self) -> bool {
+        self.functions.contains(&CHARGE_MAPS)
+    }
+}
+
+/// Reads the kernel's BTF.
+pub(crate) fn kernel_types(path: &Path) -> Result<KernelTypes, LayoutError> {
     let read = || -> std::io::Result<_> {
         let file = std::fs::File::open(path)?;
         let mapped = Mapped::of(&file);
@@ -130,7 +187,7 @@ pub(crate) fn kernel_layout(path: &Path, tracepoints: &[&str]) -> Result<Kernel,
         source,
     })?;
     let data = mapped.as_ref().map_or(data.as_slice(), Mapped::bytes);
-    let mut kernel = layout_from_btf(data, tracepoints).map_err(|error| LayoutError::Parse {
+    let mut kernel = types_from_btf(data).map_err(|error| LayoutError::Parse {
         path: path.to_path_buf(),
         reason: error.to_string(),
     })?;
@@ -172,21 +229,42 @@ impl Drop for Mapped {
     }
 }
 
-/// What is needed of a kernel, from its BTF. Pure: how far a fault maps around itself
-/// is not in it. Tracepoints of those names are looked for; one that is not there is no
-/// error.
+/// Kinds and names of the types of what hooks may be attached to by type.
+fn attached_by_type() -> Vec<(u32, String)> {
+    let places = HOOKS.iter().flat_map(|hook| hook.places);
+    let types = places.flat_map(|place| match place.kind {
+        Kind::BtfTracepoint => vec![(KIND_TYPEDEF, format!("btf_trace_{}", place.at))],
+        Kind::Fentry | Kind::Fexit => {
+            let beside = place.beside.map(|(_, function)| function);
+            let functions = [Some(place.at), beside].into_iter().flatten();
+            functions.map(|name| (KIND_FUNC, name.to_owned())).collect()
+        }
+        Kind::RawTracepoint | Kind::Kprobe => Vec::new(),
+    });
+    types.collect()
+}
+
+/// What a kernel's BTF says. Pure: how far a fault maps around itself is not in it.
 ///
 /// # Errors
 /// No BTF, or a field is missing without which nothing can be recorded.
-pub fn layout_from_btf(data: &[u8], tracepoints: &[&str]) -> Result<Kernel, BtfError> {
+pub fn types_from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
     let mut wanted: Vec<&'static str> = FIELDS.iter().map(|f| f.0).collect();
+    wanted.extend(ALTERNATIVES.iter().map(|a| a.2));
     wanted.push("pt_regs");
     wanted.dedup();
-    let btf = Btf::parse(data, &wanted)?;
+    let btf = Btf::parse(data, &wanted, &FUNCTIONS)?;
     let mut layout = KernelLayout::UNKNOWN;
     let mut missing = Vec::new();
     for (structure, field, set, need) in FIELDS {
-        match btf.offset(structure, field) {
+        let found = btf.offset(structure, field).or_else(|error| {
+            ALTERNATIVES
+                .iter()
+                .filter(|other| (other.0, other.1) == (*structure, *field))
+                .find_map(|other| btf.offset(other.2, other.3).ok())
+                .ok_or(error)
+        });
+        match found {
             Ok(offset) => *set(&mut layout) = offset,
             Err(error) if *need == Need::All => return Err(error),
             Err(_) => missing.push(format!("{structure}.{field}")),
@@ -199,14 +277,27 @@ pub fn layout_from_btf(data: &[u8], tracepoints: &[&str]) -> Result<Kernel, BtfE
         layout.regs_arg1 += 8;
         layout.regs_arg4 += 32;
     }
+    let argument = |i: usize| btf.offset("pt_regs", ARGUMENTS[i]).unwrap_or(NO_OFFSET);
+    (layout.call_arg0, layout.call_arg1) = (argument(0), argument(1));
+    (layout.call_arg2, layout.call_arg3) = (argument(2), argument(3));
+    if cfg!(target_arch = "aarch64") && layout.call_arg0 != NO_OFFSET {
+        layout.call_arg1 += 8;
+        layout.call_arg2 += 16;
+        layout.call_arg3 += 24;
+    }
     layout.abi_version = ABI_VERSION;
     layout.last_is_exclusive = 0;
-    let of_tracepoint = |name| (KIND_TYPEDEF, format!("btf_trace_{name}"));
-    let wanted: Vec<_> = tracepoints.iter().map(of_tracepoint).collect();
-    Ok(Kernel {
+    let mut functions = FUNCTIONS.to_vec();
+    functions.retain(|name| btf.has_function(name));
+    // Without it the probes ask for the cgroup in another way.
+    if !functions.contains(&GET_TASK) {
+        layout.task_cgroups = NO_OFFSET;
+    }
+    Ok(KernelTypes {
         layout,
         missing,
-        tracepoints: btf.extract(&wanted),
+        functions,
+        places: btf.extract(&attached_by_type()),
     })
 }
 

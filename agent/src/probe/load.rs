@@ -1,22 +1,21 @@
 //! Loading the probes, attaching them, and reading what they send.
 
-use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Endianness};
 use headstart_abi::{Counts, Outcome, SYSCALL_MAP, Stage, TRACK_SLOTS, TrackEntry, track_slot};
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::attach::{Kernel, attach};
 use super::counters::Counters;
-use super::hooks::{Group, HOOKS, Hook, HookState, SYSCALLS};
-use super::layout::{KERNEL_BTF, LayoutError, kernel_layout};
+use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
+use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
+use super::memlock::Memlock;
 use super::object::object;
 
 /// Why there are no probes.
@@ -60,7 +59,7 @@ fn hint(reason: &str) -> &'static str {
 pub struct Probes {
     ebpf: Ebpf,
     btf: Result<Btf, BtfError>,
-    missing_fields: Vec<String>,
+    types: KernelTypes,
     generation: u64,
     watched: Vec<u64>,
     /// Cgroups made within watched ones, as of when the last of them was looked for.
@@ -72,14 +71,14 @@ impl Probes {
     /// Nothing is attached yet.
     pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
         let object = object().ok_or(ProbeError::NotBuilt)?;
-        let tracepoints: Vec<&str> = HOOKS.iter().map(|hook| hook.tracepoint).collect();
-        let (kernel, loader) = std::thread::scope(|scope| {
+        let (types, loader) = std::thread::scope(|scope| {
             let loader = scope.spawn(loader_without_btf);
-            let kernel = kernel_layout(Path::new(KERNEL_BTF), &tracepoints);
-            (kernel, loader.join().unwrap_or_else(|p| resume_unwind(p)))
+            let types = kernel_types(Path::new(KERNEL_BTF));
+            (types, loader.join().unwrap_or_else(|p| resume_unwind(p)))
         });
-        let kernel = kernel?;
-        let layout = kernel.layout;
+        let types = types?;
+        let _raised = types.charges_memory().then(Memlock::raise);
+        let layout = types.layout;
         let mut loader = loader;
         let ebpf = loader
             .btf(None)
@@ -91,8 +90,8 @@ impl Probes {
             })?;
         let mut probes = Self {
             ebpf,
-            btf: Btf::parse(&kernel.tracepoints, Endianness::default()),
-            missing_fields: kernel.missing,
+            btf: Btf::parse(&types.places, Endianness::default()),
+            types,
             generation: 0,
             watched: Vec::new(),
             children: 0,
@@ -108,83 +107,31 @@ impl Probes {
 
     /// Kernel fields that were not found: parts of some records are missing.
     pub fn missing_fields(&self) -> &[String] {
-        &self.missing_fields
+        &self.types.missing
     }
 
     /// Attaches every hook of `groups`, and says what became of each.
     pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
-        let hooks: Vec<&'static Hook> = HOOKS
+        self.attach_where(groups, |_| true)
+    }
+
+    /// As [`Probes::attach`], at those of each hook's places only that `takes` says: for
+    /// comparing them.
+    pub fn attach_where(
+        &mut self,
+        groups: &[Group],
+        takes: impl Fn(&Place) -> bool + Sync,
+    ) -> Vec<HookState> {
+        let hooks: Vec<&Hook> = HOOKS
             .iter()
             .filter(|hook| groups.contains(&hook.group))
             .collect();
-        let mut outcomes = self.attach_all(&hooks);
-        hooks
-            .into_iter()
-            .map(|hook| {
-                let outcome = outcomes.remove(hook.program);
-                self.state(hook, outcome)
-            })
-            .collect()
-    }
-
-    /// Has the kernel check the programs, several at a time, which is most of what it
-    /// takes to begin, and attaches each as soon as it is there. By program.
-    fn attach_all(
-        &mut self,
-        hooks: &[&'static Hook],
-    ) -> BTreeMap<&'static str, Result<(), String>> {
-        let btf = &self.btf;
-        let mut programs: Vec<_> = self
-            .ebpf
-            .programs_mut()
-            .filter_map(|(name, program)| {
-                let hook = hooks.iter().find(|hook| hook.program == name)?;
-                Some((hook, program))
-            })
-            .collect();
-        // Those that take longest are not to be last.
-        programs.sort_by_key(|(hook, _)| (hook.group != Group::Names, hook.group));
-        let queue = Mutex::new(programs.into_iter());
-        let results = Mutex::new(BTreeMap::new());
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((hook, program)) = next else { break };
-                        let result = load_program(program, hook.tracepoint, btf)
-                            .and_then(|()| attach_program(program, hook.tracepoint));
-                        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                        results.insert(hook.program, result);
-                    }
-                });
-            }
-        });
-        results.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self, hook: &Hook, outcome: Option<Result<(), String>>) -> HookState {
-        let missing = || Err(format!("the object has no program `{}`", hook.program));
-        let (live, reason) = match outcome.unwrap_or_else(missing) {
-            Ok(()) => (true, String::new()),
-            Err(reason) => (false, reason),
+        let _raised = self.types.charges_memory().then(Memlock::raise);
+        let kernel = Kernel {
+            btf: &self.btf,
+            functions: &self.types.functions,
         };
-        if !live {
-            tracing::debug!(program = hook.program, reason, "hook is not live");
-        }
-        let kind = match self.ebpf.program(hook.program) {
-            Some(Program::BtfTracePoint(_)) => "tp_btf",
-            _ => "raw_tracepoint",
-        };
-        HookState {
-            program: hook.program,
-            group: hook.group,
-            place: format!("{kind} {}", hook.tracepoint),
-            live,
-            reason,
-            without: hook.without,
-        }
+        attach(&hooks, self.ebpf.programs_mut(), &kernel, &takes)
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
@@ -353,35 +300,6 @@ fn loader_without_btf<'a>() -> EbpfLoader<'a> {
     EbpfLoader::new()
 }
 
-/// Loading a program a second time (two groups share it) is not an error.
-fn load_program(
-    program: &mut Program,
-    tracepoint: &str,
-    btf: &Result<Btf, BtfError>,
-) -> Result<(), String> {
-    let loaded = match program {
-        Program::RawTracePoint(program) => program.load(),
-        Program::BtfTracePoint(program) => {
-            let btf = btf.as_ref().map_err(|error| chain(error))?;
-            program.load(tracepoint, btf)
-        }
-        _ => return Err("it is no program for a tracepoint".to_owned()),
-    };
-    match loaded {
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
-        Err(error) => Err(chain(&error)),
-    }
-}
-
-fn attach_program(program: &mut Program, tracepoint: &str) -> Result<(), String> {
-    match program {
-        Program::RawTracePoint(program) => program.attach(tracepoint).map(drop),
-        Program::BtfTracePoint(program) => program.attach().map(drop),
-        _ => return Err("it is no program for a tracepoint".to_owned()),
-    }
-    .map_err(|error| chain(&error))
-}
-
 fn no_map(map: &'static str) -> ProbeError {
     ProbeError::Map {
         map,
@@ -397,7 +315,7 @@ fn map_error(map: &'static str, error: &dyn std::error::Error) -> ProbeError {
 }
 
 /// An error and its causes in one line; a verifier log is left to debug output.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -12,7 +12,7 @@ use super::child::{Child, Ended, LaunchError, Output};
 use super::exact::{Traced, Tracer};
 use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
 use crate::model::{StageCounts, Trace};
-use crate::probe::{Counters, Group, HookState, ProbeError, Probes, Reader};
+use crate::probe::{Counters, Group, HookState, Place, ProbeError, Probes, Reader};
 
 /// Default size of the ring buffer: a burst of 50,000 records.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -93,9 +93,18 @@ impl RecordError {
 impl Recorder {
     /// Loads and attaches the probes.
     pub fn new(ring_bytes: u32) -> Result<Self, RecordError> {
+        Self::with_places(ring_bytes, |_| true)
+    }
+
+    /// As [`Recorder::new`], with hooks at those of their places only that `takes`
+    /// says: for comparing them.
+    pub fn with_places(
+        ring_bytes: u32,
+        takes: impl Fn(&Place) -> bool + Sync,
+    ) -> Result<Self, RecordError> {
         let mut probes = Probes::load(ring_bytes)?;
         let reader = probes.reader()?;
-        let hooks = probes.attach(&RECORDING);
+        let hooks = probes.attach_where(&RECORDING, takes);
         if !hooks
             .iter()
             .any(|hook| hook.live && hook.group == Group::Use)

@@ -79,6 +79,36 @@ layout! {
     cgroup_kn,
     /// `kernfs_node.id`
     kn_id,
+    /// `inode.i_size`
+    inode_size,
+    /// `file.f_mapping`
+    file_mapping,
+    /// `kiocb.ki_filp`
+    kiocb_file,
+    /// `kiocb.ki_pos`
+    kiocb_position,
+    /// `iov_iter.count`
+    iter_count,
+    /// `vm_fault.vma`
+    fault_area,
+    /// `vm_fault.pgoff`
+    fault_page,
+    /// `vm_fault.ptl`
+    fault_lock,
+    /// `vm_area_struct.vm_file`
+    area_file,
+    /// `vm_area_struct.vm_start`
+    area_start,
+    /// `vm_area_struct.vm_pgoff`
+    area_page,
+    /// `pt_regs`: first argument of a kernel function, at its entry
+    call_arg0,
+    /// The second
+    call_arg1,
+    /// The third
+    call_arg2,
+    /// The fourth
+    call_arg3,
     /// `pt_regs`: number of the system call
     regs_number,
     /// `pt_regs`: first system call argument as it is after the call

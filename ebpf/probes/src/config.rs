@@ -1,7 +1,7 @@
 //! The running kernel's layout, set by the agent before the programs are
 //! loaded: the verifier sees constants.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_probe_read_kernel, programs::ProbeContext};
 use headstart_abi::KernelLayout;
 
 /// Overwritten by the agent through `.rodata`.
@@ -51,24 +51,71 @@ pub(crate) fn peek_or_zero<T: Copy>(base: u64, offset: u32) -> T {
     }
 }
 
+/// Where something is in kernel memory, and how it is read from there.
+pub(crate) trait Follow: Copy {
+    /// The `T` at `offset`, a field of that size; zeroes where that faults.
+    fn load<T: Copy>(self, offset: u32) -> T;
+    /// The pointer at `offset`.
+    fn follow(self, offset: u32) -> Self;
+    /// The address, with which the verifier may not let arithmetic be done yet.
+    fn address(self) -> u64;
+}
+
 /// A pointer into kernel memory of which the verifier knows the type: from a helper
-/// that says it, or an argument of a BTF tracepoint. What it points to is loaded, not
+/// that says it, or an argument of a BTF tracepoint or a traced function. What it points to is loaded, not
 /// copied by a helper, whose call and return cost more than all the rest of a read's
 /// program where a CPU needs Safe RET.
 #[derive(Clone, Copy)]
 pub(crate) struct Pointer(pub(crate) u64);
 
-impl Pointer {
-    /// The `T` at `offset`, a field of that size; zeroes where the load faults.
+impl Follow for Pointer {
     #[inline(always)]
-    pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
+    fn load<T: Copy>(self, offset: u32) -> T {
         // SAFETY: the verifier checks the field, the kernel catches a fault.
         unsafe { ((self.0 + offset as u64) as *const T).read_volatile() }
     }
 
-    /// The pointer at `offset`.
     #[inline(always)]
-    pub(crate) fn follow(self, offset: u32) -> Self {
+    fn follow(self, offset: u32) -> Self {
         Self(self.load(offset))
     }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0
+    }
+}
+
+/// An address of which the verifier knows nothing: a helper reads from it.
+#[derive(Clone, Copy)]
+pub(crate) struct Address(pub(crate) u64);
+
+impl Follow for Address {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        peek_or_zero(self.0, offset)
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Self(self.load(offset))
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0
+    }
+}
+
+/// The first arguments of a function at whose entry a kprobe is. By offsets from BTF:
+/// the object is one for all architectures.
+#[inline(always)]
+pub(crate) fn arguments(ctx: &ProbeContext) -> [u64; 4] {
+    let regs = ctx.as_ptr() as u64;
+    [
+        peek_or_zero(regs, field!(call_arg0)),
+        peek_or_zero(regs, field!(call_arg1)),
+        peek_or_zero(regs, field!(call_arg2)),
+        peek_or_zero(regs, field!(call_arg3)),
+    ]
 }

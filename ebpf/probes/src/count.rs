@@ -8,7 +8,7 @@
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use headstart_abi::{Counts, Note, OUTCOMES, Outcome, Stage, TrackEntry};
 
-use crate::config::Pointer;
+use crate::config::Follow;
 use crate::track;
 
 #[map]
@@ -42,21 +42,29 @@ impl Tally {
     }
 }
 
-/// The counters of a stage, and a mapping as a number.
+/// The beginning of programs of which an argument leads to a mapping: as [`enter`], with
+/// the task's entry as [`track`] has it, but what came in is not counted yet. The mapping
+/// comes with it, and as a number. It is looked for only where the cgroup is watched.
 #[inline(always)]
-pub(crate) fn tally_with(mapping: Pointer, stage: Stage) -> Option<(Tally, u64)> {
+pub(crate) fn enter_with<F: Follow>(
+    entry: Option<TrackEntry>,
+    mapping: impl FnOnce() -> F,
+    stage: Stage,
+) -> Option<(TrackEntry, Tally, F, u64)> {
+    let entry = entry?;
+    let mapping = mapping();
     let counts = COUNTS.get_ptr_mut(0)?;
     // The verifier does not let arithmetic be done with a pointer, and takes it for
     // a number once it has been in a map.
     // SAFETY: this CPU's own value, between two instructions.
     let (number, stage) = unsafe {
-        (&raw mut (*counts).room).write_volatile(mapping.0);
+        (&raw mut (*counts).room).write_volatile(mapping.address());
         (
             (&raw const (*counts).room).read_volatile(),
             &raw mut (*counts).stages[stage as usize],
         )
     };
-    Some((Tally(stage), number))
+    Some((entry, Tally(stage), mapping, number))
 }
 
 /// The beginning of most programs: the current task's entry, if its cgroup is

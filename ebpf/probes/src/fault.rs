@@ -2,14 +2,18 @@
 
 use aya_ebpf::{
     helpers::generated::bpf_get_current_pid_tgid,
-    macros::{btf_tracepoint, map, raw_tracepoint},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, map, raw_tracepoint},
     maps::Array,
-    programs::{BtfTracePointContext, RawTracePointContext},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+    },
 };
-use headstart_abi::{CHUNK_PAGES, FaultRecord, FaultSlot, Note, Outcome, RecordKind, Stage};
+use headstart_abi::{
+    CHUNK_PAGES, FaultRecord, FaultSlot, Note, Outcome, RecordKind, Stage, TrackEntry,
+};
 
-use crate::config::{Pointer, field, peek};
-use crate::count::{Tally, enter, note, tally_with};
+use crate::config::{Address, Follow, Pointer, arguments, field, peek};
+use crate::count::{Tally, enter, enter_with, note};
 use crate::touch::{self, Place, page_bits};
 use crate::{emit, inode, track};
 
@@ -91,23 +95,40 @@ fn faulting_page() -> u64 {
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub(crate) fn filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
     let typed = Pointer(ctx.arg(0));
-    let Some(entry) = track::current() else {
+    let Some((entry, tally, typed, mapping)) =
+        enter_with(track::current(), || typed, Stage::Window)
+    else {
         return 0;
     };
-    let Some((tally, mapping)) = tally_with(typed, Stage::Window) else {
-        return 0;
+    let window = (ctx.arg(1), ctx.arg(2));
+    let vpn = faulting_page();
+    let around = field!(fault_around_pages) as u64;
+    // Where the window was not cut at its start, this is the page that faulted.
+    let guess = if vpn == 0 {
+        u64::MAX
+    } else {
+        window.0 + (vpn & (around.wrapping_sub(1)))
     };
+    map_window(tally, typed, mapping, window, (vpn, guess), &entry)
+}
+
+/// Sends a window, from its first page to its last, unless all of it was sent before.
+/// `fault` is the virtual page that faulted (0 if unknown), and which page of the file
+/// that is taken for, so that it is sent although its window was (`u64::MAX`: none).
+#[inline(always)]
+fn map_window<F: Follow>(
+    tally: Tally,
+    typed: F,
+    mapping: u64,
+    (start, last): (u64, u64),
+    (vpn, guess): (u64, u64),
+    entry: &TrackEntry,
+) -> i32 {
     tally.one(Outcome::In);
-    let start: u64 = ctx.arg(1);
-    let last: u64 = ctx.arg(2);
     if last < start || last - start >= CHUNK_PAGES {
         tally.one(Outcome::Unreadable);
         return 0;
     }
-    let vpn = faulting_page();
-    let around = field!(fault_around_pages) as u64;
-    // Where the window was not cut at its start, this is the page that faulted.
-    let guess = start + (vpn & (around.wrapping_sub(1)));
     let first_chunk = start / CHUNK_PAGES;
     let last_chunk = last / CHUNK_PAGES;
     let split = if last_chunk == first_chunk {
@@ -117,9 +138,9 @@ pub(crate) fn filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
     };
 
     let identity = touch::identity(typed);
-    let low = Place::new(mapping, identity, first_chunk, &entry);
+    let low = Place::new(mapping, identity, first_chunk, entry);
     let low_window = page_bits(start, split);
-    let low_fault = if vpn != 0 && guess <= split {
+    let low_fault = if guess <= split {
         page_bits(guess, guess)
     } else {
         0
@@ -128,12 +149,12 @@ pub(crate) fn filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
     let mut new =
         (low_window & !(low_seen | low_certain)) | (low_fault & !(low_faults | low_certain));
 
-    let high = Place::new(mapping, identity, last_chunk, &entry);
+    let high = Place::new(mapping, identity, last_chunk, entry);
     let mut high_window = 0;
     let mut high_fault = 0;
     if last_chunk != first_chunk {
         high_window = page_bits(last_chunk * CHUNK_PAGES, last);
-        high_fault = if vpn != 0 && guess > split && guess <= last {
+        high_fault = if guess > split && guess <= last {
             page_bits(guess, guess)
         } else {
             0
@@ -221,24 +242,145 @@ pub(crate) extern "C" fn send_fault(
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub(crate) fn filemap_fault(ctx: BtfTracePointContext) -> i32 {
     let typed = Pointer(ctx.arg(0));
-    let Some(entry) = track::current() else {
+    let Some((entry, tally, typed, mapping)) = enter_with(track::current(), || typed, Stage::Fault)
+    else {
         return 0;
     };
-    let Some((tally, mapping)) = tally_with(typed, Stage::Fault) else {
-        return 0;
-    };
-    tally.one(Outcome::In);
-    let index: u64 = ctx.arg(1);
     let identity = touch::identity(typed);
-    let place = Place::new(mapping, identity, index / CHUNK_PAGES, &entry);
+    one_page(
+        tally,
+        identity,
+        mapping,
+        ctx.arg(1),
+        faulting_page(),
+        &entry,
+    )
+}
+
+/// Sends one page that faulted, unless it was sent before.
+#[inline(always)]
+fn one_page(
+    tally: Tally,
+    identity: u64,
+    mapping: u64,
+    index: u64,
+    vpn: u64,
+    entry: &TrackEntry,
+) -> i32 {
+    tally.one(Outcome::In);
+    let place = Place::new(mapping, identity, index / CHUNK_PAGES, entry);
     let page = page_bits(index, index);
     if page & !place.certain() == 0 {
         tally.one(Outcome::Known);
         return 0;
     }
-    let result = send_fault(mapping, index, index, faulting_page(), entry.cgroup);
+    let result = send_fault(mapping, index, index, vpn, entry.cgroup);
     if became(tally, result) {
         place.remember(page, 0, 0);
     }
     0
+}
+
+/// A read fault that mapped what is cached of a window around it. What it was called
+/// with says which page faulted: that one is sent by itself first, as certain.
+///
+/// Attached to `filemap_map_pages`, to which file systems have pointers: it is never
+/// inlined. At its end, for then the lock of the page table says whether there was
+/// anything to map: it is a null pointer before.
+///
+/// match-proto:v6.1:mm/filemap.c:filemap_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff, pgoff_t end_pgoff)
+///
+/// # Minimum kernel
+/// 5.5 (fexit), on arm64 6.0.
+/// # Cost
+/// See docs/kernels.md.
+/// # Does not see
+/// Which of the other pages of the window are used afterwards.
+#[fexit(function = "filemap_map_pages")]
+pub(crate) fn map_pages_exit(ctx: FExitContext) -> i32 {
+    let fault = Pointer(ctx.arg(0));
+    map_pages(fault, (ctx.arg(1), ctx.arg(2)), || {
+        fault.load::<u64>(field!(fault_lock)) != 0
+    })
+}
+
+/// [`map_pages_exit`] where functions can't be traced. At the beginning, so that windows
+/// with nothing cached in them are sent too: more of what is a maybe is not used.
+#[kprobe]
+pub(crate) fn map_pages_probe(ctx: ProbeContext) -> u32 {
+    let [fault, start, last, _] = arguments(&ctx);
+    map_pages(Address(fault), (start, last), || true) as u32
+}
+
+#[inline(always)]
+fn map_pages<F: Follow>(fault: F, window: (u64, u64), mapped: impl FnOnce() -> bool) -> i32 {
+    let Some((entry, tally, typed, mapping)) =
+        enter_with(track::current(), || mapping_of(fault), Stage::Window)
+    else {
+        return 0;
+    };
+    let Some(faults) = Tally::of(Stage::Fault) else {
+        return 0;
+    };
+    let (index, vpn) = page_of(fault);
+    let identity = touch::identity(typed);
+    one_page(faults, identity, mapping, index, vpn, &entry);
+    if mapped() {
+        map_window(tally, typed, mapping, window, (vpn, u64::MAX), &entry);
+    }
+    0
+}
+
+/// A fault on a page that was not cached: see [`filemap_fault`].
+///
+/// Attached to the function of that name, to which file systems have pointers: it is
+/// never inlined.
+///
+/// match-proto:v6.1:mm/filemap.c:filemap_fault(struct vm_fault *vmf)
+///
+/// # Minimum kernel
+/// 5.5 (fentry), on arm64 6.0.
+/// # Cost
+/// See docs/kernels.md.
+/// # Does not see
+/// DAX mappings. Pages mapped along with this one as one huge page.
+#[fentry(function = "filemap_fault")]
+pub(crate) fn fault_entry(ctx: FEntryContext) -> i32 {
+    fault(Pointer(ctx.arg(0)))
+}
+
+/// [`fault_entry`] where functions can't be traced.
+#[kprobe]
+pub(crate) fn fault_probe(ctx: ProbeContext) -> u32 {
+    let [fault_at, ..] = arguments(&ctx);
+    fault(Address(fault_at)) as u32
+}
+
+#[inline(always)]
+fn fault<F: Follow>(fault: F) -> i32 {
+    let Some((entry, tally, typed, mapping)) =
+        enter_with(track::current(), || mapping_of(fault), Stage::Fault)
+    else {
+        return 0;
+    };
+    let (index, vpn) = page_of(fault);
+    let identity = touch::identity(typed);
+    one_page(tally, identity, mapping, index, vpn, &entry)
+}
+
+/// The mapping in which there was a fault.
+#[inline(always)]
+fn mapping_of<F: Follow>(fault: F) -> F {
+    let area = fault.follow(field!(fault_area));
+    area.follow(field!(area_file)).follow(field!(file_mapping))
+}
+
+/// The page of the file that faulted, and where that is mapped, as a virtual page.
+#[inline(always)]
+fn page_of<F: Follow>(fault: F) -> (u64, u64) {
+    let area = fault.follow(field!(fault_area));
+    let index: u64 = fault.load(field!(fault_page));
+    let begin: u64 = area.load(field!(area_start));
+    let first: u64 = area.load(field!(area_page));
+    (index, (begin >> 12).wrapping_add(index).wrapping_sub(first))
 }

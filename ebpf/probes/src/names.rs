@@ -15,7 +15,7 @@ use headstart_abi::{
     SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
 };
 
-use crate::config::{Pointer, field, peek, peek_or_zero};
+use crate::config::{Follow, Pointer, field, peek, peek_or_zero};
 use crate::count::{Tally, enter, note};
 use crate::inode::{self, Identity};
 use crate::{emit, track};

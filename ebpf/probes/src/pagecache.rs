@@ -3,7 +3,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use headstart_abi::{CHUNK_PAGES, Outcome, RecordKind, Stage, TrackEntry};
 
-use crate::config::{field, peek};
+use crate::config::{Address, field, peek};
 use crate::count::enter;
 use crate::touch::{self, Place, page_bits};
 use crate::{emit, inode};
@@ -18,7 +18,8 @@ const S_IFBLK: u32 = 0o060000;
 /// match-proto:v6.1:include/trace/events/filemap.h:mm_filemap_add_to_page_cache(struct folio *folio)
 ///
 /// # Minimum kernel
-/// 5.16 for `struct folio`; the tracepoint is from 3.10.
+/// 3.10. Before 5.16 what comes in is a `struct page`, whose fields the agent takes
+/// for a folio's.
 /// # Cost
 /// Never reached by cached reads. See docs/benchmarks.md, "Probe cost".
 /// # Does not see
@@ -52,7 +53,10 @@ fn look(folio: u64, entry: &TrackEntry) -> Outcome {
     };
     let chunk = index / CHUNK_PAGES;
     let bits = page_bits(index, index);
-    let place = Place::new(mapping, touch::identity_at(mapping), chunk, entry);
+    // Apart from what reads remember: where they are seen at their beginning, one of the
+    // device itself comes before the pages that it brings in.
+    let identity = !touch::identity(Address(mapping));
+    let place = Place::new(mapping, identity, chunk, entry);
     if bits & !place.certain() == 0 {
         return Outcome::Known;
     }

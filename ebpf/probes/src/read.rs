@@ -1,10 +1,13 @@
 //! Buffered reads, sendfile and splice.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use headstart_abi::{CHUNK_PAGES, Outcome, Stage};
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry, kprobe},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext},
+};
+use headstart_abi::{CHUNK_PAGES, Outcome, Stage, TrackEntry};
 
-use crate::config::{Pointer, field};
-use crate::count::{Tally, tally_with};
+use crate::config::{Address, Follow, Pointer, arguments, field};
+use crate::count::{Tally, enter_with};
 use crate::{touch, track};
 
 /// Chunks looked at for one call: 64 MiB. One call's batch can't bring more
@@ -26,10 +29,8 @@ const MAX_CHUNKS: u64 = 256;
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     let typed = Pointer(ctx.arg(0));
-    let Some(entry) = track::current_inline() else {
-        return 0;
-    };
-    let Some((tally, mapping)) = tally_with(typed, Stage::Read) else {
+    let entry = track::current_inline();
+    let Some((entry, tally, typed, mapping)) = enter_with(entry, || typed, Stage::Read) else {
         return 0;
     };
     let first: u64 = ctx.arg(1);
@@ -37,6 +38,116 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     if field!(last_is_exclusive) == 1 {
         last = last.wrapping_sub(1);
     }
+    pages(tally, typed, mapping, first, last, &entry)
+}
+
+/// A buffered read: where it begins and how long it may be.
+///
+/// Attached to `filemap_read`, before 5.11 to its predecessor
+/// `generic_file_buffered_read`: both are exported to the modules that file systems
+/// are, and so never inlined away, as `filemap_get_pages` may be. Their arguments
+/// begin alike.
+///
+/// match-proto:v6.1:mm/filemap.c:filemap_read(struct kiocb *iocb, struct iov_iter *iter, ssize_t already_read)
+/// match-proto:v5.10:mm/filemap.c:generic_file_buffered_read(struct kiocb *iocb, struct iov_iter *iter, ssize_t written)
+///
+/// # Minimum kernel
+/// 5.5 (fentry), on arm64 6.0.
+/// # Cost
+/// See docs/kernels.md.
+/// # Does not see
+/// Direct I/O and DAX. Where a read ends early (a signal, `RWF_NOWAIT` at the first
+/// page that is not cached, a bad buffer), what it asked for is taken for used up to
+/// the end of the file. From 6.5 on splice(2) and sendfile(2) don't come here: see
+/// [`splice_entry`].
+#[fentry(function = "filemap_read")]
+pub(crate) fn read_entry(ctx: FEntryContext) -> i32 {
+    buffered_read(Pointer(ctx.arg(0)), Pointer(ctx.arg(1)))
+}
+
+/// [`read_entry`] where functions can't be traced: the same, and dearer.
+#[kprobe]
+pub(crate) fn read_probe(ctx: ProbeContext) -> u32 {
+    let [iocb, iter, ..] = arguments(&ctx);
+    buffered_read(Address(iocb), Address(iter)) as u32
+}
+
+#[inline(always)]
+fn buffered_read<F: Follow>(iocb: F, iter: F) -> i32 {
+    let mapping = || iocb.follow(field!(kiocb_file)).follow(field!(file_mapping));
+    let Some((entry, tally, typed, mapping)) =
+        enter_with(track::current_inline(), mapping, Stage::Read)
+    else {
+        return 0;
+    };
+    let from: u64 = iocb.load(field!(kiocb_position));
+    let length: u64 = iter.load(field!(iter_count));
+    bytes(tally, typed, mapping, from, length, &entry)
+}
+
+/// A read into a pipe: sendfile(2) and splice(2).
+///
+/// match-proto:v6.8:mm/filemap.c:filemap_splice_read(struct file *in, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
+///
+/// # Minimum kernel
+/// 6.5, where it appeared, exported; before it a splice is a buffered read.
+/// # Cost
+/// See docs/kernels.md.
+/// # Does not see
+/// As [`read_entry`]. More than the pipe has room for is taken for used.
+#[fentry(function = "filemap_splice_read")]
+pub(crate) fn splice_entry(ctx: FEntryContext) -> i32 {
+    splice(Pointer(ctx.arg(0)), ctx.arg(1), ctx.arg(3))
+}
+
+/// [`splice_entry`] where functions can't be traced.
+#[kprobe]
+pub(crate) fn splice_probe(ctx: ProbeContext) -> u32 {
+    let [file, position, _, length] = arguments(&ctx);
+    splice(Address(file), position, length) as u32
+}
+
+#[inline(always)]
+fn splice<F: Follow>(file: F, position: u64, length: u64) -> i32 {
+    let mapping = || file.follow(field!(file_mapping));
+    let Some((entry, tally, typed, mapping)) =
+        enter_with(track::current_inline(), mapping, Stage::Read)
+    else {
+        return 0;
+    };
+    let from: u64 = Address(position).load(0);
+    bytes(tally, typed, mapping, from, length, &entry)
+}
+
+/// What is asked for by byte, up to the end of the file.
+#[inline(always)]
+fn bytes<F: Follow>(
+    tally: Tally,
+    typed: F,
+    mapping: u64,
+    from: u64,
+    length: u64,
+    entry: &TrackEntry,
+) -> i32 {
+    let size: u64 = typed.follow(field!(mapping_host)).load(field!(inode_size));
+    let wanted = from.saturating_add(length);
+    let end = if wanted < size { wanted } else { size };
+    // A read of nothing has its last page before its first.
+    let last = if from < end { (end - 1) >> 12 } else { 0 };
+    let first = if from < end { from >> 12 } else { 1 };
+    pages(tally, typed, mapping, first, last, entry)
+}
+
+/// Pages used, the last one too; none where it is before the first.
+#[inline(always)]
+fn pages<F: Follow>(
+    tally: Tally,
+    typed: F,
+    mapping: u64,
+    first: u64,
+    last: u64,
+    entry: &TrackEntry,
+) -> i32 {
     if last < first {
         tally.one(Outcome::In);
         tally.one(Outcome::Other);
@@ -46,7 +157,7 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     if last / CHUNK_PAGES == chunk {
         tally.one(Outcome::In);
         let bits = touch::page_bits(first, last);
-        touch::certain(tally, mapping, touch::identity(typed), chunk, bits, &entry);
+        touch::certain(tally, mapping, touch::identity(typed), chunk, bits, entry);
         return 0;
     }
     many(mapping, first, last, entry.cgroup, entry.key)

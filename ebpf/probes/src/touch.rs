@@ -8,7 +8,7 @@ use headstart_abi::{
     CHUNK_PAGES, Header, Note, Outcome, RecordKind, Stage, TouchRecord, TrackEntry,
 };
 
-use crate::config::{Pointer, field, peek, peek_or_zero};
+use crate::config::{Address, Follow, field, peek};
 use crate::count::{Tally, note};
 use crate::emit;
 use crate::inode::{self, Identity};
@@ -47,26 +47,10 @@ pub(crate) struct Place {
 /// after it: its number, and the generation that tells files apart which have a
 /// number one after the other.
 #[inline(always)]
-pub(crate) fn identity(mapping: Pointer) -> u64 {
+pub(crate) fn identity<F: Follow>(mapping: F) -> u64 {
     let host = mapping.follow(field!(mapping_host));
-    identity_of(
-        host.load(field!(inode_ino)),
-        host.load(field!(inode_generation)),
-    )
-}
-
-/// The same of a mapping whose type the verifier does not know: dearer.
-#[inline(always)]
-pub(crate) fn identity_at(mapping: u64) -> u64 {
-    let host = peek_or_zero(mapping, field!(mapping_host));
-    identity_of(
-        peek_or_zero(host, field!(inode_ino)),
-        peek_or_zero(host, field!(inode_generation)),
-    )
-}
-
-#[inline(always)]
-fn identity_of(number: u64, generation: u32) -> u64 {
+    let number: u64 = host.load(field!(inode_ino));
+    let generation: u32 = host.load(field!(inode_generation));
     number.rotate_left(32) ^ generation as u64
 }
 
@@ -210,7 +194,8 @@ pub(crate) extern "C" fn certain_chunk(
 ) -> i32 {
     if let Some(tally) = Tally::of(Stage::Read) {
         let entry = TrackEntry { cgroup, key };
-        certain(tally, mapping, identity_at(mapping), chunk, bits, &entry);
+        let identity = identity(Address(mapping));
+        certain(tally, mapping, identity, chunk, bits, &entry);
     }
     0
 }
@@ -237,7 +222,8 @@ pub(crate) extern "C" fn send_touch(
     tally.one(emit::outcome(sent));
     if sent && path {
         let entry = TrackEntry { cgroup, key };
-        Place::new(mapping, identity_at(mapping), chunk, &entry).remember(new, 0, 0);
+        let identity = identity(Address(mapping));
+        Place::new(mapping, identity, chunk, &entry).remember(new, 0, 0);
     }
     0
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use headstart_abi::{NO_OFFSET, TRACK_SLOTS, TrackEntry, track_slot};
 
-use crate::config::{Pointer, field};
+use crate::config::{Follow, Pointer, field};
 
 /// Written by the agent and, for children of watched cgroups, by `cgroup_mkdir`.
 #[map]

@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
-use crate::probe::{Group, HOOKS, Probes};
+use crate::probe::{Group, HOOKS, Place, Probes};
 use crate::run::procfs;
 
 /// Every group: what is not attached while nothing is learned is tried too.
@@ -27,12 +27,12 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
     let hooks = Probes::load(ring_bytes)
         .map(|mut probes| probes.attach(&ALL))
         .map_err(|e| e.to_string());
-    let tracepoints = match (&hooks, &btf) {
+    let places = match (&hooks, &btf) {
         (Err(_), Ok(btf)) => HOOKS
             .iter()
-            .map(|hook| hook.tracepoint)
-            .filter(|name| has_tracepoint(name, btf))
-            .map(str::to_owned)
+            .flat_map(|hook| hook.places)
+            .filter(|place| has_place(place, btf))
+            .map(Place::to_string)
             .collect(),
         _ => BTreeSet::new(),
     };
@@ -48,7 +48,7 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
         bpffs: mounts::first_of_type(&mountinfo, "bpf"),
         tracefs: mounts::first_of_type(&mountinfo, "tracefs"),
         hooks,
-        tracepoints,
+        places,
         cachestat: calls::cachestat(),
         openat2: calls::openat2(),
         mincore: calls::mincore(),
@@ -62,10 +62,15 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
     }
 }
 
-/// The kernel's type information names every trace point: each has a typedef
-/// `btf_trace_<name>`.
-fn has_tracepoint(name: &str, btf: &[u8]) -> bool {
-    contains(btf, format!("\0btf_trace_{name}\0").as_bytes())
+/// The kernel's type information names every function that is not inlined, and every
+/// trace point: each has a typedef `btf_trace_<name>`.
+fn has_place(place: &Place, btf: &[u8]) -> bool {
+    let at = place.at;
+    let name = match place.kind.is_function() {
+        true => format!("\0{at}\0"),
+        false => format!("\0btf_trace_{at}\0"),
+    };
+    contains(btf, name.as_bytes())
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -149,8 +154,13 @@ mod tests {
     #[test]
     fn a_tracepoint_is_found_in_type_information() {
         let btf = b"\0btf_trace_cgroup_mkdir\0btf_trace_page_fault_user_exit\0";
-        assert!(has_tracepoint("cgroup_mkdir", btf));
-        assert!(!has_tracepoint("page_fault_user", btf));
+        let place = |program| {
+            let mut hooks = HOOKS.iter();
+            let hook = hooks.find(|hook| hook.program == program);
+            &hook.expect("in the table").places[0]
+        };
+        assert!(has_place(place("cgroup_mkdir"), btf));
+        assert!(!has_place(place("page_fault_user"), btf));
     }
 
     #[test]

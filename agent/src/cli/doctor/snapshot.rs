@@ -28,7 +28,7 @@ pub(super) struct Snapshot {
     /// What became of each hook when it was attached, or why none could be.
     pub(super) hooks: Result<Vec<HookState>, String>,
     /// Where none could be: the trace points that this kernel has.
-    pub(super) tracepoints: BTreeSet<String>,
+    pub(super) places: BTreeSet<String>,
     pub(super) cachestat: Tried,
     pub(super) openat2: Tried,
     pub(super) mincore: Tried,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::snapshot::Snapshot;
 use super::{Group, Need, Row, Status, ok_or};
-use crate::probe::{self, HOOKS, Hook, HookState};
+use crate::probe::{self, HOOKS, Hook, HookState, Place};
 
 pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
     let mut rows = vec![
@@ -65,7 +65,7 @@ fn remedy(reason: &str) -> &'static str {
     if reason.contains("os error 1)") || reason.contains("os error 13)") {
         "run as root, or give the agent CAP_BPF and CAP_PERFMON"
     } else {
-        "run Linux 6.12 or later, with CONFIG_TRACEPOINTS=y; `-v` says what the kernel answered"
+        "run Linux 5.10 or later, with CONFIG_TRACEPOINTS=y and CONFIG_FUNCTION_TRACER=y; `-v` says what the kernel answered"
     }
 }
 
@@ -78,14 +78,17 @@ fn not_loaded(reason: &str) -> Row {
 }
 
 fn not_tried(seen: &Snapshot, hook: &Hook) -> Row {
-    let there = seen.tracepoints.contains(hook.tracepoint);
-    let found = match (there, &seen.btf) {
-        (true, _) => format!("not tried; {} is in this kernel", hook.tracepoint),
-        (false, Ok(_)) => format!("{} is not in this kernel", hook.tracepoint),
-        (false, Err(_)) => format!("not tried: {}", hook.tracepoint),
+    let mut places = hook.places.iter();
+    let place = places.find(|place| seen.places.contains(&place.to_string()));
+    let all: Vec<String> = hook.places.iter().map(Place::to_string).collect();
+    let there = place.is_some();
+    let found = match (place, &seen.btf) {
+        (Some(place), _) => format!("not tried; {place} is in this kernel"),
+        (None, Ok(_)) => format!("not in this kernel: {}", all.join(", ")),
+        (None, Err(_)) => format!("not tried: {}", all.join(", ")),
     };
     Row::ok(Group::Hooks, hook.program, found)
         .is(ok_or(there, Status::Degraded))
         .costs(hook.without)
-        .fix("run Linux 6.12 or later, with CONFIG_TRACEPOINTS=y and type information")
+        .fix("run Linux 5.10 or later, with CONFIG_TRACEPOINTS=y and type information")
 }

@@ -25,7 +25,7 @@ pub(in super::super) fn good() -> Snapshot {
         tracefs: Some("/sys/kernel/tracing".into()),
         bpffs: Some("/sys/fs/bpf".into()),
         hooks: Ok(HOOKS.iter().map(|hook| state(hook, "")).collect()),
-        tracepoints: BTreeSet::new(),
+        places: BTreeSet::new(),
         cachestat: Ok(()),
         openat2: Ok(()),
         mincore: Ok(()),
@@ -50,9 +50,10 @@ fn state(hook: &Hook, reason: &str) -> HookState {
     HookState {
         program: hook.program,
         group: hook.group,
-        place: format!("raw_tracepoint {}", hook.tracepoint),
+        place: hook.places[0].to_string(),
         live: reason.is_empty(),
         reason: reason.to_owned(),
+        verified: None,
         without: hook.without,
     }
 }
@@ -175,7 +176,7 @@ fn a_hook_that_is_not_live_costs_what_it_records() {
 fn hooks_that_can_not_be_tried_are_looked_for() {
     let seen = Snapshot {
         hooks: Err("not permitted".to_owned()),
-        tracepoints: BTreeSet::from(["sys_exit".to_owned()]),
+        places: BTreeSet::from(["raw_tracepoint sys_exit".to_owned()]),
         ..good()
     };
     assert_eq!(status(&seen, "loading"), Status::Missing);

@@ -1,0 +1,178 @@
+//! Attaching a hook: at the first of its places that this kernel takes. That is found
+//! out by trying, never by the kernel's version.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, BtfError};
+
+use super::hooks::{Hook, HookState, Kind, Place};
+use super::load::chain;
+
+/// What is known of the kernel.
+pub(super) struct Kernel<'k> {
+    /// Its types, for programs that follow pointers.
+    pub(super) btf: &'k Result<Btf, BtfError>,
+    /// Functions that it has, of those that matter.
+    pub(super) functions: &'k [&'static str],
+}
+
+/// Programs by name.
+type Programs<'p> = BTreeMap<String, &'p mut Program>;
+
+/// Attaches hooks, several at a time: having the kernel check the programs is most of
+/// what it takes to begin. Of each hook's places those that `takes` says are tried.
+pub(super) fn attach<'p>(
+    hooks: &[&'static Hook],
+    programs: impl Iterator<Item = (&'p str, &'p mut Program)>,
+    kernel: &Kernel<'_>,
+    takes: &(dyn Fn(&Place) -> bool + Sync),
+) -> Vec<HookState> {
+    let mut programs: Programs<'p> = programs
+        .map(|(name, program)| (name.to_owned(), program))
+        .collect();
+    let work: VecDeque<_> = hooks
+        .iter()
+        .enumerate()
+        .map(|(number, &hook)| (number, hook, of(hook, &mut programs)))
+        .collect();
+    let queue = Mutex::new(work);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    let next = || {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.pop_front()
+    };
+    let each = || {
+        let mut done = Vec::new();
+        while let Some((number, hook, mut programs)) = next() {
+            done.push((number, one(hook, &mut programs, kernel, takes)));
+        }
+        done
+    };
+    let mut states: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(each)).collect();
+        let results = workers.into_iter().map(|worker| worker.join());
+        results
+            .flat_map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    states.sort_by_key(|(number, _)| *number);
+    states.into_iter().map(|(_, state)| state).collect()
+}
+
+/// Takes the programs of one hook out of all.
+fn of<'p>(hook: &Hook, programs: &mut Programs<'p>) -> Programs<'p> {
+    let names = hook.places.iter().flat_map(|place| {
+        let beside = place.beside.map(|(program, _)| program);
+        [Some(place.program), beside].into_iter().flatten()
+    });
+    names
+        .filter_map(|name| programs.remove_entry(name))
+        .collect()
+}
+
+fn one(
+    hook: &Hook,
+    programs: &mut Programs<'_>,
+    kernel: &Kernel<'_>,
+    takes: &(dyn Fn(&Place) -> bool + Sync),
+) -> HookState {
+    let mut state = HookState {
+        program: hook.program,
+        group: hook.group,
+        place: hook
+            .places
+            .first()
+            .map_or_else(String::new, Place::to_string),
+        live: false,
+        reason: String::new(),
+        verified: None,
+        without: hook.without,
+    };
+    let mut reasons = Vec::new();
+    for place in hook.places.iter().filter(|place| takes(place)) {
+        match try_place(place, programs, kernel) {
+            Ok(verified) => {
+                state.live = true;
+                state.place = place.to_string();
+                state.verified = verified;
+                return state;
+            }
+            Err(reason) => reasons.push((place, reason)),
+        }
+    }
+    state.reason = match &reasons[..] {
+        [] => "no place for it was asked for".to_owned(),
+        [(_, reason)] => reason.clone(),
+        several => several
+            .iter()
+            .map(|(place, reason)| format!("{place}: {reason}"))
+            .collect::<Vec<_>>()
+            .join("; "),
+    };
+    tracing::debug!(hook = hook.program, state.reason, "hook is not live");
+    state
+}
+
+/// Instructions that the verifier went through, where the kernel says.
+fn try_place(
+    place: &Place,
+    programs: &mut Programs<'_>,
+    kernel: &Kernel<'_>,
+) -> Result<Option<u32>, String> {
+    let verified = put(place.kind, place.program, place.at, programs, kernel)?;
+    let Some((program, function)) = place.beside else {
+        return Ok(verified);
+    };
+    if !kernel.functions.contains(&function) {
+        return Ok(verified);
+    }
+    let beside = put(place.kind, program, function, programs, kernel)
+        .map_err(|reason| format!("{function}: {reason}"))?;
+    Ok(verified.zip(beside).map(|(one, other)| one + other))
+}
+
+fn put(
+    kind: Kind,
+    name: &str,
+    at: &str,
+    programs: &mut Programs<'_>,
+    kernel: &Kernel<'_>,
+) -> Result<Option<u32>, String> {
+    let program = programs
+        .get_mut(name)
+        .ok_or_else(|| format!("the object has no program `{name}`"))?;
+    let types = || kernel.btf.as_ref().map_err(|error| chain(error));
+    let loaded = match (kind, &mut **program) {
+        (Kind::RawTracepoint, Program::RawTracePoint(program)) => program.load(),
+        (Kind::BtfTracepoint, Program::BtfTracePoint(program)) => program.load(at, types()?),
+        (Kind::Fentry, Program::FEntry(program)) => program.load(at, types()?),
+        (Kind::Fexit, Program::FExit(program)) => program.load(at, types()?),
+        (Kind::Kprobe, Program::KProbe(program)) => program.load(),
+        _ => return Err(format!("`{name}` is no program for a {}", kind.name())),
+    };
+    match loaded {
+        // Two groups may share it.
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(error) => return Err(chain(&error)),
+    }
+    // One that is not attached is unloaded: the next place may be of the same program.
+    macro_rules! attach {
+        ($program:ident, $attached:expr) => {
+            $attached.map(drop).inspect_err(|_| drop($program.unload()))
+        };
+    }
+    match &mut **program {
+        Program::RawTracePoint(program) => attach!(program, program.attach(at)),
+        Program::BtfTracePoint(program) => attach!(program, program.attach()),
+        Program::FEntry(program) => attach!(program, program.attach()),
+        Program::FExit(program) => attach!(program, program.attach()),
+        Program::KProbe(program) => attach!(program, program.attach(at, 0)),
+        _ => Ok(()),
+    }
+    .map_err(|error| chain(&error))?;
+    let info = program.info().ok();
+    Ok(info.and_then(|info| info.verified_instruction_count()))
+}

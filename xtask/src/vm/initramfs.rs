@@ -1,0 +1,147 @@
+//! The first root of a guest: init, job, modules, test binaries, and programs of this
+//! machine with the libraries that they load.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use super::job::{JOB, Job, MODULES};
+use super::kernel::Unpacked;
+use super::modules;
+use super::suites::{Binaries, FILES, MODULE_NAMES, PROGRAMS};
+use crate::run;
+use crate::workspace::on_path;
+
+/// Writes it below `dir`; its path.
+pub fn write(dir: &Path, kernel: &Unpacked, binaries: &Binaries, job: &Job) -> Result<PathBuf> {
+    let path = dir.join("initramfs");
+    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    let mut tree = Tree {
+        archive: Archive::new(BufWriter::new(file)),
+        known: BTreeSet::new(),
+    };
+    tree.skeleton()?;
+    tree.file("/init", 0o755, &read(&binaries.init)?)?;
+    tree.file(JOB, 0o644, &serde_json::to_vec(job)?)?;
+    for (name, program) in &binaries.tests {
+        let to = format!("/vm/bin/{name}");
+        tree.file(&to, 0o755, &read(program)?)?;
+    }
+    let modules = modules::collect(&kernel.modules, MODULE_NAMES)?;
+    for (number, module) in modules.iter().enumerate() {
+        let to = format!("{MODULES}/{number:03}-{}", module.name);
+        tree.file(&to, 0o644, &module.data)?;
+    }
+    for program in PROGRAMS {
+        match find(program) {
+            Some(file) => tree.program(&file)?,
+            None => println!("SKIPPED: tests that need {program}: it is not on this machine"),
+        }
+    }
+    for file in FILES {
+        if let Ok(data) = fs::read(file) {
+            tree.file(file, 0o644, &data)?;
+        }
+    }
+    tree.archive.finish()?;
+    Ok(path)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("reading {}", file.display()))
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let sbin = ["/usr/sbin", "/sbin"].map(|dir| Path::new(dir).join(program));
+    on_path(program).or_else(|| sbin.into_iter().find(|file| file.exists()))
+}
+
+struct Tree<W> {
+    archive: Archive<W>,
+    known: BTreeSet<String>,
+}
+
+impl<W: Write> Tree<W> {
+    /// Directories that are links on this machine are links there.
+    fn skeleton(&mut self) -> Result<()> {
+        for name in ["/bin", "/sbin", "/lib", "/lib64"] {
+            if let Ok(target) = fs::read_link(name) {
+                self.known.insert(name.to_owned());
+                self.archive.link(name, &target.to_string_lossy())?;
+            }
+        }
+        for name in [
+            "/dev", "/proc", "/sys", "/tmp", "/run", "/root", "/mnt", "/etc", "/usr/bin",
+        ] {
+            self.directory(name)?;
+        }
+        self.archive.device("/dev/console", (5, 1))?;
+        Ok(self.archive.link("/etc/mtab", "/proc/self/mounts")?)
+    }
+
+    fn directory(&mut self, name: &str) -> Result<()> {
+        if name.is_empty() || !self.known.insert(name.to_owned()) {
+            return Ok(());
+        }
+        if let Some((parent, _)) = name.rsplit_once('/') {
+            self.directory(parent)?;
+        }
+        Ok(self.archive.directory(name)?)
+    }
+
+    fn file(&mut self, name: &str, permissions: u32, data: &[u8]) -> Result<()> {
+        if !self.known.insert(name.to_owned()) {
+            return Ok(());
+        }
+        if let Some((parent, _)) = name.rsplit_once('/') {
+            self.directory(parent)?;
+        }
+        Ok(self.archive.file(name, permissions, data)?)
+    }
+
+    /// A program and its libraries, where they are on this machine. What the names on
+    /// the way link to becomes the file itself.
+    fn program(&mut self, file: &Path) -> Result<()> {
+        self.copy(file)?;
+        // Not for scripts, nor what is linked statically.
+        if let Some(text) = run::quiet_output(Command::new("ldd").arg(file)) {
+            for library in libraries(&text) {
+                self.copy(Path::new(library))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, file: &Path) -> Result<()> {
+        let (Some(dir), Some(name)) = (file.parent(), file.file_name()) else {
+            return Ok(());
+        };
+        let to = dir.canonicalize()?.join(name);
+        let mode = fs::metadata(file)?.permissions().mode() & 0o777;
+        self.file(&to.to_string_lossy(), mode, &read(file)?)
+    }
+}
+
+/// Paths from what ldd prints.
+fn libraries(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read_from_ldd() {
+        let text = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n";
+        assert_eq!(libraries(text), ["/lib/x/libc.so.6", "/lib64/ld.so.2"]);
+    }
+}

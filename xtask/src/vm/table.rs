@@ -1,0 +1,203 @@
+//! What became of all guests: one table, and one line.
+
+use super::job::{Message, Outcome};
+
+/// What one guest said.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    kernel: String,
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+    /// Facts that tests printed, by name.
+    facts: Vec<(String, String)>,
+}
+
+/// How a line begins by which a test says what it measured or found: `fact NAME: VALUE`.
+const FACT: &str = "fact ";
+
+impl Run {
+    /// There is no such kernel here.
+    pub fn skip(&mut self, reason: &anyhow::Error) {
+        self.skipped.push(format!("kernel: {reason:#}"));
+    }
+
+    /// The guest did not come up, or not to its end. What it said before counts.
+    pub fn broken(&mut self, reason: &anyhow::Error) {
+        println!("FAILED: {reason:#}");
+        // Its first line says what happened; the console's text came with it.
+        let reason = format!("{reason:#}");
+        let first = reason.lines().next().unwrap_or_default();
+        self.failed.push(format!("guest: {first}"));
+    }
+
+    /// Adds what the guest said.
+    pub fn take(&mut self, message: Message, verbose: bool) {
+        match message {
+            Message::Ready { kernel } => {
+                println!("up: {kernel}");
+                self.kernel = kernel;
+            }
+            Message::Trouble { what } => {
+                println!("TROUBLE: {what}");
+                self.failed.push(what);
+            }
+            Message::Begin { .. } | Message::End => {}
+            Message::Test {
+                mut test,
+                variant,
+                outcome,
+                seconds,
+                output,
+            } => {
+                let mut of = String::new();
+                if !variant.is_empty() {
+                    of = format!(" ({variant})");
+                    test.push_str(&of);
+                }
+                println!("{outcome:?} {test}, {seconds:.1} s");
+                if verbose || outcome == Outcome::Failed {
+                    println!("{output}");
+                }
+                for line in output.lines() {
+                    // The test's runner may have left the beginning of a line there.
+                    let rest = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
+                    let fact = rest
+                        .strip_prefix(FACT)
+                        .and_then(|fact| fact.split_once(": "));
+                    if let Some((name, value)) = fact {
+                        self.facts.push((format!("{name}{of}"), value.to_owned()));
+                    } else if line.contains("SKIPPED") && outcome == Outcome::Skipped {
+                        println!("  {line}");
+                    }
+                }
+                match outcome {
+                    Outcome::Passed => self.passed += 1,
+                    Outcome::Failed => self.failed.push(test),
+                    Outcome::Skipped => self.skipped.push(test),
+                }
+            }
+        }
+    }
+
+    /// Counts, in words.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed,
+            self.failed.len(),
+            self.skipped.len()
+        )
+    }
+}
+
+/// All guests.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    runs: Vec<(String, Run)>,
+}
+
+impl Table {
+    /// Adds one guest.
+    pub fn add(&mut self, name: &str, run: Run) {
+        self.runs.push((name.to_owned(), run));
+    }
+
+    /// How many tests and guests failed.
+    pub fn failed(&self) -> usize {
+        self.runs.iter().map(|(_, run)| run.failed.len()).sum()
+    }
+
+    /// One row for each fact, one column for each kernel; then what failed.
+    pub fn text(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for (_, run) in &self.runs {
+            for (name, _) in &run.facts {
+                if !names.contains(&name.as_str()) {
+                    names.push(name);
+                }
+            }
+        }
+        let row = |head: &str, cells: Vec<String>| format!("| {head} | {} |", cells.join(" | "));
+        let each = |cell: &dyn Fn(&Run) -> String| {
+            self.runs
+                .iter()
+                .map(|(_, run)| cell(run))
+                .collect::<Vec<_>>()
+        };
+        let kernels = self.runs.iter().map(|(name, _)| name.clone()).collect();
+        let mut lines = vec![
+            row("kernel", kernels),
+            row("---", each(&|_| "---".to_owned())),
+            row("version", each(&|run| run.kernel.clone())),
+        ];
+        for name in names {
+            let cell = |run: &Run| {
+                let fact = run.facts.iter().rev().find(|(other, _)| other == name);
+                fact.map_or_else(|| "—".to_owned(), |(_, value)| value.clone())
+            };
+            lines.push(row(name, each(&cell)));
+        }
+        lines.push(row("tests", each(&Run::summary)));
+        for (name, run) in &self.runs {
+            lines.extend(
+                run.failed
+                    .iter()
+                    .map(|what| format!("FAILED {name}: {what}")),
+            );
+            lines.extend(
+                run.skipped
+                    .iter()
+                    .map(|what| format!("SKIPPED {name}: {what}")),
+            );
+        }
+        lines.join("\n")
+    }
+
+    /// `vm: N passed, M failed, K skipped`.
+    pub fn verdict(&self) -> String {
+        let passed: usize = self.runs.iter().map(|(_, run)| run.passed).sum();
+        let skipped: usize = self.runs.iter().map(|(_, run)| run.skipped.len()).sum();
+        format!(
+            "vm: {passed} passed, {} failed, {skipped} skipped",
+            self.failed()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_become_rows_and_the_verdict_counts() {
+        let test = |test: &str, outcome, output: &str| Message::Test {
+            test: test.into(),
+            variant: String::new(),
+            outcome,
+            seconds: 1.0,
+            output: output.into(),
+        };
+        let mut run = Run::default();
+        run.take(
+            Message::Ready {
+                kernel: "6.1.0".into(),
+            },
+            false,
+        );
+        run.take(
+            test("a", Outcome::Passed, "x\nfact read: fentry f\n"),
+            false,
+        );
+        run.take(test("b", Outcome::Failed, ""), false);
+        let mut table = Table::default();
+        table.add("6.1", run);
+        let mut other = Run::default();
+        other.skip(&anyhow::anyhow!("no mirror"));
+        table.add("5.10", other);
+        let text = table.text();
+        assert!(text.contains("| read | fentry f | — |"), "{text}");
+        assert!(text.contains("FAILED 6.1: b"), "{text}");
+        assert_eq!(table.verdict(), "vm: 1 passed, 1 failed, 1 skipped");
+    }
+}
