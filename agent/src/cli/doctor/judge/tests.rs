@@ -176,7 +176,7 @@ fn a_hook_that_is_not_live_costs_what_it_records() {
 fn hooks_that_can_not_be_tried_are_looked_for() {
     let seen = Snapshot {
         hooks: Err("not permitted".to_owned()),
-        places: BTreeSet::from(["raw_tracepoint sys_exit".to_owned()]),
+        places: BTreeSet::from(["tp_btf sys_exit".to_owned()]),
         ..good()
     };
     assert_eq!(status(&seen, "loading"), Status::Missing);
