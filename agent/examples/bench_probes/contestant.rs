@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use headstart::probe::{Group, Probes};
+use headstart::probe::{Group, HookState, Kind, Place, Probes};
 use headstart::run::{Cgroup, RING_BYTES};
 
 use crate::empty::Empty;
@@ -21,6 +21,10 @@ pub(crate) enum Contestant {
     Empty,
     /// Our hooks of page use; the readers are being learned.
     Use,
+    /// The same on functions of the kernel, as on kernels before 6.12.
+    Functions,
+    /// The same by kprobes.
+    Kprobes,
     /// All hooks of a recording; the readers are being learned.
     Recording,
     /// All hooks of a recording, of something else.
@@ -32,16 +36,50 @@ pub(crate) enum Contestant {
 /// What records.
 const RECORDING: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
 
+/// Places on tracepoints alone serve all kinds.
+fn on_functions(place: &Place) -> bool {
+    matches!(place.kind, Kind::Fentry | Kind::Fexit | Kind::RawTracepoint)
+}
+
+fn by_kprobes(place: &Place) -> bool {
+    matches!(place.kind, Kind::Kprobe | Kind::RawTracepoint)
+}
+
 impl Contestant {
-    /// In the order of their numbers.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Off,
-        Self::Empty,
-        Self::Use,
-        Self::Recording,
-        Self::Elsewhere,
-        Self::Bpftrace,
-    ];
+    /// Those that this kernel lets be attached, and why it does not the others.
+    pub(crate) fn here() -> anyhow::Result<(Vec<Self>, Vec<String>)> {
+        let (mut here, mut not_here) = (Vec::new(), Vec::new());
+        for contestant in [
+            Self::Off,
+            Self::Empty,
+            Self::Use,
+            Self::Functions,
+            Self::Kprobes,
+            Self::Recording,
+            Self::Elsewhere,
+            Self::Bpftrace,
+        ] {
+            let states = match contestant {
+                Self::Functions => {
+                    Probes::load(RING_BYTES)?.attach_where(&[Group::Use], on_functions)
+                }
+                Self::Kprobes => Probes::load(RING_BYTES)?.attach_where(&[Group::Use], by_kprobes),
+                _ => Vec::new(),
+            };
+            match states.iter().find(|state| !state.live) {
+                Some(state) => {
+                    not_here.push(format!(
+                        "{} ({}: {})",
+                        contestant.name(),
+                        state.place,
+                        state.reason
+                    ));
+                }
+                None => here.push(contestant),
+            }
+        }
+        Ok((here, not_here))
+    }
 
     /// For the table.
     pub(crate) fn name(self) -> &'static str {
@@ -49,6 +87,8 @@ impl Contestant {
             Self::Off => "nothing",
             Self::Empty => "an empty program on mm_filemap_get_pages",
             Self::Use => "ours on page use, learning these reads",
+            Self::Functions => "the same by fentry and fexit",
+            Self::Kprobes => "the same by kprobes",
             Self::Recording => "all of ours, learning these reads",
             Self::Elsewhere => "all of ours, learning something else",
             Self::Bpftrace => "bpftrace counting mm_filemap_get_pages",
@@ -58,18 +98,27 @@ impl Contestant {
     /// ns a read with it attached.
     pub(crate) fn cost(self, reading: &Reading, jobs: usize) -> anyhow::Result<f64> {
         let cgroup = Cgroup::create(0)?;
+        let read = || reading.ns(&cgroup, jobs);
         match self {
-            Self::Off => reading.ns(&cgroup, jobs),
+            Self::Off => read(),
             Self::Empty => {
                 let _attached = Empty::attach("mm_filemap_get_pages")?;
-                reading.ns(&cgroup, jobs)
+                read()
             }
-            Self::Use => probed(&[Group::Use], Some(&cgroup), || reading.ns(&cgroup, jobs)),
-            Self::Recording => probed(&RECORDING, Some(&cgroup), || reading.ns(&cgroup, jobs)),
-            Self::Elsewhere => probed(&RECORDING, None, || reading.ns(&cgroup, jobs)),
+            Self::Use => probed(|p| p.attach(&[Group::Use]), Some(&cgroup), read),
+            Self::Functions => {
+                let attach = |p: &mut Probes| p.attach_where(&[Group::Use], on_functions);
+                probed(attach, Some(&cgroup), read)
+            }
+            Self::Kprobes => {
+                let attach = |p: &mut Probes| p.attach_where(&[Group::Use], by_kprobes);
+                probed(attach, Some(&cgroup), read)
+            }
+            Self::Recording => probed(|p| p.attach(&RECORDING), Some(&cgroup), read),
+            Self::Elsewhere => probed(|p| p.attach(&RECORDING), None, read),
             Self::Bpftrace => {
                 let counter = Counting::start()?;
-                let ns = reading.ns(&cgroup, jobs);
+                let ns = read();
                 counter.end()?;
                 ns
             }
@@ -79,8 +128,8 @@ impl Contestant {
 
 /// Runs `work` with probes attached that watch `cgroup`, or one where nothing
 /// runs. Records are taken off the ring meanwhile, as a recording does.
-pub(crate) fn probed<T>(
-    groups: &[Group],
+fn probed<T>(
+    attach: impl FnOnce(&mut Probes) -> Vec<HookState>,
     cgroup: Option<&Cgroup>,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
@@ -88,7 +137,7 @@ pub(crate) fn probed<T>(
     let mut reader = probes.reader()?;
     let elsewhere = Cgroup::create(1)?;
     probes.watch(cgroup.unwrap_or(&elsewhere).id())?;
-    for hook in probes.attach(groups) {
+    for hook in attach(&mut probes) {
         ensure!(hook.live, "{}: {}", hook.place, hook.reason);
     }
     let stop = AtomicBool::new(false);

@@ -57,10 +57,17 @@ fn table(command: impl Fn() -> anyhow::Result<Vec<OsString>>) -> anyhow::Result<
         "share of the run",
     ]);
     for hook in HOOKS {
+        // Where it is attached, its program may be another one than on other kernels.
+        let programs: Vec<&str> = hook
+            .places
+            .iter()
+            .flat_map(|place| [Some(place.program), place.beside.map(|b| b.0)])
+            .flatten()
+            .map(|program| &program[..program.len().min(NAME)])
+            .collect();
         let of = |counts: &[Count]| {
-            let name = &hook.program[..hook.program.len().min(NAME)];
-            let found = counts.iter().find(|count| count.name == name);
-            found.map_or((0, 0), |count| (count.calls, count.ns))
+            let ours = counts.iter().filter(|c| programs.contains(&&c.name[..]));
+            ours.fold((0, 0), |sum, c| (sum.0 + c.calls, sum.1 + c.ns))
         };
         let (calls, ns) = (of(&after).0 - of(&before).0, of(&after).1 - of(&before).1);
         table.row([

@@ -19,7 +19,11 @@ use reading::{BLOCK, BYTES, READ, Reading, SLICE, TURN};
 /// Numbers of readers.
 const JOBS: [usize; 2] = [1, 2];
 
-fn method(rounds: usize) -> String {
+fn method(rounds: usize, not_here: &[String]) -> String {
+    let not_here = match not_here {
+        [] => String::new(),
+        some => format!(" Not on this kernel: {}.", some.join("; ")),
+    };
     format!(
         "Cached reads of {BLOCK} bytes in random order (pread), each job in a file of {} KiB of \
          its own, in a cgroup that holds the jobs and nothing else. In each of {rounds} rounds \
@@ -27,7 +31,7 @@ fn method(rounds: usize) -> String {
          round; one round before them is not counted. A turn is {} ms of slices of {SLICE} reads, \
          and the fastest slice counts, which nothing interrupted: the cost, without the noise of \
          what else runs (of two jobs the mean of both). Differences and ratios are taken round by \
-         round. All numbers: median (and the middle half of the rounds).",
+         round. All numbers: median (and the middle half of the rounds).{not_here}",
         BYTES >> 10,
         TURN.as_millis(),
     )
@@ -45,23 +49,28 @@ fn main() -> anyhow::Result<()> {
         .map_or(Ok(20), |a| a.to_string_lossy().parse())?;
     let reading = Reading::prepare(&directory, JOBS.into_iter().max().unwrap_or(1))?;
 
-    let mut findings = Findings::new(&method(rounds));
+    let (contestants, not_here) = Contestant::here()?;
+    let mut findings = Findings::new(&method(rounds, &not_here));
     for jobs in JOBS {
         eprintln!("{jobs} jobs");
-        let costs = measure(&reading, jobs, rounds)?;
+        let costs = measure(&contestants, &reading, jobs, rounds)?;
         let caption = match jobs {
             1 => "One job:".to_owned(),
             more => format!("{more} jobs:"),
         };
-        findings = findings.table(&caption, &table(&costs));
+        findings = findings.table(&caption, &table(&contestants, &costs));
     }
     print!("{}", hooks::add(findings, &reading)?.into_markdown());
     Ok(())
 }
 
 /// ns a read, by contestant and round.
-fn measure(reading: &Reading, jobs: usize, rounds: usize) -> anyhow::Result<Vec<Vec<f64>>> {
-    let contestants = Contestant::ALL;
+fn measure(
+    contestants: &[Contestant],
+    reading: &Reading,
+    jobs: usize,
+    rounds: usize,
+) -> anyhow::Result<Vec<Vec<f64>>> {
     let mut costs = vec![Vec::new(); contestants.len()];
     for round in 0..=rounds {
         for turn in 0..contestants.len() {
@@ -83,8 +92,11 @@ fn spread(values: impl Iterator<Item = f64>) -> Spread {
     Spread::of(&sorted[quarter..sorted.len() - quarter]).unwrap_or(Spread::NONE)
 }
 
-fn table(costs: &[Vec<f64>]) -> Table {
-    let of = |which: Contestant| costs[which as usize].iter().copied();
+fn table(contestants: &[Contestant], costs: &[Vec<f64>]) -> Table {
+    let of = |which: Contestant| {
+        let at = contestants.iter().position(|c| *c == which);
+        at.map_or(&[][..], |at| &costs[at]).iter().copied()
+    };
     let less = |which, other| of(which).zip(of(other)).map(|(a, b)| a - b);
     let mut table = Table::new([
         "attached",
@@ -93,7 +105,7 @@ fn table(costs: &[Vec<f64>]) -> Table {
         "− empty, ns",
         "cost ÷ bpftrace's",
     ]);
-    for which in Contestant::ALL {
+    for &which in contestants {
         let cost = less(which, Contestant::Off);
         let counting = less(Contestant::Bpftrace, Contestant::Off);
         table.row([

@@ -52,6 +52,7 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
         cachestat: calls::cachestat(),
         openat2: calls::openat2(),
         mincore: calls::mincore(),
+        fuse: open("/dev/fuse"),
         pressure: open("/proc/pressure/io"),
         drop_caches: may_write(Path::new("/proc/sys/vm/drop_caches")),
         state_dir: look_at_state_dir(state_dir),

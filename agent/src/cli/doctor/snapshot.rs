@@ -32,6 +32,8 @@ pub(super) struct Snapshot {
     pub(super) cachestat: Tried,
     pub(super) openat2: Tried,
     pub(super) mincore: Tried,
+    /// `/dev/fuse` can be opened.
+    pub(super) fuse: Tried,
     /// Pressure of I/O can be read.
     pub(super) pressure: Tried,
     pub(super) drop_caches: Tried,

@@ -35,6 +35,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
             "`headstart compare` can't make cold starts",
             "run as root with a writable /proc/sys",
         ),
+        fuse(seen),
         configuration(seen),
         state_dir(seen),
         read_ahead(seen),
@@ -80,6 +81,18 @@ fn residency(seen: &Snapshot) -> Vec<Row> {
     rows.into_iter()
         .map(|row| row.needed_for(Need::Warm))
         .collect()
+}
+
+/// Never worse than well: nothing uses it yet.
+fn fuse(seen: &Snapshot) -> Row {
+    let found = match (&seen.fuse, seen.version() >= (6, 9)) {
+        (Ok(()), true) => "/dev/fuse, with passthrough; nothing uses it yet".to_owned(),
+        (Ok(()), false) => "/dev/fuse, without passthrough; nothing uses it yet".to_owned(),
+        (Err(reason), _) => format!("not there ({reason}); nothing uses it yet"),
+    };
+    Row::ok(Group::Warming, "FUSE", found)
+        .costs("nothing yet: data sets on local disks, which will need it, are not built")
+        .fix("nothing; for later: modprobe fuse, and Linux 6.9 for passthrough")
 }
 
 fn configuration(seen: &Snapshot) -> Row {
@@ -210,5 +223,20 @@ mod tests {
             ..good()
         };
         assert_eq!(memlock(&new).status, Status::Ok);
+    }
+
+    #[test]
+    fn without_fuse_nothing_is_worse_yet() {
+        let seen = Snapshot {
+            release: "6.8.12".to_owned(),
+            ..good()
+        };
+        assert!(fuse(&seen).found.contains("without passthrough"));
+        let seen = Snapshot {
+            fuse: Err("none".to_owned()),
+            ..good()
+        };
+        assert_eq!(fuse(&seen).status, Status::Ok);
+        assert!(fuse(&seen).found.contains("not there (none)"));
     }
 }

@@ -29,6 +29,7 @@ pub(in super::super) fn good() -> Snapshot {
         cachestat: Ok(()),
         openat2: Ok(()),
         mincore: Ok(()),
+        fuse: Ok(()),
         pressure: Ok(()),
         drop_caches: Ok(()),
         state_dir: StateDir {
@@ -209,6 +210,7 @@ fn whatever_is_not_well_says_what_it_costs_and_what_to_do() {
         cachestat: Err("none".to_owned()),
         openat2: Err("none".to_owned()),
         mincore: Err("none".to_owned()),
+        fuse: Err("none".to_owned()),
         pressure: Err("none".to_owned()),
         drop_caches: Err("none".to_owned()),
         memlock: Limit {
