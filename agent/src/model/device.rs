@@ -19,6 +19,13 @@ pub struct DeviceCost {
 }
 
 impl DeviceCost {
+    /// Whether one reader with the kernel's own readahead gets all that the device
+    /// gives: a window holds twice what it delivers in the time that one read takes.
+    pub fn readahead_keeps_up(&self) -> bool {
+        let delivered = self.bytes_per_s * self.latency_ns / 1e9;
+        self.readahead_bytes as f64 >= 2.0 * delivered
+    }
+
     /// What is assumed of a device that was never measured: a modest SSD.
     pub const UNMEASURED: DeviceCost = DeviceCost {
         read_ns: 50_000.0,

@@ -92,6 +92,9 @@ pub struct PlanTotals {
     /// Names left to the program: their neighbours bring in what it would wait
     /// for.
     pub names_left: u64,
+    /// File data left to the program: it reads on and on through a file, and the
+    /// kernel's own readahead keeps the device busy.
+    pub sequential_bytes: u64,
     /// Left out because the budget was spent.
     pub over_budget_bytes: u64,
     /// Left out because too few runs saw it.

@@ -8,6 +8,11 @@ const MAX_MERGED: u64 = 2048;
 /// Gaps that are considered, pages.
 const GAPS: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 
+/// A stretch of so many windows of readahead is long: the kernel has long seen that it
+/// is read in order. (`wc` of 500 MB from a disk of 1.8 GB/s, with windows of 8 MiB,
+/// took 0.35 s cold and 0.50 s with the same data read beside it.)
+const LONG_WINDOWS: u64 = 4;
+
 /// Chance that a page in a near gap is used after all by the next run. Counted over
 /// five traced runs each of seven programs: of rustc's 4,564 pages in gaps of up to
 /// [`near_pages`] after one run 5 were, after two 2 of 2,426, after three none.
@@ -80,6 +85,32 @@ pub(super) fn subtract(runs: &[Run], others: &[Run]) -> Vec<Run> {
         }
     }
     out
+}
+
+/// Leaves long stretches that are read from one end to the other to the kernel's
+/// readahead, but for their first window of `window` pages. Also the pages left.
+pub(super) fn leave_sequential(runs: Vec<Run>, window: u64) -> (Vec<Run>, u64) {
+    let follows = |a: &Run, b: &Run| a.end == b.start && a.first_use_ns <= b.first_use_ns;
+    let mut left = 0;
+    let mut kept = Vec::with_capacity(runs.len());
+    for stretch in runs.chunk_by(follows) {
+        let start = stretch[0].start;
+        let pages: u64 = stretch.iter().map(|run| run.end - run.start).sum();
+        if window == 0 || pages < LONG_WINDOWS * window {
+            kept.extend_from_slice(stretch);
+            continue;
+        }
+        left += pages - window;
+        for run in stretch.iter().filter(|run| run.start < start + window) {
+            let end = run.end.min(start + window);
+            kept.push(Run {
+                end,
+                gap_pages: run.gap_pages.min(end - run.start),
+                ..*run
+            });
+        }
+    }
+    (kept, left)
 }
 
 /// Reads and pages of all files, merged.
@@ -170,6 +201,23 @@ mod tests {
         };
         assert_eq!(merge(&[run(0, 1), late], 4, 10).len(), 2);
         assert_eq!(merge(&[run(0, 1), late], 4, 1_000).len(), 1);
+    }
+
+    #[test]
+    fn long_sequential_stretches_are_left_to_readahead_after_their_first_window() {
+        let at = |start, end, first_use_ns| Run {
+            first_use_ns,
+            ..run(start, end)
+        };
+        let runs = vec![at(0, 6, 0), at(6, 40, 5), at(50, 90, 9), at(90, 99, 1)];
+        let (kept, left) = leave_sequential(runs.clone(), 10);
+        // What follows page 90 was read before what comes before it.
+        assert_eq!(
+            kept,
+            [at(0, 6, 0), at(6, 10, 5), at(50, 60, 9), at(90, 99, 1)]
+        );
+        assert_eq!(left, 30 + 30);
+        assert_eq!(leave_sequential(runs.clone(), 0), (runs, 0));
     }
 
     proptest! {

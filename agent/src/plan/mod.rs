@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::model::{Action, DeviceCost, PAGE_SIZE, Plan, PlanFile, PlanName, PlanTotals};
 use crate::predict::{ExpectedName, Prediction, Sureness};
-use merge::{Run, choose_gap, merge, near_pages, read_ns, subtract};
+use merge::{Run, choose_gap, leave_sequential, merge, near_pages, read_ns, subtract};
 
 /// When the workload starts, which decides the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
     let mut steps = Vec::new();
     block_steps(prediction, &mut steps, &mut totals);
     let names = name_steps(prediction, options.timing, &mut steps, &mut totals);
-    read_steps(prediction, options, least_gap, &mut steps);
+    read_steps(prediction, options, least_gap, &mut steps, &mut totals);
     steps.sort_by_key(|step| (step.rank, step.first_use_ns));
 
     let mut actions = Vec::with_capacity(steps.len());
@@ -181,6 +181,7 @@ fn read_steps(
     options: &PlanOptions,
     least_gap: u64,
     steps: &mut Vec<Step>,
+    totals: &mut PlanTotals,
 ) {
     // Runs of wanted pages by file: certain ones, and (beside a start, apart)
     // maybe ones.
@@ -219,8 +220,17 @@ fn read_steps(
         }
     };
     let gap = choose_gap(&first, near, slack, &options.cost).max(least_gap);
+    // Beside a start a stretch that the program reads in order gains nothing by being
+    // read by two.
+    let window = match options.timing {
+        Timing::Beside if options.cost.readahead_keeps_up() => {
+            options.cost.readahead_bytes / PAGE_SIZE
+        }
+        _ => 0,
+    };
     for (file, (sure, unsure)) in first.iter().zip(&second).enumerate() {
-        let sure = merge(sure, gap, slack);
+        let (sure, left) = leave_sequential(merge(sure, gap, slack), window);
+        totals.sequential_bytes += left * PAGE_SIZE;
         // Maybe pages in a gap that is read through anyway come for nothing.
         let unsure = merge(&subtract(unsure, &sure), gap, slack);
         for (runs, rank) in [(sure, 1), (unsure, 2)] {
