@@ -60,7 +60,7 @@ impl Instrumented {
 /// Modules with unsafe code, most of it system calls.
 const UNSAFE: [&str; 5] = ["attribute::volume", "cli::doctor", "probe", "run", "warm"];
 
-/// The unit tests of [`UNSAFE`] under AddressSanitizer.
+/// The unit tests of modules with unsafe code under AddressSanitizer.
 pub fn address() -> Result<()> {
     let Some(compiler) = Instrumented::find() else {
         return Ok(());
@@ -92,7 +92,7 @@ const NIGHTLY: &str = "nightly-2026-05-20";
 /// ours: decoding what the kernel sends and maps.
 const PURE: [&str; 2] = ["probe::btf", "probe::decode"];
 
-/// [`PURE`] under Miri.
+/// Those without system calls under Miri.
 pub fn miri() -> Result<()> {
     let toolchain = match Miri::ensure() {
         Ok(toolchain) => toolchain,
