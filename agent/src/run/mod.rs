@@ -9,6 +9,7 @@ mod cgroup;
 mod child;
 mod compare;
 mod exact;
+mod fault_around;
 mod feedback;
 pub mod procfs;
 mod record;
@@ -21,6 +22,9 @@ pub use cgroup::{Cgroup, CgroupError, existing_cgroups};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use exact::Traced;
+pub use fault_around::{
+    FaultAround, FaultAroundError, Left, Narrowing, may_narrow, put_back_left,
+};
 pub use feedback::{Feedback, feedback};
 pub use record::{RING_BYTES, RecordError, Recorder, Recording};
 pub use summary::{Summary, summarize};
