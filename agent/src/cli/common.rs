@@ -139,7 +139,9 @@ pub(super) fn writable_store(global: &Global) -> anyhow::Result<Store> {
 pub(super) fn put_back(state_dir: &Path) {
     match put_back_left(state_dir) {
         Ok(Left::PutBack { from, to }) => {
-            tracing::warn!("put back fault_around_bytes from {from} to {to}: left by a killed headstart");
+            tracing::warn!(
+                "put back fault_around_bytes from {from} to {to}: left by a killed headstart"
+            );
         }
         Ok(left) => tracing::debug!(?left, "fault_around_bytes"),
         Err(error) => tracing::warn!(%error, "a killed headstart left fault_around_bytes narrow"),

@@ -149,11 +149,7 @@ fn put_back_left_of(
     }
 }
 
-fn put_back(
-    setting: &Setting,
-    journal: &Journal,
-    entry: &Entry,
-) -> Result<Left, FaultAroundError> {
+fn put_back(setting: &Setting, journal: &Journal, entry: &Entry) -> Result<Left, FaultAroundError> {
     let now = setting.read()?;
     let left = if now == entry.set {
         setting.write(entry.before)?;
