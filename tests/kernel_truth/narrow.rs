@@ -5,10 +5,11 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use headstart::model::PAGE_SIZE;
 use headstart::run::may_narrow;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 
 use crate::disks::{Disk, Kind};
@@ -192,13 +193,9 @@ impl Stage {
         assert_eq!(setting(), PAGE_SIZE, "narrow while it runs");
         recording.kill().expect("killed");
         recording.wait().expect("waited for");
-        let command = line
-            .trim()
-            .parse()
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
+        let command = line.trim().parse().ok().and_then(Pid::from_raw);
         let command = command.expect("a process id");
-        rustix::process::kill_process(command, rustix::process::Signal::KILL).expect("killed");
+        kill_process(command, Signal::KILL).expect("killed");
         assert_eq!(setting(), PAGE_SIZE, "nobody was left to put it back");
     }
 }
@@ -326,12 +323,15 @@ fn a_signal_is_a_way_out_too() {
     out.read_line(&mut String::new())
         .expect("the command's line");
     assert_eq!(setting(), PAGE_SIZE);
-    let pid = rustix::process::Pid::from_child(&recording);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
-    let end = Instant::now() + Duration::from_secs(60);
-    while recording.try_wait().expect("waited for").is_none() {
-        assert!(Instant::now() < end, "it goes on");
-        std::thread::yield_now();
-    }
+    let pid = Pid::from_child(&recording);
+    kill_process(pid, Signal::TERM).expect("sent");
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor");
+    let limit = rustix::time::Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1), "it ends");
+    recording.wait().expect("waited for");
     assert_eq!(setting(), stage.before);
 }

@@ -88,7 +88,7 @@ pub struct FaultAround {
 }
 
 /// A window of one page; put back when dropped.
-pub struct Narrowed {
+pub(super) struct Narrowed {
     around: FaultAround,
     /// What to put back; `None` where it was one page already, or is again what it was.
     before: Option<u64>,
@@ -190,7 +190,7 @@ impl FaultAround {
     ///
     /// # Errors
     /// It is as it was.
-    pub fn narrow(self) -> Result<Narrowed, FaultAroundError> {
+    pub(super) fn narrow(self) -> Result<Narrowed, FaultAroundError> {
         let page = rustix::param::page_size() as u64;
         let before = self.setting.read()?;
         let mut narrowed = Narrowed {
@@ -216,11 +216,11 @@ impl FaultAround {
 }
 
 impl Narrowed {
-    /// Puts it back; whether it was narrow until now, else why not.
+    /// Puts it back; whether it was narrow until now.
     ///
     /// # Errors
     /// Somebody else has set it (then it stays as that is), or it can't be put back.
-    pub fn finish(mut self) -> Result<(), String> {
+    pub(super) fn finish(mut self) -> Result<(), String> {
         let page = rustix::param::page_size() as u64;
         match self.put_back() {
             Ok(now) if now <= page => Ok(()),
