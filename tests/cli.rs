@@ -30,6 +30,7 @@ fn help_lists_every_command() {
         "compare",
         "observe",
         "profile",
+        "cleanup",
         "doctor",
         "completions",
         "man",

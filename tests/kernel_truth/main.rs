@@ -16,6 +16,7 @@ mod identity;
 mod loss;
 mod maps;
 mod names;
+mod narrow;
 mod others;
 mod pages;
 mod reader;

@@ -128,6 +128,12 @@ impl Sum {
         self.over += (&all - used).len();
     }
 
+    /// Shares of what was used, %: certainly seen, and seen that was not used.
+    pub(crate) fn certain_and_over(&self) -> (f64, f64) {
+        let share = |part: usize| 100.0 * part as f64 / self.used.max(1) as f64;
+        (share(self.certain), share(self.over))
+    }
+
     /// A line that `cargo xtask vm` puts into its table.
     pub(crate) fn print(&self, what: &str) {
         let share = |part: usize| 100.0 * part as f64 / self.used.max(1) as f64;

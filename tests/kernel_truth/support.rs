@@ -11,7 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headstart::probe::{Kind, Place, ProbeError};
-use headstart::run::{Child, Ended, Output, RING_BYTES, RecordError, Recorder, Recording, Traced};
+use headstart::run::{
+    Child, Ended, FaultAround, Output, RING_BYTES, RecordError, Recorder, Recording, Traced,
+};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -86,6 +88,19 @@ impl Scratch {
             return None;
         }
         Some(recording)
+    }
+
+    /// As [`Scratch::record`], with the kernel's fault-around window narrowed.
+    pub(crate) fn record_narrowed(&mut self, ops: &[Op]) -> Recording {
+        let command = reader::command(&self.path("script"), ops);
+        let around = FaultAround::claim(&self.root).expect("debugfs can be written");
+        let (recording, _child) = self
+            .recorder
+            .record_narrowed(&command, Output::Inherit, None, around)
+            .expect("recorded");
+        assert_eq!(recording.ended, Some(Ended::Exited(0)), "{ops:?}");
+        assert!(recording.is_exact(), "{:?}", recording.narrowed);
+        recording
     }
 
     /// Records the beginning of a command that goes on after it.

@@ -73,6 +73,12 @@ pub(crate) enum Command {
     Observe(ObserveArgs),
     /// List, show and move profiles
     Profile(ProfileArgs),
+    /// Put back what a killed headstart left behind
+    ///
+    /// Recording page by page narrows a setting of the kernel (fault_around_bytes), and
+    /// notes before what it was. A kill -9 leaves both; this, or the next recording, puts
+    /// the setting back, unless somebody else has changed it since.
+    Cleanup,
     /// Say what this machine allows, what it costs to miss the rest, and what to do
     Doctor(DoctorArgs),
     /// Print a shell's completion script
@@ -97,7 +103,10 @@ pub(crate) struct RecordArgs {
     /// Stop recording after this long (500ms, 10s, 2m); the command goes on [default: until it exits]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) window: Option<std::time::Duration>,
-    /// Trace the command, so that every page it uses is known for certain
+    /// Learn page by page, so that every page it uses is known for certain
+    ///
+    /// Where debugfs can be written the kernel's fault_around_bytes is one page meanwhile,
+    /// for the whole machine; else the command is traced.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Exact::Auto)]
     pub(crate) exact: Exact,
     /// The command and its arguments
@@ -110,7 +119,7 @@ pub(crate) struct RecordArgs {
 pub(crate) enum Exact {
     /// A profile's first two runs, and one now and then if much is unsure
     Auto,
-    /// This run: it starts slower, and can't itself be traced by a debugger
+    /// This run: it starts slower, and where it is traced no debugger can do so
     Always,
     /// Not this run: it starts as fast as ever
     Never,
@@ -178,7 +187,7 @@ pub(crate) struct CompareArgs {
     /// Profile to use; without it, one is recorded first and thrown away
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Trace the run that is recorded where no profile is named, so that every page it uses is known for certain
+    /// Learn the run that is recorded where no profile is named page by page
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Exact::Auto, conflicts_with = "profile")]
     pub(crate) exact: Exact,
     /// Leave out pages that were never certainly used

@@ -1,8 +1,10 @@
 //! What `record`, `run`, `warm` and `compare` share.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -13,7 +15,10 @@ use super::config::{Config, IoPriority};
 use super::{context, format, stages};
 use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
 use crate::profile::{Access, Store, from_trace};
-use crate::run::{Recording, Summary, Traced, Warmup, fill_blind, summarize};
+use crate::run::{
+    Child, FaultAround, Left, Output, RecordError, Recorder, Recording, Summary, Warmup,
+    fill_blind, put_back_left, summarize,
+};
 use crate::warm::IoClass;
 
 /// A measured cost is measured again after this long.
@@ -36,8 +41,7 @@ pub(super) fn run_info(recording: &Recording) -> RunInfo {
         started_ms: now_ms().saturating_sub(duration_ns / 1_000_000),
         id,
         duration_ns,
-        // One that lacks records would rule out what they told of.
-        exact: recording.trace.lost == 0 && recording.traced.as_ref().is_some_and(Traced::is_exact),
+        exact: recording.is_exact(),
     }
 }
 
@@ -130,6 +134,38 @@ pub(super) fn writable_store(global: &Global) -> anyhow::Result<Store> {
     context::open_store(global, Access::Write).context("nothing was run")
 }
 
+/// Puts back what a killed process of ours left, before something is recorded. That it
+/// can't be is no reason not to record.
+pub(super) fn put_back(state_dir: &Path) {
+    match put_back_left(state_dir) {
+        Ok(Left::PutBack { from, to }) => {
+            tracing::warn!(
+                "put back fault_around_bytes from {from} to {to}: left by a killed headstart"
+            );
+        }
+        Ok(left) => tracing::debug!(?left, "fault_around_bytes"),
+        Err(error) => tracing::warn!(%error, "a killed headstart left fault_around_bytes narrow"),
+    }
+}
+
+/// Records a command page by page: with the kernel's fault-around window narrowed, where
+/// that can be done, else traced. The journal of the first is in `state_dir`.
+pub(super) fn record_exactly(
+    recorder: &mut Recorder,
+    state_dir: &Path,
+    command: &[OsString],
+    output: Output,
+    window: Option<Duration>,
+) -> Result<(Recording, Child), RecordError> {
+    match FaultAround::claim(state_dir) {
+        Ok(around) => recorder.record_narrowed(command, output, window, around),
+        Err(error) => {
+            tracing::debug!(%error, "not narrowed, traced");
+            recorder.record_exact(command, output, window)
+        }
+    }
+}
+
 /// What to tell a person about a recorded run.
 pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String {
     use std::fmt::Write;
@@ -173,6 +209,20 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
                 "  traced, page by page: slower than the runs to come; {} of {} mappings of files kept windows",
                 traced.refused,
                 traced.refused + traced.mappings,
+            ),
+            Some(error) => writeln!(out, "  not page by page: {}", escape(error.as_bytes())),
+        };
+    }
+    if let Some(narrowed) = &recording.narrowed {
+        let _ = match &narrowed.error {
+            None if narrowed.windows == 0 => writeln!(
+                out,
+                "  page by page: fault_around_bytes was one page, for the whole machine, and is put back; slower than the runs to come",
+            ),
+            None => writeln!(
+                out,
+                "  not page by page: {} windows mapped while fault_around_bytes was one page",
+                narrowed.windows
             ),
             Some(error) => writeln!(out, "  not page by page: {}", escape(error.as_bytes())),
         };
@@ -239,7 +289,9 @@ pub(super) fn recording_json(name: &str, recording: &Recording, runs: usize) -> 
         "top_directories": top,
         "seconds": recording.seconds,
         "io_stall_seconds": recording.stall_seconds,
+        "exact": recording.is_exact(),
         "traced": recording.traced,
+        "narrowed": recording.narrowed,
         "io_stall_share": recording.stall_seconds.map(|s| s / recording.seconds.max(1e-9)),
         "records": recording.records,
         "lost": recording.trace.lost,

@@ -70,10 +70,15 @@ fn profile_and_cost(
         let cost = common::device_cost(&store, &found, true);
         return Ok((found, cost));
     }
+    let state_dir = context::state_dir(global)?;
+    common::put_back(&state_dir);
     let mut recorder = Recorder::new(context::ring_bytes(global)?)?;
     let (mut recording, mut child) = match args.exact {
-        // The profile is a new one, whose first run is traced.
-        Exact::Auto | Exact::Always => recorder.record_exact(&args.command, Output::Null, None)?,
+        // The profile is a new one, whose first run is page by page.
+        Exact::Auto | Exact::Always => {
+            let command = &args.command;
+            common::record_exactly(&mut recorder, &state_dir, command, Output::Null, None)?
+        }
         Exact::Never => recorder.record(&args.command, Output::Null, None)?,
     };
     child.wait(None)?;

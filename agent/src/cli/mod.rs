@@ -2,6 +2,7 @@
 
 mod args;
 mod chart;
+mod cleanup;
 mod common;
 mod compare;
 pub mod config;
@@ -57,6 +58,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&global, &args),
         Command::Compare(args) => compare::run(&global, &args),
         Command::Observe(args) => observe::run(&global, &args),
+        Command::Cleanup => cleanup::run(&global),
         Command::Profile(args) => profile::run(&global, &args),
         Command::Doctor(args) => doctor::run(&global, &args),
         Command::Completions(args) => generate::completions(&args),

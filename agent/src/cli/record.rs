@@ -15,6 +15,8 @@ use crate::run::{Output, Recorder, Recording};
 pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.profile)?;
     let store = common::writable_store(global)?;
+    let state_dir = context::state_dir(global)?;
+    common::put_back(&state_dir);
     let mut recorder = Recorder::new(context::ring_bytes(global)?).context("nothing was run")?;
     let exact = match args.exact {
         Exact::Always => true,
@@ -23,7 +25,8 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
         Exact::Auto => wants_exact(&store.get(&args.profile).ok().flatten().unwrap_or_default()),
     };
     let (mut recording, mut child) = if exact {
-        recorder.record_exact(&args.command, Output::Inherit, args.window)?
+        let (command, window) = (&args.command, args.window);
+        common::record_exactly(&mut recorder, &state_dir, command, Output::Inherit, window)?
     } else {
         recorder.record(&args.command, Output::Inherit, args.window)?
     };

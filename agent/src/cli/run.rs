@@ -84,6 +84,9 @@ fn keep(global: &Global, args: &RunArgs, beside: &mut Beside, known: Option<&Pro
             return before;
         }
     };
+    if let Ok(state_dir) = context::state_dir(global) {
+        common::put_back(&state_dir);
+    }
     let run = common::profile_of(recording, known);
     let merged = context::open_store(global, Access::Write)
         .and_then(|store: Store| Ok(store.record_into(&args.profile, &run)?));

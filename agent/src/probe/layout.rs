@@ -302,10 +302,12 @@ pub fn types_from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
 }
 
 /// Pages of a fault-around window: from debugfs where it can be read, else the
-/// kernel's default of 64 KiB.
+/// kernel's default of 64 KiB. That too where it is one page: then there are no windows,
+/// and if there are some later, because it was put back, they are as usual.
 fn fault_around_pages() -> u32 {
     std::fs::read_to_string("/sys/kernel/debug/fault_around_bytes")
         .ok()
         .and_then(|text| text.trim().parse::<u32>().ok())
-        .map_or(16, |bytes| (bytes / 4096).clamp(1, 64))
+        .filter(|&bytes| bytes > 4096)
+        .map_or(16, |bytes| (bytes / 4096).min(64))
 }

@@ -52,6 +52,17 @@ impl Traced {
     }
 }
 
+/// Whether a command can be traced so: whether the kernel gives such a descriptor.
+///
+/// # Errors
+/// Why not.
+pub fn may_trace() -> io::Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Err(inject::unsupported());
+    }
+    Uffd::create().map(drop)
+}
+
 /// A thread that traces one command.
 pub(super) struct Tracer {
     pid: SyncSender<i32>,

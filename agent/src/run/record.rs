@@ -10,6 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::cgroup::{Cgroup, CgroupError};
 use super::child::{Child, Ended, LaunchError, Output};
 use super::exact::{Traced, Tracer};
+use super::fault_around::{FaultAround, Narrowed, Narrowing};
 use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
 use crate::model::{StageCounts, Trace};
 use crate::probe::{Counters, Group, HookState, Place, ProbeError, Probes, Reader};
@@ -68,9 +69,20 @@ pub struct Recording {
     pub stages: Vec<StageCounts>,
     /// Records taken from the ring buffer.
     pub records: u64,
-    /// What tracing came to, where the run was to be exact.
+    /// What tracing came to, where the run was to be exact by that.
     pub traced: Option<Traced>,
+    /// What a fault-around window of one page came to, where it was to be exact by that.
+    pub narrowed: Option<Narrowing>,
 }
+
+/// What makes each fault of a run name one page.
+enum Exactly {
+    Traced(Tracer),
+    Narrowed(Narrowed),
+}
+
+/// Sees to that while the command waits for its exec, whose process id it gets.
+type Hold<'a> = Box<dyn FnOnce(i32) -> Option<Exactly> + 'a>;
 
 /// Loaded and attached probes, for one run after another.
 pub struct Recorder {
@@ -87,6 +99,16 @@ impl RecordError {
             RecordError::Launch(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl Recording {
+    /// Whether what it used is known page by page. One that lacks records is not: it
+    /// would rule out what they told of.
+    pub fn is_exact(&self) -> bool {
+        self.trace.lost == 0
+            && (self.traced.as_ref().is_some_and(Traced::is_exact)
+                || self.narrowed.as_ref().is_some_and(Narrowing::is_exact))
     }
 }
 
@@ -141,6 +163,35 @@ impl Recorder {
         self.start(command, output, window, None)
     }
 
+    /// As [`Recorder::record`], with the kernel's fault-around window narrowed to one
+    /// page from before the command's exec to the end of the recording, so that every
+    /// page fault names one page: for a profile without maybe pages.
+    /// [`Recording::narrowed`] tells what came of it.
+    pub fn record_narrowed(
+        &mut self,
+        command: &[OsString],
+        output: Output,
+        window: Option<Duration>,
+        around: FaultAround,
+    ) -> Result<(Recording, Child), RecordError> {
+        let mut error = None;
+        let narrow = |_pid: i32| match around.narrow() {
+            Ok(narrowed) => Some(Exactly::Narrowed(narrowed)),
+            Err(reason) => {
+                error = Some(reason.to_string());
+                None
+            }
+        };
+        let (mut recording, child) = self.start(command, output, window, Some(Box::new(narrow)))?;
+        if error.is_some() {
+            recording.narrowed = Some(Narrowing {
+                error,
+                ..Narrowing::default()
+            });
+        }
+        Ok((recording, child))
+    }
+
     /// As [`Recorder::record`], with the command traced so that every page fault
     /// names one page: slower, for a profile without maybe pages. Where that
     /// can't be done the run is recorded all the same; [`Recording::traced`]
@@ -156,7 +207,13 @@ impl Recorder {
             source,
         })?;
         self.probes.stop_at_maps(true)?;
-        let recorded = self.start(command, output, window, Some(tracer));
+        let seize = |pid: i32| {
+            if let Err(error) = tracer.seize(pid) {
+                tracing::warn!(%error, "the command can't be traced: maybe pages stay");
+            }
+            Some(Exactly::Traced(tracer))
+        };
+        let recorded = self.start(command, output, window, Some(Box::new(seize)));
         self.probes.stop_at_maps(false)?;
         recorded
     }
@@ -166,27 +223,23 @@ impl Recorder {
         command: &[OsString],
         output: Output,
         window: Option<Duration>,
-        tracer: Option<Tracer>,
+        hold: Option<Hold<'_>>,
     ) -> Result<(Recording, Child), RecordError> {
         self.runs += 1;
         let cgroup = Cgroup::create(self.runs)?;
         let before = self.probes.counters()?;
         self.probes.watch(cgroup.id())?;
         let place = Some(cgroup.as_fd());
-        let mut child = match &tracer {
+        let mut exactly = None;
+        let mut child = match hold {
             None => Child::spawn(command, place, output)?,
-            Some(tracer) => Child::spawn_held(
-                command,
-                place,
-                output,
-                Some(&mut |pid| {
-                    if let Err(error) = tracer.seize(pid) {
-                        tracing::warn!(%error, "the command can't be traced: maybe pages stay");
-                    }
-                }),
-            )?,
+            Some(hold) => {
+                let mut hold = Some(hold);
+                let mut once = |pid| exactly = hold.take().and_then(|hold| hold(pid));
+                Child::spawn_held(command, place, output, Some(&mut once))?
+            }
         };
-        match self.follow(&cgroup, &mut child, tracer, 0, &before, window) {
+        match self.follow(&cgroup, &mut child, exactly, 0, &before, window) {
             Ok(recording) => Ok((recording, child)),
             Err(error) => {
                 // It runs all the same, and nobody else waits for it; the
@@ -215,7 +268,7 @@ impl Recorder {
         &mut self,
         cgroup: &Cgroup,
         child: &mut Child,
-        tracer: Option<Tracer>,
+        exactly: Option<Exactly>,
         blind_ns: u64,
         before: &Counters,
         window: Option<Duration>,
@@ -225,7 +278,7 @@ impl Recorder {
             .map_err(|errno| io("making an event descriptor")(errno.into()))?;
         let mut collector = Collector::default();
         let deadline = window.map(|window| child.started + window);
-        let (ended, traced, unwatched) = std::thread::scope(|scope| {
+        let (ended, traced, narrowed, unwatched) = std::thread::scope(|scope| {
             let (reader, stop, collector) = (&mut self.reader, &stop, &mut collector);
             scope.spawn(move || {
                 loop {
@@ -238,7 +291,11 @@ impl Recorder {
             });
             // A tracer has to see the end before anyone else takes it.
             let over = child.until_end(deadline);
-            let traced = tracer.map(|tracer| tracer.finish());
+            let (traced, narrowed) = match exactly {
+                Some(Exactly::Traced(tracer)) => (Some(tracer.finish()), None),
+                Some(Exactly::Narrowed(narrowed)) => (None, Some(narrowed)),
+                None => (None, None),
+            };
             let ended = match over {
                 Ok(true) => child.wait(None),
                 Ok(false) => Ok(None),
@@ -247,16 +304,22 @@ impl Recorder {
             let elapsed = child.started.elapsed();
             // Before the last look at the ring: what was counted has arrived.
             let unwatched = self.probes.unwatch(cgroup.id());
+            // Not a moment longer than needed: it is the whole machine's.
+            let narrowed = narrowed.map(Narrowed::finish);
             if cgroup.is_populated() {
                 self.probes.settle();
             }
             let stopped = rustix::io::write(stop, &1u64.to_ne_bytes());
             debug_assert!(stopped.is_ok(), "an event descriptor takes a one");
-            (ended, traced, unwatched.map(|()| elapsed))
+            (ended, traced, narrowed, unwatched.map(|()| elapsed))
         });
         let elapsed = unwatched?;
         let ended = ended.map_err(io("waiting for the command"))?;
         let counters = self.probes.counters()?.since(before);
+        let narrowed = narrowed.map(|held| Narrowing {
+            windows: counters.get(Stage::Window, Outcome::In),
+            error: held.err(),
+        });
         let origin = Origin {
             time_ns: child.exec_ns(),
             tgid: child.pid() as u32,
@@ -282,6 +345,7 @@ impl Recorder {
             stages: counters.stages().into_iter().chain(stages).collect(),
             records: collector.records(),
             traced,
+            narrowed,
         })
     }
 }

@@ -74,6 +74,7 @@ const TRUTH: Chosen = Chosen {
         "exec::a_cold_program",
         "names::every_call",
         "others::",
+        "narrow::",
     ],
     without: &[],
 };
@@ -123,6 +124,8 @@ pub struct Binaries {
     pub init: PathBuf,
     /// Test binaries by name.
     pub tests: BTreeMap<String, PathBuf>,
+    /// What the tests start as programs of ours, at the paths where they look for it.
+    pub programs: Vec<PathBuf>,
     scratch: PathBuf,
 }
 
@@ -142,9 +145,16 @@ pub fn build(workspace: &Workspace) -> Result<Binaries> {
     let suites: BTreeSet<&str> = CHOSEN.iter().map(|chosen| chosen.suite).collect();
     arguments.extend(suites.into_iter().flat_map(|suite| ["--test", suite]));
     let init = init.into_values().next().context("no init was built")?;
+    let made = cargo(workspace, &probes, "test", &arguments)?;
+    // Beside the tests cargo builds the programs that they may start.
+    let (tests, programs) = made
+        .into_iter()
+        .partition(|(_, file)| file.to_string_lossy().contains("/deps/"));
+    let programs: BTreeMap<String, PathBuf> = programs;
     Ok(Binaries {
         init,
-        tests: cargo(workspace, &probes, "test", &arguments)?,
+        tests,
+        programs: programs.into_values().collect(),
         scratch: workspace.target.join(TARGET).join("tmp"),
     })
 }
@@ -188,10 +198,6 @@ fn cargo(
             made.insert(name.to_owned(), file.into());
         }
     }
-    // Beside the tests cargo builds the programs that they may start.
-    made.retain(|_, file: &mut PathBuf| {
-        command == "build" || file.to_string_lossy().contains("/deps/")
-    });
     Ok(made)
 }
 

@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
 use crate::probe::{Group, HOOKS, Place, Probes};
-use crate::run::procfs;
+use crate::run::{may_narrow, may_trace, procfs};
 
 /// Every group: what is not attached while nothing is learned is tried too.
 const ALL: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
@@ -49,6 +49,8 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
         tracefs: mounts::first_of_type(&mountinfo, "tracefs"),
         hooks,
         places,
+        fault_around: may_narrow().map_err(|e| e.to_string()),
+        tracing: may_trace().map_err(|e| e.to_string()),
         cachestat: calls::cachestat(),
         openat2: calls::openat2(),
         mincore: calls::mincore(),

@@ -29,6 +29,10 @@ pub(super) struct Snapshot {
     pub(super) hooks: Result<Vec<HookState>, String>,
     /// Where none could be: the trace points that this kernel has.
     pub(super) places: BTreeSet<String>,
+    /// The kernel's fault-around window can be narrowed.
+    pub(super) fault_around: Tried,
+    /// A command can be traced so that nothing is mapped around its faults.
+    pub(super) tracing: Tried,
     pub(super) cachestat: Tried,
     pub(super) openat2: Tried,
     pub(super) mincore: Tried,

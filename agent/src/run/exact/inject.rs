@@ -23,11 +23,14 @@ pub(super) const MAP_SIGNAL: i32 = headstart_abi::MAP_SIGNAL as i32;
 /// Begins to trace a process and whatever it starts, without stopping it.
 pub(super) fn seize(pid: i32) -> io::Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
-        return Err(io::Error::other(
-            "exact recording is only there on x86-64 so far",
-        ));
+        return Err(unsupported());
     }
     request(libc::PTRACE_SEIZE, pid, 0, OPTIONS as usize)
+}
+
+/// On other processors.
+pub(super) fn unsupported() -> io::Error {
+    io::Error::other("commands are traced on x86-64 only so far")
 }
 
 fn request(request: libc::c_uint, pid: i32, address: usize, data: usize) -> io::Result<()> {

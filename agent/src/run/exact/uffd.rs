@@ -5,6 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::mm::UserfaultfdFlags;
+
 use crate::run::procfs;
 
 /// `include/uapi/linux/userfaultfd.h`
@@ -49,6 +51,13 @@ impl Uffd {
             ));
         }
         Ok(Self(fd))
+    }
+
+    /// One of our own, to find out whether there are any.
+    pub(super) fn create() -> io::Result<Self> {
+        // SAFETY: no mapping is registered with it.
+        let fd = unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC) };
+        Self::new(fd?)
     }
 
     /// Registers whole mappings.

@@ -8,6 +8,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
         version(seen),
         btf(seen),
         lockdown(seen),
+        exact(seen),
         probes(seen),
         cgroups(&seen.cgroups),
     ]
@@ -54,10 +55,23 @@ fn lockdown(seen: &Snapshot) -> Row {
         _ => row
             .is(Status::Degraded)
             .costs(
-                "debugfs is closed: a fault-around window of another size than 64 KiB goes unnoticed",
+                "debugfs is closed: first runs are traced instead of narrowing fault_around_bytes, and one of another size than 64 KiB goes unnoticed",
             )
-            .fix("nothing, unless somebody changed fault_around_bytes"),
+            .fix("nothing, where `exact recording` says that runs can be traced"),
     }
+}
+
+/// How first runs are learned without maybe pages.
+fn exact(seen: &Snapshot) -> Row {
+    let (found, good) = match (&seen.fault_around, &seen.tracing) {
+        (Ok(()), _) => ("by fault_around_bytes".to_owned(), true),
+        (Err(error), Ok(())) => (format!("by tracing ({error})"), true),
+        (Err(error), Err(other)) => (format!("no: {error}; {other}"), false),
+    };
+    Row::ok(Group::Kernel, "exact recording", found)
+        .is(ok_or(good, Status::Degraded))
+        .costs("which pages of a window of up to 16 a program used stays unknown: more is read than needed")
+        .fix("run as root without lockdown, or on x86-64 with Linux 6.7 or later")
 }
 
 fn probes(seen: &Snapshot) -> Row {
@@ -112,6 +126,23 @@ mod tests {
         assert_eq!(status("5.10.0-32-amd64"), Status::Ok);
         assert_eq!(status("6.12.0"), Status::Ok);
         assert_eq!(status("7.0-rc1"), Status::Ok);
+    }
+
+    #[test]
+    fn pages_are_learned_exactly_in_one_of_two_ways() {
+        let seen = |fault_around: Result<(), &str>, tracing: Result<(), &str>| Snapshot {
+            fault_around: fault_around.map_err(str::to_owned),
+            tracing: tracing.map_err(str::to_owned),
+            ..super::super::tests::good()
+        };
+        let both = exact(&seen(Ok(()), Ok(())));
+        assert_eq!(both.found, "by fault_around_bytes");
+        let traced = exact(&seen(Err("closed"), Ok(())));
+        assert_eq!(traced.found, "by tracing (closed)");
+        assert_eq!(traced.status, Status::Ok);
+        let neither = exact(&seen(Err("closed"), Err("old")));
+        assert_eq!(neither.found, "no: closed; old");
+        assert_eq!(neither.status, Status::Degraded);
     }
 
     #[test]
