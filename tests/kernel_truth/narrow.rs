@@ -223,7 +223,7 @@ fn record_narrows_by_default_and_says_so() {
     let (said, printed) = stage.record("auto", &format!("cat {SETTING}"));
     assert_eq!(printed, PAGE_SIZE.to_string(), "while the command runs");
     assert_eq!(setting(), stage.before);
-    assert_eq!(said["narrowed"], json!({"windows": 0, "error": null}));
+    assert_eq!(said["narrowed"], json!({"maybe_pages": 0, "error": null}));
     assert_eq!(said["traced"], Value::Null);
     assert_eq!(said["exact"], true);
     assert_eq!(said["bytes_maybe"], 0);
@@ -256,7 +256,7 @@ fn it_needs_no_mounted_debugfs() {
         .expect("started");
     let said: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {output:?}"));
-    assert_eq!(said["narrowed"], json!({"windows": 0, "error": null}));
+    assert_eq!(said["narrowed"], json!({"maybe_pages": 0, "error": null}));
     assert_eq!(setting(), stage.before);
 }
 

@@ -215,14 +215,14 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
     }
     if let Some(narrowed) = &recording.narrowed {
         let _ = match &narrowed.error {
-            None if narrowed.windows == 0 => writeln!(
+            None if narrowed.maybe_pages == 0 => writeln!(
                 out,
                 "  page by page: fault_around_bytes was one page, for the whole machine, and is put back; slower than the runs to come",
             ),
             None => writeln!(
                 out,
-                "  not page by page: {} windows mapped while fault_around_bytes was one page",
-                narrowed.windows
+                "  not page by page: {} pages mapped around faults, though fault_around_bytes was one page",
+                narrowed.maybe_pages
             ),
             Some(error) => writeln!(out, "  not page by page: {}", escape(error.as_bytes())),
         };

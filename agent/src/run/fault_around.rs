@@ -97,16 +97,16 @@ pub(super) struct Narrowed {
 /// What a run recorded with a window of one page came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Narrowing {
-    /// Windows that the kernel mapped all the same.
-    pub windows: u64,
-    /// Why, where that is known.
+    /// Pages that were mapped around a fault all the same: maybe used.
+    pub maybe_pages: u64,
+    /// Why it was not narrow until the end.
     pub error: Option<String>,
 }
 
 impl Narrowing {
     /// Whether every fault named its page.
     pub fn is_exact(&self) -> bool {
-        self.windows == 0 && self.error.is_none()
+        self.maybe_pages == 0 && self.error.is_none()
     }
 }
 

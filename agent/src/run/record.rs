@@ -12,7 +12,7 @@ use super::child::{Child, Ended, LaunchError, Output};
 use super::exact::{Traced, Tracer};
 use super::fault_around::{FaultAround, Narrowed, Narrowing};
 use crate::attribute::{Attributed, Collector, Gaps, Origin, attribute};
-use crate::model::{StageCounts, Trace};
+use crate::model::{Certainty, StageCounts, Trace};
 use crate::probe::{Counters, Group, HookState, Place, ProbeError, Probes, Reader};
 
 /// Default size of the ring buffer: a burst of 50,000 records.
@@ -316,10 +316,6 @@ impl Recorder {
         let elapsed = unwatched?;
         let ended = ended.map_err(io("waiting for the command"))?;
         let counters = self.probes.counters()?.since(before);
-        let narrowed = narrowed.map(|held| Narrowing {
-            windows: counters.get(Stage::Window, Outcome::In),
-            error: held.err(),
-        });
         let origin = Origin {
             time_ns: child.exec_ns(),
             tgid: child.pid() as u32,
@@ -329,6 +325,10 @@ impl Recorder {
             gaps,
             stages,
         } = attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
+        let narrowed = narrowed.map(|held| Narrowing {
+            maybe_pages: maybe_pages(&trace),
+            error: held.err(),
+        });
         trace.duration_ns = elapsed.as_nanos() as u64;
         trace.blind_ns = blind_ns;
         trace.lost = counters.get(Stage::Ring, Outcome::Lost) + collector.lost();
@@ -348,4 +348,12 @@ impl Recorder {
             narrowed,
         })
     }
+}
+
+fn maybe_pages(trace: &Trace) -> u64 {
+    let touches = trace.files.iter().flat_map(|file| &file.touches);
+    touches
+        .filter(|touch| touch.certainty == Certainty::Maybe)
+        .map(|touch| u64::from(touch.pages))
+        .sum()
 }
