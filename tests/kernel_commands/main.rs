@@ -7,8 +7,11 @@
 mod residency;
 mod compare;
 mod config;
+mod degraded;
+mod devices;
 mod doctor;
 mod machine;
+mod network;
 mod record;
 mod run;
 mod scene;

@@ -114,6 +114,16 @@ pub const VM: &[Package] = &[
         brings: "xz",
         reason: "kernel modules are packed with it",
     },
+    Package {
+        name: "dmsetup",
+        brings: "dmsetup",
+        reason: "a guest's disks that fail, or take their time",
+    },
+    Package {
+        name: "iproute2",
+        brings: "tc",
+        reason: "a slow link between a guest's file server and its client",
+    },
 ];
 
 /// What is measured, or measured against.

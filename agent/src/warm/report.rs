@@ -107,10 +107,9 @@ pub struct WarmReport {
     pub files_missing: u64,
     /// Refused, or not openable.
     pub files_failed: u64,
-    /// Whether residency was checked: at the end (mincore) where anything was read,
-    /// else before, where a file all of whose pages are in the cache (cachestat) counts
-    /// as resident. That count includes pages that another process is just reading, or
-    /// failed to read and that were not used since.
+    /// Whether residency was checked (mincore): at the end where anything was read,
+    /// else before. Without it, bytes that count as resident may be pages that another
+    /// process is just reading, or failed to read.
     pub verified: bool,
     /// Bytes that can't be checked because the kernel does not tell this
     /// process about that file (not its owner, no CAP_FOWNER).

@@ -33,6 +33,9 @@ pub fn write(dir: &Path, kernel: &Unpacked, binaries: &Binaries, job: &Job) -> R
         let to = format!("/vm/bin/{name}");
         tree.file(&to, 0o755, &read(program)?)?;
     }
+    for program in &binaries.programs {
+        tree.file(&program.to_string_lossy(), 0o755, &read(program)?)?;
+    }
     let modules = modules::collect(&kernel.modules, MODULE_NAMES)?;
     for (number, module) in modules.iter().enumerate() {
         let to = format!("{MODULES}/{number:03}-{}", module.name);
