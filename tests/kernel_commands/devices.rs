@@ -2,7 +2,7 @@
 
 use crate::residency::resident_pages;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -51,7 +51,7 @@ impl Mapped {
         let mount = scene.path("mount");
         fs::create_dir(&mount).expect("dir");
         let path = image.to_str().expect("text");
-        tools::prepare("mkfs.ext4", &["-q", "-E", "nodiscard", path])?;
+        tools::prepare("mkfs.ext4", &["-q", "-b", "4096", "-E", "nodiscard", path])?;
         let disk = Self {
             name: format!("headstart-test-{}", std::process::id()),
             loop_device: tools::prepare("losetup", &["--find", "--show", path])?,
@@ -282,7 +282,11 @@ fn a_disk_that_takes_its_time_is_not_waited_for_beyond_the_deadline() {
         .spawn()
         .expect("starts");
     let mut output = BufReader::new(warm.stdout.take().expect("its output"));
-    let said = tools::line_with(&mut output, "deadline_reached");
+    let mut said = String::new();
+    while !said.ends_with("\n}\n") {
+        let read = output.read_line(&mut said).expect("text");
+        assert!(read > 0, "it ended early: {said}");
+    }
     let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(said["deadline_reached"], true, "{said}");
     assert_eq!(said["bytes_left"], 4096 * PAGE, "{said}");
