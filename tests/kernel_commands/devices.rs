@@ -278,7 +278,7 @@ fn a_disk_that_takes_its_time_is_not_waited_for_beyond_the_deadline() {
     // process stays until the disk answers. What it has to say does not wait.
     headstart::run::drop_caches().expect("root can drop caches");
     let mut warm = scene
-        .headstart(["--json", "warm", "p", "--deadline", "1s"])
+        .headstart(["--json", "warm", "p", "--deadline", "5s"])
         .spawn()
         .expect("starts");
     let mut output = BufReader::new(warm.stdout.take().expect("its output"));
@@ -289,7 +289,8 @@ fn a_disk_that_takes_its_time_is_not_waited_for_beyond_the_deadline() {
     }
     let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(said["deadline_reached"], true, "{said}");
-    assert_eq!(said["bytes_left"], 4096 * PAGE, "{said}");
+    let left = said["bytes_left"].as_u64().expect("bytes");
+    assert!(left >= 4096 * PAGE as u64, "{said}");
     disk.become_table(&disk.linear(0, SIZE / 512));
     assert_eq!(tools::ended(&mut warm).code(), Some(1));
 }

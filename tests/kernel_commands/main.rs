@@ -11,7 +11,6 @@ mod degraded;
 mod devices;
 mod doctor;
 mod machine;
-mod network;
 mod record;
 mod run;
 mod scene;

@@ -119,11 +119,6 @@ pub const VM: &[Package] = &[
         brings: "dmsetup",
         reason: "a guest's disks that fail, or take their time",
     },
-    Package {
-        name: "iproute2",
-        brings: "tc",
-        reason: "a slow link between a guest's file server and its client",
-    },
 ];
 
 /// What is measured, or measured against.

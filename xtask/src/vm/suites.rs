@@ -26,11 +26,6 @@ pub const MODULE_NAMES: &[&str] = &[
     "dm_mod",
     "dm_delay",
     "dm_flakey",
-    "nfsd",
-    "nfs",
-    "nfsv4",
-    "cachefiles",
-    "sch_netem",
 ];
 
 /// Programs of this machine that the tests start.
@@ -57,8 +52,6 @@ pub const PROGRAMS: &[&str] = &[
     "fio",
     "btrfs",
     "dmsetup",
-    "ip",
-    "tc",
 ];
 
 /// Files that those read.
@@ -126,7 +119,7 @@ const CHOSEN: &[Chosen] = &[
     Chosen {
         suite: "kernel_commands",
         kernel: Some("6.12"),
-        only: &["devices::", "network::"],
+        only: &["devices::"],
         ..TRUTH
     },
 ];
