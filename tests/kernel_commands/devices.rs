@@ -241,7 +241,7 @@ fn pages_that_another_failed_to_read_are_not_there() {
     scene.record("p", "cat mount/data >/dev/null");
     let warmed = warm(&scene, &path, &[]);
     assert_eq!(warmed["complete"], true, "{warmed}");
-    disk.become_table(&disk.with_errors(&[0..64]));
+    disk.become_table(&disk.with_errors(&[0..32, 32..64]));
     crate::scene::evict(&path);
     let cat = end(Command::new("cat").arg(&path).stdout(Stdio::null()));
     assert!(!cat.status.success(), "{cat:?}");
