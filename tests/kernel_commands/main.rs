@@ -7,6 +7,8 @@
 mod residency;
 mod compare;
 mod config;
+mod degraded;
+mod devices;
 mod doctor;
 mod machine;
 mod record;

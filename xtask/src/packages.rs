@@ -114,6 +114,11 @@ pub const VM: &[Package] = &[
         brings: "xz",
         reason: "kernel modules are packed with it",
     },
+    Package {
+        name: "dmsetup",
+        brings: "dmsetup",
+        reason: "a guest's disks that fail, or take their time",
+    },
 ];
 
 /// What is measured, or measured against.

@@ -34,9 +34,10 @@ pub struct Args {
     /// Which kernel: 5.10, 6.1, 6.12, newest or all
     #[arg(long, default_value = "all", value_name = "KERNEL")]
     pub kernel: String,
-    /// Only tests whose names contain this, of all suites and not only of the chosen ones
+    /// Only tests whose names contain this, of all suites and not only of the chosen ones;
+    /// may be given several times
     #[arg(long, value_name = "TEXT")]
-    pub test: Option<String>,
+    pub test: Vec<String>,
     /// More kernel parameters
     #[arg(long, value_name = "PARAMETERS", default_value = "")]
     pub append: String,
@@ -137,7 +138,7 @@ fn one(
     println!("kernel {}: {}", kernel.name, root.version);
     let dir = workspace.target.join("vm").join(kernel.name);
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let job = suites::job(binaries, kernel.name, args.test.as_deref());
+    let job = suites::job(binaries, kernel.name, &args.test);
     let initramfs = initramfs::write(&dir, &root, binaries, &job)?;
     let machine = qemu::Machine {
         kernel: &root.image,

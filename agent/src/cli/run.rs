@@ -30,11 +30,12 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = config.unwrap_or_default();
     let warmup = warmup(args, &config, cost);
     let mut beside = run_beside(&args.command, &profile, &warmup, config.ring_bytes)?;
-    let runs = match &store {
+    let kept = match &store {
         Ok(_) => keep(global, args, &mut beside, known.as_ref()),
-        Err(_) => 0,
+        Err(_) => None,
     };
     if global.json {
+        let runs = kept.unwrap_or(profile.runs.len());
         let recording = beside.recording.as_ref().ok();
         format::emit_json_line(&json!({
             "profile": args.profile,
@@ -46,7 +47,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
             "warm": beside.warm,
         }))?;
     } else {
-        eprint!("{}", text(args, &beside, known.is_some(), runs));
+        eprint!("{}", text(args, &beside, known.is_some(), kept));
         if let Ok(recording) = &beside.recording
             && global.verbose > 0
         {
@@ -74,14 +75,19 @@ fn warmup(args: &RunArgs, config: &Config, cost: DeviceCost) -> Warmup {
     }
 }
 
-/// Merges the run into the profile; the number of runs it has then.
-fn keep(global: &Global, args: &RunArgs, beside: &mut Beside, known: Option<&Profile>) -> usize {
-    let before = known.map_or(0, |profile| profile.runs.len());
+/// Merges the run into the profile; the number of runs it has then, `None` where it could
+/// not be kept.
+fn keep(
+    global: &Global,
+    args: &RunArgs,
+    beside: &mut Beside,
+    known: Option<&Profile>,
+) -> Option<usize> {
     let recording = match &mut beside.recording {
         Ok(recording) => recording,
         Err(error) => {
             tracing::warn!(%error, "this run was not recorded");
-            return before;
+            return None;
         }
     };
     if let Ok(state_dir) = context::state_dir(global) {
@@ -91,15 +97,15 @@ fn keep(global: &Global, args: &RunArgs, beside: &mut Beside, known: Option<&Pro
     let merged = context::open_store(global, Access::Write)
         .and_then(|store: Store| Ok(store.record_into(&args.profile, &run)?));
     match merged {
-        Ok(profile) => profile.runs.len(),
+        Ok(profile) => Some(profile.runs.len()),
         Err(error) => {
             tracing::warn!("{error:#}; this run is not kept");
-            before
+            None
         }
     }
 }
 
-fn text(args: &RunArgs, beside: &Beside, known: bool, runs: usize) -> String {
+fn text(args: &RunArgs, beside: &Beside, known: bool, kept: Option<usize>) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     if !known {
@@ -121,7 +127,7 @@ fn text(args: &RunArgs, beside: &Beside, known: bool, runs: usize) -> String {
         );
     }
     if let Ok(recording) = &beside.recording
-        && runs > 0
+        && let Some(runs) = kept
     {
         out.push_str(&common::describe(&args.profile, recording, runs));
     }

@@ -10,11 +10,11 @@ use serde_json::json;
 use super::args::{Global, WarmArgs};
 use super::progress::ProgressLine;
 use super::{common, context, format, interrupt, profile};
-use crate::model::escape;
+use crate::model::{PAGE_SIZE, escape};
 use crate::plan::Timing;
 use crate::profile::Access;
 use crate::run::Warmup;
-use crate::warm::{Cancel, Progress, WarmReport};
+use crate::warm::{Cancel, FailureKind, Progress, WarmReport};
 
 pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
@@ -138,13 +138,17 @@ fn text(name: &str, report: &WarmReport, over_budget: u64, seconds: f64) -> Stri
         let _ = writeln!(out, "{why}");
     }
     for failure in &report.failures {
-        let _ = writeln!(
+        let _ = write!(
             out,
-            "  {} {}: {}",
+            "  {} {}: ",
             escape(failure.volume.as_bytes()),
-            failure.path,
-            failure.error
+            failure.path
         );
+        if failure.kind == FailureKind::Read {
+            let offset = failure.start_page.saturating_mul(PAGE_SIZE);
+            let _ = write!(out, "{} bytes at {offset}: ", failure.bytes);
+        }
+        let _ = writeln!(out, "{}", failure.error);
     }
     if report.failures_unnamed > 0 {
         let _ = writeln!(out, "  and {} more", report.failures_unnamed);

@@ -212,8 +212,14 @@ impl Shared {
         });
     }
 
-    fn fail(&self, failure: Failure) {
+    /// Pages that lie together are one failure, whatever steps they were read in.
+    fn fail(&self, mut failure: Failure) {
         let mut failures = lock(&self.failures);
+        while let Some(at) = failures.0.iter().position(|other| other.joins(&failure)) {
+            let other = failures.0.remove(at);
+            failure.start_page = failure.start_page.min(other.start_page);
+            failure.bytes += other.bytes;
+        }
         if failures.0.len() < MAX_FAILURES {
             failures.0.push(failure);
         } else {

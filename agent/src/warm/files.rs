@@ -1,7 +1,6 @@
 //! Open files of a plan, as many as the process may have.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -62,8 +61,7 @@ impl Source {
     /// Drops pages whose read failed: left in the page cache, they would look
     /// as if they were there.
     pub(super) fn forget(&self, start_page: u64, pages: u64) {
-        let (at, length) = (start_page * PAGE_SIZE, NonZeroU64::new(pages * PAGE_SIZE));
-        let _ = rustix::fs::fadvise(&self.fd, at, length, Advice::DontNeed);
+        super::sys::drop_pages(self.fd.as_fd(), start_page, pages);
     }
 
     pub(super) fn device(fd: OwnedFd, bytes: u64, volume: u32, window: u64) -> Self {

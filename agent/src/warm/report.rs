@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::model::PAGE_SIZE;
+
 /// How many failures a report names; the rest is only counted.
 pub const MAX_FAILURES: usize = 64;
 
@@ -79,6 +81,17 @@ pub struct Failure {
     pub bytes: u64,
 }
 
+impl Failure {
+    /// Whether both are of reads that failed alike, of pages that lie together.
+    pub(super) fn joins(&self, other: &Self) -> bool {
+        let place = (&self.volume, &self.path) == (&other.volume, &other.path);
+        let way = (self.kind, &self.error) == (other.kind, &other.error);
+        let end = |failure: &Self| failure.start_page.saturating_add(failure.bytes / PAGE_SIZE);
+        let together = end(self) == other.start_page || end(other) == self.start_page;
+        self.kind == FailureKind::Read && place && way && together
+    }
+}
+
 /// What came of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct WarmReport {
@@ -107,10 +120,9 @@ pub struct WarmReport {
     pub files_missing: u64,
     /// Refused, or not openable.
     pub files_failed: u64,
-    /// Whether residency was checked: at the end (mincore) where anything was read,
-    /// else before, where a file all of whose pages are in the cache (cachestat) counts
-    /// as resident. That count includes pages that another process is just reading, or
-    /// failed to read and that were not used since.
+    /// Whether residency was checked (mincore): at the end where anything was read,
+    /// else before. Without it, bytes that count as resident may be pages that another
+    /// process is just reading, or failed to read.
     pub verified: bool,
     /// Bytes that can't be checked because the kernel does not tell this
     /// process about that file (not its owner, no CAP_FOWNER).
@@ -147,5 +159,33 @@ impl WarmReport {
         resident(&self.data)
             && resident(&self.blocks)
             && self.names_warmed + self.names_gone == self.names_planned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_pages_that_lie_together_are_one_failure() {
+        let failure = |path: &str, start_page, pages: u64| Failure {
+            volume: "uuid:1".to_owned(),
+            path: path.to_owned(),
+            kind: FailureKind::Read,
+            error: "Input/output error".to_owned(),
+            start_page,
+            bytes: pages * PAGE_SIZE,
+        };
+        let middle = failure("a", 10, 5);
+        assert!(middle.joins(&failure("a", 15, 1)));
+        assert!(middle.joins(&failure("a", 8, 2)));
+        assert!(!middle.joins(&failure("a", 16, 1)));
+        assert!(!middle.joins(&failure("b", 15, 1)));
+        let name = Failure {
+            kind: FailureKind::Denied,
+            bytes: 0,
+            ..middle.clone()
+        };
+        assert!(!name.joins(&name));
     }
 }

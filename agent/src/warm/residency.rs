@@ -32,35 +32,49 @@ pub(super) enum Missing {
 
 impl Sight {
     /// What has to be read of a range. `vector` is filled for [`Missing::Some`].
+    ///
+    /// `exactly`: every page that is not missing is there and up to date. Otherwise
+    /// one may be in flight, or its read may have failed under somebody else.
     pub(super) fn missing(
         self,
         fd: BorrowedFd<'_>,
         start_page: u64,
         pages: u32,
         vector: &mut Vec<u8>,
+        exactly: bool,
     ) -> Missing {
         if !self.allowed {
             return Missing::Unknown;
         }
+        let (from, bytes) = (start_page * PAGE_SIZE, u64::from(pages) * PAGE_SIZE);
+        let mut counted = 0;
         if self.counts {
-            let (from, bytes) = (start_page * PAGE_SIZE, u64::from(pages) * PAGE_SIZE);
             match sys::cachestat(fd, from, bytes) {
                 Ok(0) => return Missing::All,
-                // It also counts pages in flight, which nobody needs to ask for
-                // again, and those whose read failed, which is why ours are
-                // dropped (`Source::forget`). Mapping takes ten times as long,
-                // and threads wait for one another to do it.
-                Ok(n) if n == system_pages(from, bytes) => return Missing::None,
-                Ok(_) => {}
+                // Mapping takes ten times as long, and threads wait for one another
+                // to do it.
+                Ok(n) if n == system_pages(from, bytes) && !exactly => return Missing::None,
+                Ok(n) => counted = n,
                 Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Missing::Unknown,
                 Err(_) => {}
             }
         }
-        match sys::mincore(fd, start_page, pages as usize, vector) {
-            Ok(()) if vector.iter().all(|&r| r == 1) => Missing::None,
-            Ok(()) if vector.iter().all(|&r| r == 0) => Missing::All,
-            Ok(()) => Missing::Some,
-            Err(_) => Missing::Unknown,
+        if sys::mincore(fd, start_page, pages as usize, vector).is_err() {
+            return Missing::Unknown;
+        }
+        let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
+        if counted > resident {
+            // Counted, but not up to date: in flight, or their read failed. Readahead
+            // passes over what is in the cache, so that pages that failed would have to
+            // be read one by one. Those in flight are locked, and stay.
+            for (at, length) in holes(vector) {
+                sys::drop_pages(fd, start_page + at as u64, length as u64);
+            }
+        }
+        match resident {
+            n if n == u64::from(pages) => Missing::None,
+            0 => Missing::All,
+            _ => Missing::Some,
         }
     }
 

@@ -1,8 +1,10 @@
 //! System calls that rustix does not wrap.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rustix::fs::Advice;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::IoClass;
@@ -120,6 +122,17 @@ pub(super) fn readahead(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Resu
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Drops clean pages from the page cache that nobody uses, as those are whose read
+/// failed. That it can't is nobody's concern.
+pub(super) fn drop_pages(fd: BorrowedFd<'_>, start_page: u64, pages: u64) {
+    let length = NonZeroU64::new(pages.saturating_mul(PAGE_SIZE));
+    let offset = start_page.saturating_mul(PAGE_SIZE);
+    // A length of 0 would mean the rest of the file.
+    if length.is_some() {
+        let _ = rustix::fs::fadvise(fd, offset, length, Advice::DontNeed);
     }
 }
 

@@ -321,8 +321,11 @@ impl<'a> Worker<'a> {
             return;
         }
         let mut vector = std::mem::take(&mut self.vector);
+        // What is checked at the end is only what was read.
+        let exactly = shared.options.verify;
         let missing = shared.on_volume(self.slot, source.volume, || {
-            source.sight.missing(source.fd(), start, there, &mut vector)
+            let sight = source.sight;
+            sight.missing(source.fd(), start, there, &mut vector, exactly)
         });
         match missing {
             Missing::None => bytes.resident_before.add(u64::from(there) * PAGE_SIZE),

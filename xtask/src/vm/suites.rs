@@ -23,6 +23,9 @@ pub const MODULE_NAMES: &[&str] = &[
     "erofs",
     "overlay",
     "loop",
+    "dm_mod",
+    "dm_delay",
+    "dm_flakey",
 ];
 
 /// Programs of this machine that the tests start.
@@ -34,6 +37,10 @@ pub const PROGRAMS: &[&str] = &[
     "ls",
     "true",
     "sleep",
+    "touch",
+    "awk",
+    "setpriv",
+    "findmnt",
     "mount",
     "umount",
     "unshare",
@@ -44,6 +51,7 @@ pub const PROGRAMS: &[&str] = &[
     "mkfs.erofs",
     "fio",
     "btrfs",
+    "dmsetup",
 ];
 
 /// Files that those read.
@@ -109,6 +117,12 @@ const CHOSEN: &[Chosen] = &[
         ],
         ..TRUTH
     },
+    Chosen {
+        suite: "kernel_commands",
+        kernel: Some("6.12"),
+        only: &["devices::"],
+        ..TRUTH
+    },
 ];
 
 /// What the suites take for [`Chosen::hooks`].
@@ -144,28 +158,27 @@ pub fn build(workspace: &Workspace) -> Result<Binaries> {
     let mut arguments = vec!["--no-run", "--package", "headstart"];
     let suites: BTreeSet<&str> = CHOSEN.iter().map(|chosen| chosen.suite).collect();
     arguments.extend(suites.into_iter().flat_map(|suite| ["--test", suite]));
-    let init = init.into_values().next().context("no init was built")?;
+    let init = init.into_iter().next().context("no init was built")?.1;
     let made = cargo(workspace, &probes, "test", &arguments)?;
     // Beside the tests cargo builds the programs that they may start.
-    let (tests, programs) = made
+    let (tests, programs): (Vec<_>, Vec<_>) = made
         .into_iter()
         .partition(|(_, file)| file.to_string_lossy().contains("/deps/"));
-    let programs: BTreeMap<String, PathBuf> = programs;
     Ok(Binaries {
         init,
-        tests,
-        programs: programs.into_values().collect(),
+        tests: tests.into_iter().collect(),
+        programs: programs.into_iter().map(|(_, file)| file).collect(),
         scratch: workspace.target.join(TARGET).join("tmp"),
     })
 }
 
-/// Runs cargo for guests; the executables that it made, by name.
+/// Runs cargo for guests; the executables that it made, with their names.
 fn cargo(
     workspace: &Workspace,
     probes: &Path,
     command: &str,
     arguments: &[&str],
-) -> Result<BTreeMap<String, PathBuf>> {
+) -> Result<Vec<(String, PathBuf)>> {
     let output = Command::new("cargo")
         .args([
             command,
@@ -190,31 +203,31 @@ fn cargo(
     if !output.status.success() {
         bail!("building for virtual machines: {}", output.status);
     }
-    let mut made = BTreeMap::new();
+    let mut made = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let message: serde_json::Value = serde_json::from_str(line)?;
         let name = message["target"]["name"].as_str();
         if let (Some(name), Some(file)) = (name, message["executable"].as_str()) {
-            made.insert(name.to_owned(), file.into());
+            made.push((name.to_owned(), file.into()));
         }
     }
     Ok(made)
 }
 
 /// What a guest with this kernel does: the chosen tests, or all whose names contain
-/// `test`.
-pub fn job(binaries: &Binaries, kernel: &str, test: Option<&str>) -> Job {
+/// one of `tests`.
+pub fn job(binaries: &Binaries, kernel: &str, tests: &[String]) -> Job {
     let chosen = CHOSEN
         .iter()
         .filter(|chosen| chosen.kernel.is_none_or(|wanted| wanted == kernel));
     Job {
         scratch: binaries.scratch.clone(),
-        suites: chosen.map(|chosen| chosen.suite(test)).collect(),
+        suites: chosen.map(|chosen| chosen.suite(tests)).collect(),
     }
 }
 
 impl Chosen {
-    fn suite(&self, test: Option<&str>) -> Suite {
+    fn suite(&self, tests: &[String]) -> Suite {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let environment = match self.hooks {
             "" => Vec::new(),
@@ -225,7 +238,11 @@ impl Chosen {
             variant: self.hooks.to_owned(),
             environment,
             program: format!("/vm/bin/{}", self.suite).into(),
-            only: test.map_or_else(|| words(self.only), |test| vec![test.to_owned()]),
+            only: if tests.is_empty() {
+                words(self.only)
+            } else {
+                tests.to_vec()
+            },
             without: words(self.without),
             seconds: 120,
         }

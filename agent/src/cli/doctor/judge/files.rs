@@ -122,11 +122,23 @@ fn state_dir(seen: &Snapshot) -> Row {
             (format!("{path}, {} MiB free{made}", free >> 20), status)
         }
     };
+    // Warming only reads it.
+    let (cost, need) = if dir.exists {
+        (
+            "profiles can't be kept: nothing is learned, and only what is known is warmed",
+            Need::Record,
+        )
+    } else {
+        (
+            "profiles can't be kept: nothing is learned, nothing is warmed",
+            Need::Warm,
+        )
+    };
     Row::ok(Group::State, "state directory", found)
         .is(status)
-        .costs("profiles can't be kept: nothing is learned, nothing is warmed")
+        .costs(cost)
         .fix("free space, or name another directory with --state-dir")
-        .needed_for(Need::Warm)
+        .needed_for(need)
 }
 
 /// Unusual readahead is nothing to repair, but explains numbers.

@@ -120,9 +120,11 @@ fn without_probes_or_type_information_a_machine_only_warms() {
 }
 
 #[test]
-fn without_a_place_for_profiles_a_machine_does_neither() {
+fn profiles_that_cannot_be_written_are_warmed_from() {
     let mut seen = good();
     seen.state_dir.writable = Err("read-only file system".to_owned());
+    assert_eq!(judge(&seen).verdict.exit_code(), 1);
+    seen.state_dir.exists = false;
     assert_eq!(judge(&seen).verdict.exit_code(), 2);
 }
 
