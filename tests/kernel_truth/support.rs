@@ -131,9 +131,11 @@ impl Scratch {
 /// Which hooks are tried: [`HOOKS`] may say `fentry` or `kprobe`, so that a kernel
 /// with tracepoints is recorded as those are that have none.
 pub(crate) fn takes(place: &Place) -> bool {
+    // Tracepoints that all kernels have are taken in any case.
+    let everywhere = place.kind == Kind::RawTracepoint || place.at == "sys_exit";
     match std::env::var(HOOKS).as_deref() {
-        Ok("fentry") => place.kind != Kind::BtfTracepoint,
-        Ok("kprobe") => matches!(place.kind, Kind::Kprobe | Kind::RawTracepoint),
+        Ok("fentry") => everywhere || place.kind.is_function(),
+        Ok("kprobe") => everywhere || place.kind == Kind::Kprobe,
         _ => true,
     }
 }
