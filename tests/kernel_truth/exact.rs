@@ -1,10 +1,9 @@
 //! Recording without fault-around: mapped pages are as exact as read ones.
 
-use std::path::Path;
-
 use headstart::model::PAGE_SIZE;
 
 use crate::disks::{Disk, Kind};
+use crate::maps;
 use crate::pages::{Seen, all_hold};
 use crate::reader::{Advise, How, Mapping, Op};
 use crate::support::{Scratch, drop_caches, heat, resident, write};
@@ -14,28 +13,14 @@ fn mapped_pages_are_exact(kind: Kind) {
         return;
     };
     // What mmap(2) itself maps is there before anyone can stop it.
-    let mut cases = crate::maps::cases();
+    let mut cases = maps::cases();
     cases.retain(|case| case.mappings.iter().all(|mapping| !mapping.populate));
-    let fill = |dir: &Path| {
-        for case in &cases {
-            write(&dir.join(case.file), crate::maps::PAGES * PAGE_SIZE);
-        }
-    };
-    let Some(disk) = Disk::new(&scratch, kind, &fill) else {
+    let Some(disk) = maps::disk_of(&scratch, kind, &cases) else {
         return;
     };
     let mut results = Vec::new();
     for state in ["cold", "hot"] {
-        drop_caches();
-        let mut ops = Vec::new();
-        for case in &cases {
-            let path = disk.mount.join(case.file);
-            if state == "hot" {
-                heat(&path);
-            }
-            let how = case.mappings.iter().cloned().map(How::Map);
-            ops.extend(how.map(|how| Op::new(&path, how)));
-        }
+        let ops = maps::prepared(&cases, &disk, state == "hot");
         let Some(recording) = scratch.record_exactly(&ops) else {
             return;
         };

@@ -112,31 +112,43 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
+/// A disk with a file for each case; `None` where there can be none of that kind.
+pub(crate) fn disk_of(scratch: &Scratch, kind: Kind, cases: &[Case]) -> Option<Disk> {
+    let fill = |dir: &Path| {
+        for case in cases {
+            write(&dir.join(case.file), PAGES * PAGE_SIZE);
+        }
+    };
+    Disk::new(scratch, kind, &fill)
+}
+
+/// What maps each case's file; nothing is cached before, or each file, if it is to be
+/// hot.
+pub(crate) fn prepared(cases: &[Case], disk: &Disk, hot: bool) -> Vec<Op> {
+    drop_caches();
+    let mut ops = Vec::new();
+    for case in cases {
+        let path = disk.mount.join(case.file);
+        if hot {
+            heat(&path);
+        }
+        let how = case.mappings.iter().cloned().map(How::Map);
+        ops.extend(how.map(|how| Op::new(&path, how)));
+    }
+    ops
+}
+
 fn mapped_pages_are_seen(kind: Kind) {
     let Some(mut scratch) = Scratch::new() else {
         return;
     };
     let cases = cases();
-    let fill = |dir: &Path| {
-        for case in &cases {
-            write(&dir.join(case.file), PAGES * PAGE_SIZE);
-        }
-    };
-    let Some(disk) = Disk::new(&scratch, kind, &fill) else {
+    let Some(disk) = disk_of(&scratch, kind, &cases) else {
         return;
     };
     let mut results = Vec::new();
     for state in ["cold", "hot"] {
-        drop_caches();
-        let mut ops = Vec::new();
-        for case in &cases {
-            let path = disk.mount.join(case.file);
-            if state == "hot" {
-                heat(&path);
-            }
-            let how = case.mappings.iter().cloned().map(How::Map);
-            ops.extend(how.map(|how| Op::new(&path, how)));
-        }
+        let ops = prepared(&cases, &disk, state == "hot");
         let recording = scratch.record(&ops);
         assert_eq!(recording.trace.lost, 0);
         let mut sum = Sum::default();

@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use headstart::model::PAGE_SIZE;
 use headstart::run::may_narrow;
@@ -13,10 +12,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 
 use crate::disks::{Disk, Kind};
-use crate::maps::PAGES;
+use crate::maps::{self, PAGES};
 use crate::pages::{Seen, Sum};
 use crate::reader::{How, Mapping, Op};
-use crate::support::{Scratch, drop_caches, heat, write};
+use crate::support::{Scratch, heat, write};
 
 const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
 const SETTING: &str = "/sys/kernel/debug/fault_around_bytes";
@@ -34,26 +33,12 @@ fn nearly_all_is_covered_and_nearly_nothing_over() {
     let Some(mut scratch) = scratch() else {
         return;
     };
-    let cases = crate::maps::cases();
-    let fill = |dir: &Path| {
-        for case in &cases {
-            write(&dir.join(case.file), PAGES * PAGE_SIZE);
-        }
-    };
-    let Some(disk) = Disk::new(&scratch, Kind::Ext4, &fill) else {
+    let cases = maps::cases();
+    let Some(disk) = maps::disk_of(&scratch, Kind::Ext4, &cases) else {
         return;
     };
     for state in ["cold", "hot"] {
-        drop_caches();
-        let mut ops = Vec::new();
-        for case in &cases {
-            let path = disk.mount.join(case.file);
-            if state == "hot" {
-                heat(&path);
-            }
-            let how = case.mappings.iter().cloned().map(How::Map);
-            ops.extend(how.map(|how| Op::new(&path, how)));
-        }
+        let ops = maps::prepared(&cases, &disk, state == "hot");
         let recording = scratch.record_narrowed(&ops);
         let mut sum = Sum::default();
         for case in &cases {
@@ -168,20 +153,11 @@ impl Stage {
         said["fault_around_bytes"].clone()
     }
 
-    /// Kills a recording in its middle; its command is ended too.
-    fn kill_a_recording(&self) {
-        let script = "echo $$; exec sleep 1000";
-        let args = [
-            "record",
-            "--profile",
-            "p",
-            "--exact",
-            "always",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ];
+    /// A recording of a command that stays, the first line of which (its process id) and
+    /// the rest of what both print.
+    fn begin_a_recording(&self) -> (Child, String, BufReader<ChildStdout>) {
+        let mut args = vec!["record", "--profile", "p", "--exact", "always", "--"];
+        args.extend(["sh", "-c", "echo $$; exec sleep 1000"]);
         let mut recording = self
             .headstart(&args)
             .stdout(Stdio::piped())
@@ -190,6 +166,12 @@ impl Stage {
         let mut line = String::new();
         let mut out = BufReader::new(recording.stdout.take().expect("a pipe"));
         out.read_line(&mut line).expect("the command's line");
+        (recording, line, out)
+    }
+
+    /// Kills a recording in its middle; its command is ended too.
+    fn kill_a_recording(&self) {
+        let (mut recording, line, _out) = self.begin_a_recording();
         assert_eq!(setting(), PAGE_SIZE, "narrow while it runs");
         recording.kill().expect("killed");
         recording.wait().expect("waited for");
@@ -302,26 +284,7 @@ fn a_signal_is_a_way_out_too() {
     let Some(stage) = Stage::new() else {
         return;
     };
-    let script = "echo ready; exec sleep 1000";
-    let args = [
-        "record",
-        "--profile",
-        "p",
-        "--exact",
-        "always",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    let mut recording = stage
-        .headstart(&args)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut out = BufReader::new(recording.stdout.take().expect("a pipe"));
-    out.read_line(&mut String::new())
-        .expect("the command's line");
+    let (mut recording, _, _out) = stage.begin_a_recording();
     assert_eq!(setting(), PAGE_SIZE);
     let pid = Pid::from_child(&recording);
     kill_process(pid, Signal::TERM).expect("sent");

@@ -36,15 +36,6 @@ pub(crate) enum Contestant {
 /// What records.
 const RECORDING: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
 
-/// Places on tracepoints alone serve all kinds.
-fn on_functions(place: &Place) -> bool {
-    matches!(place.kind, Kind::Fentry | Kind::Fexit | Kind::RawTracepoint)
-}
-
-fn by_kprobes(place: &Place) -> bool {
-    matches!(place.kind, Kind::Kprobe | Kind::RawTracepoint)
-}
-
 impl Contestant {
     /// Those that this kernel lets be attached, and why it does not the others.
     pub(crate) fn here() -> anyhow::Result<(Vec<Self>, Vec<String>)> {
@@ -59,12 +50,9 @@ impl Contestant {
             Self::Elsewhere,
             Self::Bpftrace,
         ] {
-            let states = match contestant {
-                Self::Functions => {
-                    Probes::load(RING_BYTES)?.attach_where(&[Group::Use], on_functions)
-                }
-                Self::Kprobes => Probes::load(RING_BYTES)?.attach_where(&[Group::Use], by_kprobes),
-                _ => Vec::new(),
+            let states = match contestant.places() {
+                Some(takes) => Probes::load(RING_BYTES)?.attach_where(&[Group::Use], takes),
+                None => Vec::new(),
             };
             match states.iter().find(|state| !state.live) {
                 Some(state) => {
@@ -79,6 +67,18 @@ impl Contestant {
             }
         }
         Ok((here, not_here))
+    }
+
+    /// Which places of our hooks it is about, if not those that a recording takes.
+    /// Raw tracepoints have no other place.
+    fn places(self) -> Option<fn(&Place) -> bool> {
+        match self {
+            Self::Functions => {
+                Some(|place| matches!(place.kind, Kind::Fentry | Kind::Fexit | Kind::RawTracepoint))
+            }
+            Self::Kprobes => Some(|place| matches!(place.kind, Kind::Kprobe | Kind::RawTracepoint)),
+            _ => None,
+        }
     }
 
     /// For the table.
@@ -105,13 +105,9 @@ impl Contestant {
                 let _attached = Empty::attach("mm_filemap_get_pages")?;
                 read()
             }
-            Self::Use => probed(|p| p.attach(&[Group::Use]), Some(&cgroup), read),
-            Self::Functions => {
-                let attach = |p: &mut Probes| p.attach_where(&[Group::Use], on_functions);
-                probed(attach, Some(&cgroup), read)
-            }
-            Self::Kprobes => {
-                let attach = |p: &mut Probes| p.attach_where(&[Group::Use], by_kprobes);
+            Self::Use | Self::Functions | Self::Kprobes => {
+                let takes = self.places().unwrap_or(|_| true);
+                let attach = |p: &mut Probes| p.attach_where(&[Group::Use], takes);
                 probed(attach, Some(&cgroup), read)
             }
             Self::Recording => probed(|p| p.attach(&RECORDING), Some(&cgroup), read),

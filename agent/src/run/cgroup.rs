@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::mount::detached_mount;
 use super::procfs;
 
 /// Why there is no cgroup.
@@ -39,7 +40,7 @@ impl Cgroup {
     /// controllers: nothing about how the command runs changes. The hierarchy
     /// is mounted apart, seen by nobody else.
     pub fn create(n: u32) -> Result<Self, CgroupError> {
-        let parent = detached_mount().map_err(CgroupError::Hierarchy)?;
+        let parent = detached_mount("cgroup2").map_err(CgroupError::Hierarchy)?;
         let name = format!("headstart-{}-{n}", std::process::id());
         let make = |source: rustix::io::Errno| CgroupError::Make {
             name: name.clone(),
@@ -141,7 +142,7 @@ fn maker(name: &[u8]) -> Option<u32> {
 pub fn existing_cgroups() -> io::Result<Vec<u64>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // The mount's own descriptor only names its place.
-    let root = rustix::fs::openat(detached_mount()?, ".", flags, Mode::empty())?;
+    let root = rustix::fs::openat(detached_mount("cgroup2")?, ".", flags, Mode::empty())?;
     let mut ids = Vec::new();
     let mut ahead = vec![root];
     while let Some(directory) = ahead.pop() {
@@ -159,19 +160,4 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
         }
     }
     Ok(ids)
-}
-
-/// Mounts the v2 hierarchy where no path leads to it: it goes when the
-/// descriptor is closed, whatever becomes of this process.
-fn detached_mount() -> io::Result<OwnedFd> {
-    use rustix::mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-    };
-    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(context.as_fd())?;
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )?)
 }

@@ -19,7 +19,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -294,13 +294,7 @@ impl Setting {
     }
 
     fn unmounted() -> io::Result<Self> {
-        use rustix::mount::{
-            FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-        };
-        let context = fsopen("debugfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(context.as_fd())?;
-        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-        let directory = fsmount(context.as_fd(), flags, MountAttrFlags::empty())?;
+        let directory = super::mount::detached_mount("debugfs")?;
         Ok(Self { directory })
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
@@ -39,13 +38,7 @@ pub(super) fn first_of_type(mountinfo: &str, kind: &str) -> Option<PathBuf> {
 /// The kernel's lockdown file, where securityfs is not mounted: from a mount that
 /// no path leads to, which goes with its descriptor. Needs privileges.
 pub(super) fn unmounted_lockdown() -> Option<String> {
-    use rustix::mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-    };
-    let context = fsopen("securityfs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
-    fsconfig_create(context.as_fd()).ok()?;
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    let root = fsmount(context.as_fd(), flags, MountAttrFlags::empty()).ok()?;
+    let root = crate::run::detached_mount("securityfs").ok()?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(root, "lockdown", flags, Mode::empty()).ok()?;
     io::read_to_string(fs::File::from(file)).ok()
