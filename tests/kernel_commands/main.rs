@@ -14,6 +14,7 @@ mod doctor;
 mod lockdown;
 mod machine;
 mod memory;
+mod nfs;
 mod record;
 mod run;
 mod scene;

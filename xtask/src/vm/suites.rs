@@ -39,6 +39,7 @@ pub const PROGRAMS: &[&str] = &[
     "sleep",
     "touch",
     "awk",
+    "dd",
     "rmdir",
     "mkdir",
     "setpriv",
@@ -54,6 +55,9 @@ pub const PROGRAMS: &[&str] = &[
     "fio",
     "btrfs",
     "dmsetup",
+    "ip",
+    "tc",
+    "nsenter",
 ];
 
 /// Files that those read.
@@ -73,7 +77,7 @@ pub struct Setup {
 }
 
 /// All of them, the usual one first.
-pub const SETUPS: &[Setup] = &[USUAL, INTEGRITY, CONFIDENTIALITY, V1_ONLY];
+pub const SETUPS: &[Setup] = &[USUAL, INTEGRITY, CONFIDENTIALITY, V1_ONLY, NFS];
 
 const USUAL: Setup = Setup {
     name: "",
@@ -98,6 +102,12 @@ const V1_ONLY: Setup = Setup {
     name: "cgroup v1",
     parameters: "",
     cgroups: Cgroups::V1,
+    ..USUAL
+};
+
+const NFS: Setup = Setup {
+    name: "nfs",
+    modules: &["nfsd", "nfsv4", "cachefiles", "veth", "sch_netem"],
     ..USUAL
 };
 
@@ -194,6 +204,18 @@ const CHOSEN: &[Chosen] = &[
     Chosen {
         setup: V1_ONLY,
         only: &["cgroups::"],
+        ..DEGRADED
+    },
+    Chosen {
+        setup: NFS,
+        kernel: Some("6.1"),
+        only: &["nfs::"],
+        ..DEGRADED
+    },
+    Chosen {
+        setup: NFS,
+        kernel: Some("6.12"),
+        only: &["nfs::"],
         ..DEGRADED
     },
 ];
@@ -340,7 +362,7 @@ impl Chosen {
             },
             among: if usual { Vec::new() } else { tests.to_vec() },
             without: if all { words(&without) } else { Vec::new() },
-            seconds: 120,
+            seconds: 240,
         }
     }
 }
