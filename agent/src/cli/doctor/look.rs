@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
 use crate::probe::{Group, HOOKS, Place, Probes};
-use crate::run::{may_narrow, may_trace, procfs};
+use crate::run::{lockdown, may_narrow, may_trace, procfs};
 
 /// Every group: what is not attached while nothing is learned is tried too.
 const ALL: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
@@ -80,15 +80,6 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack
         .windows(needle.len())
         .any(|window| window == needle)
-}
-
-/// The word in brackets, as in `none [integrity] confidentiality`.
-fn lockdown() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown")
-        .ok()
-        .or_else(mounts::unmounted_lockdown)?;
-    let (_, rest) = text.split_once('[')?;
-    rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
 fn capabilities() -> u64 {

@@ -96,7 +96,11 @@ fn cgroups(seen: &Cgroups) -> Row {
                 seen.v1_controllers.join(" ")
             )
         }
-        (None, _) if seen.reachable => "v2, not mounted here".to_owned(),
+        (None, true) if seen.reachable => "v2, mounted nowhere here: it need not be".to_owned(),
+        (None, false) if seen.reachable => format!(
+            "v1: {}; v2 is mounted nowhere: commands that are recorded get one of their own",
+            seen.v1_controllers.join(" ")
+        ),
         (None, false) => format!("v1 only: {}", seen.v1_controllers.join(" ")),
         (None, true) => "none mounted".to_owned(),
     };
