@@ -1,0 +1,9 @@
+//! The daemon: it watches every workload of this machine and warms the next start.
+//!
+//! Invariant: no start waits for anything here, and what fails here costs only speed.
+
+mod view;
+
+pub use view::{
+    Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView,
+};
