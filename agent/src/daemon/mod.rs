@@ -2,8 +2,10 @@
 //!
 //! Invariant: no start waits for anything here, and what fails here costs only speed.
 
+mod handle;
 mod view;
 
+pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
 pub use view::{
     Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView,
 };
