@@ -1,11 +1,13 @@
 //! The configuration file.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 
+use crate::api::{DEFAULT_METRICS_LISTEN, DEFAULT_METRICS_WORKLOADS, DEFAULT_SOCKET};
 use crate::model::escape;
 use crate::run::RING_BYTES;
 
@@ -28,6 +30,13 @@ pub struct Config {
     pub ring_bytes: u32,
     /// How warming competes for the disk.
     pub io_priority: IoPriority,
+    /// The agent's Unix socket.
+    pub socket: PathBuf,
+    /// Where the agent serves metrics; `None`: nowhere.
+    #[serde(deserialize_with = "address")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Most workloads with metrics of their own.
+    pub metrics_workloads: usize,
 }
 
 /// I/O scheduling class of warming.
@@ -47,6 +56,9 @@ impl Default for Config {
             budget: 2 << 30,
             ring_bytes: RING_BYTES,
             io_priority: IoPriority::Idle,
+            socket: DEFAULT_SOCKET.into(),
+            metrics_listen: Some(DEFAULT_METRICS_LISTEN),
+            metrics_workloads: DEFAULT_METRICS_WORKLOADS,
         }
     }
 }
@@ -54,6 +66,18 @@ impl Default for Config {
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).map_err(serde::de::Error::custom)
+}
+
+/// Empty is nowhere.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse().map_err(|_| {
+        serde::de::Error::custom("neither empty nor an address with a port, as 127.0.0.1:9469")
+    })?;
+    Ok(Some(address))
 }
 
 /// As the kernel wants it: a power of two, and whole pages.
@@ -124,7 +148,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 4, "every key is documented");
+        assert_eq!(keys, 7, "every key is documented");
     }
 
     #[test]
@@ -155,6 +179,19 @@ mod tests {
         assert!(
             priority.contains("`idle`") && priority.contains("io_priority"),
             "{priority}"
+        );
+    }
+
+    #[test]
+    fn an_address_may_be_none() {
+        let listen = |text: &str| Config::parse(&format!("metrics_listen = {text:?}"));
+        assert_eq!(listen("").map(|c| c.metrics_listen), Ok(None));
+        let all = listen("[::]:9469").map(|c| c.metrics_listen);
+        assert_eq!(all, Ok("[::]:9469".parse().ok()));
+        let bad = listen("localhost").expect_err("refused");
+        assert!(
+            bad.contains("address") && bad.contains("metrics_listen"),
+            "{bad}"
         );
     }
 

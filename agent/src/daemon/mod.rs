@@ -6,6 +6,4 @@ mod handle;
 mod view;
 
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
-pub use view::{
-    Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView,
-};
+pub use view::{Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView};
