@@ -1,5 +1,7 @@
 //! The commands that ask the agent, as a user runs them.
 
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::process::Output;
 
@@ -103,6 +105,7 @@ fn without_an_agent_it_is_said_how_to_start_one() {
         &["workloads"],
         &["explain", "a"],
         &["notify", "a"],
+        &["top", "--json"],
     ] {
         let output = headstart(&gone, args);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -138,4 +141,95 @@ fn an_unknown_workload_is_an_error_that_says_where_to_look() {
         said.contains("`nobody`") && said.contains("headstart workloads"),
         "{said}"
     );
+}
+
+#[test]
+fn top_needs_a_terminal_or_says_all_once() {
+    let scene = Scene::new(view());
+    let output = headstart(&scene.socket(), &["top"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("needs a terminal"), "{said}");
+    let json = json(&scene, &["top"]);
+    assert_eq!(json["status"]["ready"], true);
+    assert_eq!(json["workloads"].as_array().map(Vec::len), Some(3));
+}
+
+/// Files of an archive, by their names in it.
+fn unpack(archive: &[u8]) -> BTreeMap<String, String> {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().expect("an archive");
+    let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a name").into_owned();
+        let name = path
+            .strip_prefix("headstart-sysdump")
+            .expect("one directory");
+        let mut text = String::new();
+        entry.read_to_string(&mut text).expect("text");
+        (name.display().to_string(), text)
+    };
+    entries.map(read).collect()
+}
+
+#[test]
+fn a_sysdump_holds_what_is_known_and_no_paths() {
+    let scene = Scene::new(view());
+    let config = scene.dir.path().join("config.toml");
+    std::fs::write(&config, "# a secret\nstate_dir = \"/srv/hidden\"\n").expect("written");
+    let config = config.to_str().expect("text");
+    let dump = |file: &str, more: &[&str]| {
+        let file = scene.dir.path().join(file);
+        let arguments = ["sysdump", "--config", config, "--output"];
+        let path = file.to_str().expect("text");
+        let output = headstart(&scene.socket(), &[&arguments, &[path][..], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        unpack(&std::fs::read(&file).expect("written"))
+    };
+    let files = dump("redacted.tar", &[]);
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    let expect = [
+        "about.json",
+        "config.json",
+        "doctor.json",
+        "explained.json",
+        "kernel.json",
+        "metrics.txt",
+        "status.json",
+        "workloads.json",
+    ];
+    assert_eq!(names, expect);
+    for (name, text) in &files {
+        for gone in ["secret", "a.so", "hidden", "usr/lib"] {
+            assert!(!text.contains(gone), "{gone} in {name}: {text}");
+        }
+    }
+    assert!(files["explained.json"].contains("web.service"));
+    assert!(files["metrics.txt"].contains("headstart_build_info"));
+    let again = dump("again.tar", &[]);
+    assert_eq!(
+        again["explained.json"], files["explained.json"],
+        "hashes stay"
+    );
+    let open = dump("open.tar", &["--with-paths"]);
+    assert!(open["explained.json"].contains("usr/lib/a.so"));
+    assert!(open["config.json"].contains("/srv/hidden"));
+}
+
+#[test]
+fn a_sysdump_without_an_agent_says_so_and_nothing_is_written_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (gone, file) = (dir.path().join("gone.sock"), dir.path().join("dump.tar"));
+    let path = file.to_str().expect("text");
+    let output = headstart(&gone, &["sysdump", "--output", path]);
+    assert!(output.status.success(), "{output:?}");
+    let files = unpack(&std::fs::read(&file).expect("written"));
+    assert!(
+        files["about.json"].contains("no agent runs"),
+        "{}",
+        files["about.json"]
+    );
+    assert!(files.contains_key("doctor.json"));
+    let again = headstart(&gone, &["sysdump", "--output", path]);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
 }

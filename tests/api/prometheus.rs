@@ -201,6 +201,9 @@ fn a_prometheus_gets_data_for_every_panel_and_alerts_of_what_is_wrong() {
             while !over.load(Ordering::Relaxed) {
                 step += 1;
                 ill.handle.publish(troubled(step));
+                let mut going_on = view();
+                going_on.totals.uptime_seconds = step as f64;
+                well.handle.publish(going_on);
                 thread::sleep(Duration::from_millis(200));
             }
         });

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -184,7 +183,6 @@ pub(crate) fn answer(
     + Send
     + 'static,
 ) {
-    let with = Arc::new(with);
     std::thread::spawn(move || {
         for order in orders {
             match order {

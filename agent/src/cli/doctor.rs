@@ -29,8 +29,13 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<ExitCode
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
+/// What `doctor --json` prints.
+pub(super) fn json(global: &Global) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(report(global, false))
+}
+
 /// Looks at this machine, and judges it or only its `hooks`.
-pub(super) fn report(global: &Global, hooks: bool) -> judge::Report {
+fn report(global: &Global, hooks: bool) -> judge::Report {
     let config = context::config(global);
     // What can't be read is one of the things to be said.
     let broken = config.as_ref().err().map(|error| format!("{error:#}"));

@@ -40,8 +40,7 @@ pub(super) fn run(global: &Global, args: &SysdumpArgs) -> anyhow::Result<ExitCod
         }
         Err(error) => missing.push(format!("agent: {error:#}")),
     }
-    let report = serde_json::to_value(doctor::report(global, false))?;
-    files.push(("doctor.json", pretty(&redacted(report))?));
+    files.push(("doctor.json", pretty(&redacted(doctor::json(global)?))?));
     files.push(("kernel.json", pretty(&kernel())?));
     match configuration(global) {
         Ok(value) => files.push(("config.json", pretty(&redacted(value))?)),
