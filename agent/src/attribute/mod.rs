@@ -9,7 +9,7 @@ mod faults;
 mod links;
 pub mod mountinfo;
 mod names;
-mod paths;
+pub(crate) mod paths;
 mod resolve;
 mod stat;
 mod tally;

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,11 +24,17 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tower::service_fn;
 
+use crate::model::escape;
+
 /// Longest time that a call takes.
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Longest time that all calls for one container take together.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// So long nothing is asked after it did not answer: starts that come in a burst don't each
+/// wait for it.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Layers of one container.
 const MAX_LAYERS: usize = 512;
@@ -73,6 +80,9 @@ pub enum ContainerdError {
     /// It did not answer in time.
     #[error("containerd: {0}: no answer in time")]
     Timeout(&'static str),
+    /// It did not answer a moment ago, and is not asked again yet.
+    #[error("containerd did not answer a moment ago")]
+    Paused,
 }
 
 /// A connection to one containerd, made when it is first needed and again when it broke.
@@ -86,6 +96,8 @@ pub struct Containerd {
     /// Snapshotter and name of a committed snapshot → its parent's name, empty where it has
     /// none.
     parents: Mutex<HashMap<(String, String), String>>,
+    /// When it last did not answer.
+    failed: Mutex<Option<Instant>>,
 }
 
 impl Containerd {
@@ -114,6 +126,7 @@ impl Containerd {
             runtime,
             channel,
             parents: Mutex::default(),
+            failed: Mutex::default(),
         })
     }
 
@@ -132,8 +145,18 @@ impl Containerd {
         namespace: &str,
         id: &str,
     ) -> Result<Option<Described>, ContainerdError> {
-        let deadline = Instant::now() + TIMEOUT;
-        self.runtime.block_on(self.ask(namespace, id, deadline))
+        let now = Instant::now();
+        if lock(&self.failed).is_some_and(|failed| now.duration_since(failed) < PAUSE) {
+            return Err(ContainerdError::Paused);
+        }
+        let answer = self.runtime.block_on(self.ask(namespace, id, now + TIMEOUT));
+        // It may answer with an error about one container and know the next one.
+        let is_silent = matches!(
+            answer,
+            Err(ContainerdError::Timeout(_) | ContainerdError::Connect { .. })
+        );
+        *lock(&self.failed) = is_silent.then(Instant::now);
+        answer
     }
 
     async fn ask(
@@ -144,6 +167,7 @@ impl Containerd {
     ) -> Result<Option<Described>, ContainerdError> {
         let call = Call {
             channel: &self.channel,
+            socket: &self.socket,
             namespace,
             deadline,
         };
@@ -235,6 +259,7 @@ const SNAPSHOT: &str = "/containerd.services.snapshots.v1.Snapshots/Stat";
 
 struct Call<'a> {
     channel: &'a Channel,
+    socket: &'a Path,
     namespace: &'a str,
     deadline: Instant,
 }
@@ -271,7 +296,7 @@ impl Call<'_> {
                 status: Box::new(status),
             }),
             Err(Failed::Connect(source)) => Err(ContainerdError::Connect {
-                socket: String::new(),
+                socket: escape(self.socket.as_os_str().as_bytes()),
                 source,
             }),
         }

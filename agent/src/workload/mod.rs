@@ -6,6 +6,27 @@
 
 use std::collections::BTreeMap;
 
+mod cgroup;
+mod containerd;
+mod file;
+mod key;
+mod labels;
+pub mod layers;
+pub mod oci;
+pub mod overlay;
+mod resolve;
+pub mod runtime;
+mod translate;
+pub mod unit;
+pub mod volumes;
+
+pub use cgroup::place;
+pub use containerd::{Containerd, ContainerdError, Described};
+pub use key::{Facts, container_keys};
+pub use resolve::resolve;
+pub use runtime::Roots;
+pub use translate::{Seen, Translated, localize, translate, translate_with};
+
 /// A cgroup that is, or belongs to, something that starts again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
