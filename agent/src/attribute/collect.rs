@@ -138,6 +138,8 @@ impl Collector {
                 self.kinds.names += 1;
                 self.lists.push((at, name.base));
             }
+            // They come by the ring of signals, never by this one.
+            What::CgroupMade(_) | What::CgroupGone(_) => self.undecodable += 1,
         }
     }
 
