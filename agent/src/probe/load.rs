@@ -214,7 +214,8 @@ impl Probes {
         let mut track = self.track()?;
         for slot in slots {
             let entry = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
-            if entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
+            let is_own = entry.key >> 40 & 0xffff == u64::from(track_slot(cgroup));
+            if is_own && entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
                 track
                     .set(slot, TrackEntry::default(), 0)
                     .map_err(|e| map_error("TRACK", &e))?;
