@@ -19,12 +19,12 @@ mod warmup;
 
 pub use beside::{Beside, run_beside};
 pub use blind::fill_blind;
-pub use cgroup::{Cgroup, CgroupError, existing_cgroups};
+pub use cgroup::{Cgroup, CgroupError, existing_cgroups, existing_paths};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use exact::{Traced, may_trace};
 pub use fault_around::{FaultAround, FaultAroundError, Left, Narrowing, may_narrow, put_back_left};
-pub use feedback::{Feedback, feedback};
+pub use feedback::{Feedback, FileFeedback, feedback, feedback_by_file};
 pub use mount::detached_mount;
 pub use record::{RING_BYTES, RecordError, Recorder, Recording};
 pub use summary::{Summary, summarize};
