@@ -1,16 +1,13 @@
 //! A start that is over → its trace, merged into the profile, and what became of what
 //! was warmed. Runs on a worker.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-
 use super::prepare::Shared;
 use super::start::{Start, Warming, judged};
 use super::view::StartView;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
 use crate::profile::from_trace;
-use crate::run::{feedback_by_file, fill_blind};
+use crate::run::{feedback_by_file, fill_blind, run_id};
 use crate::workload::{self, Workload};
 
 /// Runs that touched less than this are no start worth keeping: a shell that failed.
@@ -78,8 +75,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     }
     let run = RunInfo {
         started_ms: start.began_ms,
-        // Seeded by the system: as good a random number as an identity needs.
-        id: RandomState::new().build_hasher().finish(),
+        id: run_id(),
         duration_ns: trace.duration_ns,
         exact: false,
     };

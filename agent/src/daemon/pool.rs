@@ -40,6 +40,14 @@ impl Pool {
         })
     }
 
+    /// Ends the threads after all that waits is done.
+    pub(super) fn finish(mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+
     /// Has a job done; `false` where too many wait already.
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
         let jobs = self.jobs.as_ref();

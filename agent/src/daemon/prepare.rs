@@ -9,11 +9,11 @@ use super::admit::{Readings, admit};
 use super::options::Settings;
 use super::start::Carried;
 use crate::attribute::mountinfo;
-use crate::model::{DeviceCost, Profile};
+use crate::model::{DeviceCost, PAGE_SIZE, Profile};
 use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
-use crate::warm::{Cancel, IoClass, Progress};
+use crate::warm::{Cancel, Progress};
 use crate::workload::{self, Keys, Place, Volumes, Workload, runtime::Roots};
 
 /// How long a runtime may take to write down what it starts, once it has made the cgroup.
@@ -57,14 +57,19 @@ impl Shared {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who a cgroup is, as far as it is written down now.
+    pub(super) fn look_up(&self, place: &Place) -> Option<Workload> {
+        let mounts = mountinfo::read()
+            .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
+            .unwrap_or_default();
+        workload::resolve(place, &self.runtimes, &mounts)
+    }
+
     /// Who a cgroup is. A runtime may still be writing it down.
     pub(super) fn identify(&self, place: &Place) -> Option<Workload> {
         let until = Instant::now() + WRITTEN_WITHIN;
         loop {
-            let mounts = mountinfo::read()
-                .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
-                .unwrap_or_default();
-            let found = workload::resolve(place, &self.runtimes, &mounts);
+            let found = self.look_up(place);
             if found.is_some() || Instant::now() >= until {
                 return found;
             }
@@ -125,6 +130,17 @@ impl Shared {
         })
     }
 
+    /// File data that a plan ahead of a start would ask for, bytes.
+    pub(super) fn planned(&self, profile: &Profile) -> u64 {
+        let budget = self.settings().room.per_start;
+        let warmup = Warmup {
+            budget,
+            cost: self.device_cost(profile),
+            ..Warmup::default()
+        };
+        warmup.plan(profile, Timing::Ahead).totals.bytes
+    }
+
     fn device_cost(&self, profile: &Profile) -> DeviceCost {
         let known = main_volume(profile)
             .and_then(|(volume, _)| self.store.device_cost(&volume.id.0).ok().flatten());
@@ -161,11 +177,10 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Warming that has to make way for what starts: the class that waits for everybody
-/// else's reads would wait for the start's own.
-pub(super) fn beside(class: IoClass) -> IoClass {
-    match class {
-        IoClass::Idle => IoClass::BestEffort(7),
-        other => other,
-    }
+/// Runs and bytes of file data of a profile; zeroes where there is none.
+pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
+    let profile = store.get(key).ok().flatten().unwrap_or_default();
+    let extents = profile.files.iter().flat_map(|file| &file.extents);
+    let pages: u64 = extents.map(|extent| u64::from(extent.pages)).sum();
+    (profile.runs.len() as u64, pages * PAGE_SIZE)
 }
