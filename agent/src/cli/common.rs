@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::args::Global;
-use super::config::{Config, IoPriority};
+use super::config::Config;
 use super::{context, format, stages};
 use crate::model::{DeviceCost, Profile, RunInfo, escape};
 use crate::profile::{Access, Store, from_trace};
@@ -16,7 +16,6 @@ use crate::run::{
     Child, FaultAround, Left, Output, RecordError, Recorder, Recording, Summary, Warmup,
     fill_blind, now_ms, put_back_left, run_id, summarize,
 };
-use crate::warm::IoClass;
 
 /// Identity of a run that was just recorded.
 pub(super) fn run_info(recording: &Recording) -> RunInfo {
@@ -41,13 +40,9 @@ pub(super) fn profile_of(recording: &mut Recording, before: Option<&Profile>) ->
 
 /// How the configuration wants warming to be done.
 pub(super) fn warmup(config: &Config, cost: DeviceCost) -> Warmup {
-    let io_class = match config.io_priority {
-        IoPriority::Idle => IoClass::Idle,
-        IoPriority::BestEffort => IoClass::BestEffort(7),
-    };
     Warmup {
         budget: config.budget,
-        io_class,
+        io_class: config.io_class(),
         cost,
         ..Warmup::default()
     }
