@@ -1,5 +1,6 @@
 //! What is done beside the loop, and what comes of it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Instant;
@@ -32,10 +33,27 @@ pub(super) enum Done {
     Notified(String, Result<Box<Carried>, NotWarmed>),
 }
 
+/// Where what came of jobs goes; it wakes the loop.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    pub(super) done: Sender<Done>,
+    pub(super) wake: Arc<OwnedFd>,
+}
+
+impl Outbox {
+    /// Whether anybody still listens.
+    pub(super) fn send(&self, done: Done) -> bool {
+        let sent = self.done.send(done).is_ok();
+        // Full of wake-ups is woken.
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        sent
+    }
+}
+
 /// The daemon's workers.
 pub(super) struct Jobs {
     shared: Arc<Shared>,
-    done: Sender<Done>,
+    done: Outbox,
     /// Who is it: a few milliseconds each, and nobody is warmed for before.
     identify: Option<Pool>,
     /// As long as the disk takes.
@@ -47,7 +65,7 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn new(
         shared: Arc<Shared>,
-        done: Sender<Done>,
+        done: Outbox,
         plans_at_once: usize,
     ) -> std::io::Result<Self> {
         Ok(Self {
@@ -70,8 +88,8 @@ impl Jobs {
             let workload = shared.look_up(&place);
             let known = workload.as_ref().and_then(|w| w.keys.0.first());
             let (runs, bytes) = known.map_or((0, 0), |key| stats_of(&shared.store, key));
-            // Nobody listens any more: the daemon is about to end.
-            let _ = done.send(Done::Recognised(id, workload.map(Box::new), runs, bytes));
+            // Where nobody listens the daemon is about to end.
+            done.send(Done::Recognised(id, workload.map(Box::new), runs, bytes));
         })
     }
 
@@ -80,7 +98,7 @@ impl Jobs {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.identify, move || {
             let workload = shared.identify(&place);
-            let _ = done.send(Done::Identified(id, workload.map(Box::new)));
+            done.send(Done::Identified(id, workload.map(Box::new)));
         })
     }
 
@@ -103,7 +121,7 @@ impl Jobs {
                 Ok(None) => Err(NotWarmed::For("no_profile")),
                 Err(error) => Err(NotWarmed::Store(error.to_string())),
             };
-            let _ = done.send(Done::Warmed(id, key, Box::new(result)));
+            done.send(Done::Warmed(id, key, Box::new(result)));
         })
     }
 
@@ -148,7 +166,7 @@ impl Jobs {
                 key: key.clone(),
                 planned,
             };
-            let _ = done.send(Done::Ordered(Order::Notified(key.clone())));
+            done.send(Done::Ordered(Order::Notified(key.clone())));
             let _ = reply.send(Ok(notified));
             let result = shared.warm(
                 profile,
@@ -157,7 +175,7 @@ impl Jobs {
                 Instant::now(),
                 &Cancel::new(),
             );
-            let _ = done.send(Done::Notified(key, result.map(Box::new)));
+            done.send(Done::Notified(key, result.map(Box::new)));
         });
         if !submitted {
             let _ = refused.send(Err(OrderError::Busy("too many plans wait")));
@@ -168,7 +186,7 @@ impl Jobs {
     pub(super) fn learn(&self, start: Start) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.learn, move || {
-            let _ = done.send(Done::Learned(Box::new(learn(start, &shared))));
+            done.send(Done::Learned(Box::new(learn(start, &shared))));
         })
     }
 

@@ -83,7 +83,7 @@ pub fn run(
         }
     }
     let shared = Arc::new(Shared::new(store, options.runtimes, options.settings));
-    let (mut watch, sender) = Watch::new(
+    let (mut watch, outbox) = Watch::new(
         kernel.ok(),
         shared.clone(),
         handle.clone(),
@@ -96,7 +96,7 @@ pub fn run(
         .name("orders".into())
         .spawn(move || {
             while let Ok(order) = orders.recv() {
-                if sender.send(Done::Ordered(order)).is_err() {
+                if !outbox.send(Done::Ordered(order)) {
                     break;
                 }
             }

@@ -2,17 +2,18 @@
 //! disk or for another process.
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use headstart_abi::{Outcome, Stage};
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
 use super::handle::{Handle, Order, Touched};
 use super::hooks::Hooks;
-use super::jobs::{Done, Jobs};
+use super::jobs::{Done, Jobs, Outbox};
 use super::learn::Learned;
 use super::phase::{Over, Phase};
 use super::prepare::{NotWarmed, Shared};
@@ -20,7 +21,7 @@ use super::start::{Identity, Start, Warming};
 use super::tracked::Workloads;
 use super::view::View;
 use crate::attribute::Collector;
-use crate::probe::{CgroupChange, Probes, Reader, Record, What, decode};
+use crate::probe::{CgroupChange, Probes, Reader, Record, What, decode, wait};
 use crate::run::now_ms;
 use crate::workload::{self, Place, Workload};
 
@@ -52,6 +53,8 @@ pub(super) struct Watch {
     shared: Arc<Shared>,
     jobs: Jobs,
     done: Receiver<Done>,
+    /// Can be read when something is done.
+    wake: Arc<OwnedFd>,
     handle: Handle,
     /// By the id of its first cgroup.
     starts: HashMap<u64, Start>,
@@ -81,14 +84,21 @@ impl Watch {
         handle: Handle,
         plans_at_once: usize,
         base: View,
-    ) -> std::io::Result<(Self, Sender<Done>)> {
+    ) -> std::io::Result<(Self, Outbox)> {
         let (sender, done) = channel();
-        let jobs = Jobs::new(shared.clone(), sender.clone(), plans_at_once)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let outbox = Outbox {
+            done: sender,
+            wake: Arc::new(wake),
+        };
+        let wake = outbox.wake.clone();
+        let jobs = Jobs::new(shared.clone(), outbox.clone(), plans_at_once)?;
         let watch = Self {
             probes: kernel,
             shared,
             jobs,
             done,
+            wake,
             handle,
             starts: HashMap::new(),
             cgroups: HashMap::new(),
@@ -100,7 +110,7 @@ impl Watch {
             last_tick: Instant::now(),
             dirty: true,
         };
-        Ok((watch, sender))
+        Ok((watch, outbox))
     }
 
     /// Takes up what was there before: to name it, not to learn it.
@@ -143,20 +153,13 @@ impl Watch {
     }
 
     fn wait(&self, pause: Duration, stop: BorrowedFd<'_>) -> bool {
-        match &self.probes {
-            Some(kernel) => kernel.signals.wait(pause, Some(stop)),
-            None => {
-                use rustix::event::{PollFd, PollFlags, Timespec, poll};
-                let mut fds = [PollFd::from_borrowed_fd(stop, PollFlags::IN)];
-                let pause = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: i64::from(pause.subsec_nanos()),
-                };
-                // An interrupted wait is as good as one that timed out.
-                let _ = poll(&mut fds, Some(&pause));
-                !fds[0].revents().is_empty()
-            }
+        let signals = self.probes.as_ref().map(|kernel| &kernel.signals);
+        let woken = wait(signals, pause, &[stop, self.wake.as_fd()]);
+        if woken.get(1) == Some(&true) {
+            // What it counts is of no interest.
+            let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         }
+        woken.first() == Some(&true)
     }
 
     /// Signals before records: who a record's cgroup belongs to is known by then.

@@ -328,18 +328,27 @@ impl Reader {
     /// `timeout` has passed: the probes wake nobody for single records. Whether
     /// `wake` can be read.
     pub fn wait(&self, timeout: Duration, wake: Option<BorrowedFd<'_>>) -> bool {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let mut fds = vec![PollFd::new(&self.ring, PollFlags::IN)];
-        fds.extend(wake.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
-        let timeout = rustix::time::Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        // An interrupted wait is as good as one that timed out: the caller
-        // drains either way.
-        let _ = poll(&mut fds, Some(&timeout));
-        fds.get(1).is_some_and(|wake| !wake.revents().is_empty())
+        let wakes: Vec<BorrowedFd<'_>> = wake.into_iter().collect();
+        wait(Some(self), timeout, &wakes).contains(&true)
     }
+}
+
+/// Waits until the ring is more than half full (or was written to, where it is that of
+/// signals), one of `wakes` can be read, or `timeout` has passed. Which of `wakes` can be
+/// read.
+pub fn wait(ring: Option<&Reader>, timeout: Duration, wakes: &[BorrowedFd<'_>]) -> Vec<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let ring = ring.map(|reader| PollFd::new(&reader.ring, PollFlags::IN));
+    let rings = usize::from(ring.is_some());
+    let mut fds: Vec<PollFd<'_>> = ring.into_iter().collect();
+    fds.extend(wakes.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
+    let timeout = rustix::time::Timespec {
+        tv_sec: timeout.as_secs() as i64,
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    // An interrupted wait is as good as one that timed out: the caller drains either way.
+    let _ = poll(&mut fds, Some(&timeout));
+    fds[rings..].iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
 /// A loader that knows no types of the kernel. A new one always parses them all, which
