@@ -81,6 +81,10 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     };
     match shared.store.record_into(&key, &from_trace(&trace, run)) {
         Ok(profile) => {
+            let others = workload.keys.0.get(1..).unwrap_or_default();
+            if let Err(error) = shared.store.alias(others, &key) {
+                tracing::warn!(%error, key, "a profile is found by one name only");
+            }
             let pages = profile.files.iter().flat_map(|file| &file.extents);
             let pages: u64 = pages.map(|extent| u64::from(extent.pages)).sum();
             Learned {

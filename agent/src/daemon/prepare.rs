@@ -79,12 +79,7 @@ impl Shared {
 
     /// The profile of the surest key that has one.
     pub(super) fn profile(&self, keys: &Keys) -> Result<Option<(String, Profile)>, StoreError> {
-        for key in &keys.0 {
-            if let Some(profile) = self.store.get(key)? {
-                return Ok(Some((key.clone(), profile)));
-            }
-        }
-        Ok(None)
+        self.store.find(&keys.0)
     }
 
     /// Makes and carries out the plan for a start.
