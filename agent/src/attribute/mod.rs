@@ -17,5 +17,6 @@ mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
-pub use resolve::{Attributed, attribute, attribute_in};
+pub use names::Bind;
+pub use resolve::{Attributed, Surroundings, attribute, attribute_in};
 pub use tally::Gaps;

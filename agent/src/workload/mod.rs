@@ -113,4 +113,7 @@ pub struct Root {
     pub path: Vec<u8>,
     /// Directories of the layers, absolute, the uppermost first.
     pub lower: Vec<Vec<u8>>,
+    /// What is mounted for the container alone: where, below `path`, and what of this
+    /// node is there instead; `None` for what holds no data (proc, tmpfs).
+    pub binds: Vec<crate::attribute::Bind>,
 }
