@@ -24,6 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tower::service_fn;
 
+use super::Roots;
 use crate::model::escape;
 
 /// Longest time that a call takes.
@@ -128,6 +129,23 @@ impl Containerd {
             parents: Mutex::default(),
             failed: Mutex::default(),
         })
+    }
+
+    /// Clients of those that listen beside or in the state directories of `roots` (as
+    /// containerd, k3s, k0s and MicroK8s have it). Docker's own is none of them.
+    pub fn of(roots: &Roots) -> Vec<Self> {
+        let sockets = roots.containerd.iter().filter_map(|state| {
+            let candidates = [state.join("containerd.sock"), state.with_extension("sock")];
+            candidates.into_iter().find(|socket| socket.exists())
+        });
+        let clients = sockets.map(|socket| Self::new(&socket));
+        clients
+            .filter_map(|client| {
+                client
+                    .inspect_err(|error| tracing::warn!(%error, "containerd is not asked"))
+                    .ok()
+            })
+            .collect()
     }
 
     /// Where it listens.

@@ -23,9 +23,9 @@ pub mod volumes;
 pub use cgroup::place;
 pub use containerd::{Containerd, ContainerdError, Described};
 pub use key::{Facts, container_keys};
-pub use resolve::resolve;
+pub use resolve::{Identified, identify, resolve};
 pub use runtime::Roots;
-pub use translate::{Seen, Translated, localize, translate, translate_with};
+pub use translate::{Seen, Translated, localize, lstat, translate, translate_with};
 
 /// A cgroup that is, or belongs to, something that starts again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,10 @@ use super::runtime::{Container, Roots, find};
 use super::{
     Containerd, Described, Directory, Place, Root, Runtime, Volumes, Workload, unit, volumes,
 };
-use crate::attribute::mountinfo::Mount;
+use crate::attribute::Bind;
+use crate::attribute::mountinfo::{self, Mount};
+use crate::attribute::paths::join;
+use crate::attribute::volume::may_hang;
 
 /// Files that a runtime makes for each container and mounts over the image's.
 const MADE_FOR_ONE: [&str; 5] = [
@@ -24,40 +27,71 @@ const MADE_FOR_ONE: [&str; 5] = [
 /// Digits of an id that people are shown.
 const SHORT_ID: usize = 12;
 
-/// What runs at a place: its keys, and where its volumes lie. `mounts` are those of this
-/// moment: a container's root filesystem is mounted before its cgroup is made. Of
-/// `containerd` those are asked that a container may be of, the one below its state
-/// directory first.
-///
-/// `None`: no runtime knows it (any more), what is known can't be read, or it is a pod's
-/// pause container. Takes a few ms, of which reading lists of layers and containers is the
-/// most; as long as containerd lets it wait where that is asked.
+/// What is known of a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identified {
+    /// Who it is.
+    Workload(Box<Workload>),
+    /// A pod's pause container, which holds its namespaces and reads nothing worth it.
+    Sandbox,
+    /// No runtime knows it (yet, or any more), or what is known can't be read.
+    Unknown,
+}
+
+/// What runs at a place: its keys, and where its volumes lie; `None` as for
+/// [`Identified::Sandbox`] and [`Identified::Unknown`]. See [`identify`].
 pub fn resolve(
     place: &Place,
     roots: &Roots,
     mounts: &[Mount],
     containerd: &[Containerd],
 ) -> Option<Workload> {
-    match place {
-        Place::Unit { name, user } => Some(Workload {
-            kind: "unit",
-            name: name.clone(),
-            namespace: String::new(),
-            image: String::new(),
-            labels: Labels::new(),
-            keys: unit::keys(name, *user),
-            volumes: Volumes::default(),
-        }),
-        Place::Container { id, pod, .. } => {
-            let found = find(roots, id).unwrap_or_else(|error| {
-                tracing::debug!("container {id}: {error}");
-                None
-            });
-            let container = found?;
-            let described = described(&container, id, containerd);
-            workload(id, pod.as_deref(), container, described, roots, mounts)
-        }
+    match identify(place, roots, mounts, containerd) {
+        Identified::Workload(workload) => Some(*workload),
+        Identified::Sandbox | Identified::Unknown => None,
     }
+}
+
+/// What runs at a place. `mounts` are those of this moment: a container's root filesystem
+/// is mounted before its cgroup is made. Of `containerd` ([`Containerd::of`]) those are
+/// asked that a container may be of, the one beside its state directory first; without any
+/// of them its layers have no identity.
+///
+/// Takes a few ms, most of it for reading the lists of layers and containers, and as long
+/// as containerd lets it wait: at most a second for each, and then not again for a while.
+pub fn identify(
+    place: &Place,
+    roots: &Roots,
+    mounts: &[Mount],
+    containerd: &[Containerd],
+) -> Identified {
+    let (id, pod) = match place {
+        Place::Unit { name, user } => {
+            return Identified::Workload(Box::new(Workload {
+                kind: "unit",
+                name: name.clone(),
+                namespace: String::new(),
+                image: String::new(),
+                labels: Labels::new(),
+                keys: unit::keys(name, *user),
+                volumes: Volumes::default(),
+            }));
+        }
+        Place::Container { id, pod, .. } => (id, pod.as_deref()),
+    };
+    let found = find(roots, id).unwrap_or_else(|error| {
+        tracing::debug!(%error, "a container is not known");
+        None
+    });
+    let Some(container) = found else {
+        return Identified::Unknown;
+    };
+    if labels::is_sandbox(&container.labels) {
+        return Identified::Sandbox;
+    }
+    let described = described(&container, id, containerd);
+    let workload = workload(id, pod, container, described, roots, mounts);
+    Identified::Workload(Box::new(workload))
 }
 
 /// What containerd says of one of its containers; nothing where it can't be asked.
@@ -75,7 +109,7 @@ fn described(container: &Container, id: &str, containerd: &[Containerd]) -> Desc
     });
     let mut answers = own.into_iter().chain(others).filter_map(|client| {
         client.describe(namespace, id).unwrap_or_else(|error| {
-            tracing::debug!("container {id}: {error}");
+            tracing::debug!(%error, "a container is known by its files alone");
             None
         })
     });
@@ -89,11 +123,8 @@ fn workload(
     described: Described,
     roots: &Roots,
     mounts: &[Mount],
-) -> Option<Workload> {
+) -> Workload {
     let labels = labels::joined([container.labels.clone(), described.labels]);
-    if labels::is_sandbox(&labels) {
-        return None;
-    }
     let root = root_mount(&container, mounts);
     let layers = root.map_or_else(Layers::default, |mount| layers(mount, &described.chain));
     let named = labels::named(&labels);
@@ -121,8 +152,9 @@ fn workload(
     let root = root.map(|mount| Root {
         path: mount.mount_point.clone(),
         lower: layers.lower.iter().map(|layer| layer.path.clone()).collect(),
+        binds: binds(&mount.mount_point, &container, mounts),
     });
-    Some(Workload {
+    Workload {
         kind: "container",
         name,
         namespace: named.namespace,
@@ -133,7 +165,7 @@ fn workload(
             directories: directories(pod, &container, &layers, roots, mounts),
             root,
         },
-    })
+    }
 }
 
 /// The first that says something.
@@ -180,10 +212,10 @@ fn directories(
         })
     });
     let private = layers.private.iter().cloned();
-    let own = container.private.iter().filter_map(|path| real(path));
+    let own = container.private.iter().filter_map(|path| real(path, mounts));
     let made = container.config.mounts.iter().filter_map(|mount| {
         let is_made = MADE_FOR_ONE.contains(&mount.destination.as_str());
-        is_made.then(|| real(Path::new(&mount.source))).flatten()
+        is_made.then(|| real(Path::new(&mount.source), mounts)).flatten()
     });
     let never = private.chain(own).chain(made).map(|path| Directory { path, id: None });
     let of_pod = pod.into_iter().flat_map(|pod| {
@@ -196,10 +228,29 @@ fn directories(
     all
 }
 
-/// An absolute path without links, of what is there.
-fn real(path: &Path) -> Option<Vec<u8>> {
+/// What is mounted in the container and nowhere else. Destinations are taken as they are
+/// written: over a link of the image they are not found.
+fn binds(root: &[u8], container: &Container, mounts: &[Mount]) -> Vec<Bind> {
+    let binds = container.config.mounts.iter().filter_map(|mount| {
+        let destination = mount.destination.trim_end_matches('/');
+        let rel = destination.strip_prefix('/').filter(|rel| !rel.is_empty())?;
+        let is_bind = matches!(mount.kind.as_str(), "" | "bind" | "none");
+        let from = is_bind.then(|| real(Path::new(&mount.source), mounts));
+        Some((join(root, rel.as_bytes()), from.flatten()))
+    });
+    binds.collect()
+}
+
+/// An absolute path without links, of what is there; as it is where looking might wait for
+/// ever.
+fn real(path: &Path, mounts: &[Mount]) -> Option<Vec<u8>> {
     if !path.is_absolute() {
         return None;
+    }
+    let bytes = path.as_os_str().as_bytes();
+    let is_remote = mountinfo::covering(mounts, bytes).is_some_and(|m| may_hang(&m.fs_type));
+    if is_remote {
+        return Some(bytes.to_vec());
     }
     Some(path.canonicalize().ok()?.into_os_string().into_vec())
 }

@@ -31,11 +31,12 @@ pub struct Translated {
 /// Puts what lies in directories that are volumes into those volumes, and leaves out what
 /// is never to be recorded. Names that were looked up in a container's root filesystem
 /// become the look-ups that this made in its layers, as [`lstat`] finds them now.
-pub fn translate(volumes: &Volumes, trace: Trace) -> Translated {
-    translate_with(volumes, trace, &mut lstat)
+pub fn translate(volumes: &Volumes, trace: Trace) -> Trace {
+    translate_with(volumes, trace, &mut lstat).trace
 }
 
-/// [`translate`], with what is there told by `look` for absolute paths. Pure but for that.
+/// [`translate`], with what is there told by `look` ([`lstat`]) for absolute paths, and
+/// counts of what is left out. Pure but for that.
 pub fn translate_with(
     volumes: &Volumes,
     trace: Trace,

@@ -76,7 +76,8 @@ fn a_pods_container_has_its_name_layers_and_claims() {
     let config = |kind: &str| {
         format!(
             r#"{{"process": {{"args": ["python3"]}}, "root": {{"path": "{}"}},
-            "mounts": [{{"destination": "/etc/hosts", "source": "{}", "type": "bind"}}],
+            "mounts": [{{"destination": "/etc/hosts", "source": "{}", "type": "bind"}},
+                       {{"destination": "/proc", "source": "proc", "type": "proc"}}],
             "annotations": {{
               "io.kubernetes.cri-o.ContainerType": "{kind}", "io.kubernetes.cri-o.Name": "k8s_app",
               "io.kubernetes.container.name": "app", "io.kubernetes.pod.namespace": "shop",
@@ -117,7 +118,11 @@ fn a_pods_container_has_its_name_layers_and_claims() {
     let root = workload.volumes.root.clone().expect("a root");
     assert_eq!(root.path, bytes(&merged));
     assert_eq!(root.lower, [bytes(&graph.join("overlay/aa/diff"))]);
+    let at = [bytes(&merged), b"/etc/hosts".to_vec()].concat();
+    assert_eq!(root.binds[0], (at, Some(bytes(&hosts))));
+    assert_eq!(root.binds[1].1, None);
     // Its pod's pause container looks alike.
     write(userdata.join("config.json"), &config("sandbox"));
-    assert_eq!(resolve(&container(Some(UID)), &roots, &mounts, &[]), None);
+    let sandbox = identify(&container(Some(UID)), &roots, &mounts, &[]);
+    assert_eq!(sandbox, Identified::Sandbox);
 }

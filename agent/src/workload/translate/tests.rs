@@ -140,7 +140,7 @@ fn nothing_known_changes_nothing() {
         ..Trace::default()
     };
     let out = translate(&Volumes::default(), trace.clone());
-    assert_eq!(out.trace, trace);
+    assert_eq!(out, trace);
     let volumes = Volumes {
         directories: vec![directory("/elsewhere", Some("x"))],
         root: None,
@@ -158,6 +158,7 @@ fn container() -> (Volumes, BTreeMap<&'static str, Seen>) {
         root: Some(Root {
             path: b"/run/root".to_vec(),
             lower: vec![b"/s/init".to_vec(), b"/s/b".to_vec(), b"/s/a".to_vec()],
+            binds: Vec::new(),
         }),
     };
     let there = BTreeMap::from([
