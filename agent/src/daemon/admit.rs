@@ -123,19 +123,32 @@ mod tests {
         let admit = |readings, taken, ahead| admit(&readings, &ROOM, taken, ahead);
         assert_eq!(admit(readings(9999, 0.0, 0.0), 0, true), Ok(100));
         assert_eq!(admit(readings(9999, 0.0, 0.0), 200, true), Ok(50));
-        assert_eq!(admit(readings(9999, 0.0, 0.0), 250, true), Err("node_budget"));
+        assert_eq!(
+            admit(readings(9999, 0.0, 0.0), 250, true),
+            Err("node_budget")
+        );
         assert_eq!(admit(readings(1030, 0.0, 0.0), 0, true), Ok(30));
         assert_eq!(admit(readings(900, 0.0, 0.0), 0, true), Err("memory_floor"));
-        assert_eq!(admit(readings(9999, 11.0, 0.0), 0, false), Err("memory_pressure"));
-        assert_eq!(admit(readings(9999, 0.0, 90.0), 0, true), Err("io_pressure"));
+        assert_eq!(
+            admit(readings(9999, 11.0, 0.0), 0, false),
+            Err("memory_pressure")
+        );
+        assert_eq!(
+            admit(readings(9999, 0.0, 90.0), 0, true),
+            Err("io_pressure")
+        );
         assert_eq!(admit(readings(9999, 0.0, 90.0), 0, false), Ok(100));
         assert_eq!(admit(Readings::default(), 0, true), Ok(100));
     }
 
     #[test]
     fn the_kernels_texts_are_understood() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   12 kB\n"), Some(12288));
-        let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0 total=1\n";
+        assert_eq!(
+            available("MemTotal: 9 kB\nMemAvailable:   12 kB\n"),
+            Some(12288)
+        );
+        let text =
+            "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0 total=1\n";
         assert_eq!(pressure(text, "some"), Some(1.5));
         assert_eq!(pressure(text, "full"), Some(0.25));
         assert_eq!(pressure("", "full"), None);

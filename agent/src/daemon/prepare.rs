@@ -14,7 +14,7 @@ use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
 use crate::warm::{Cancel, Progress};
-use crate::workload::{self, Keys, Place, Volumes, Workload, runtime::Roots};
+use crate::workload::{self, Containerd, Keys, Place, Volumes, Workload, runtime::Roots};
 
 /// How long a runtime may take to write down what it starts, once it has made the cgroup.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
@@ -24,6 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) runtimes: Roots,
+    containerd: Vec<Containerd>,
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
     taken: AtomicU64,
@@ -47,6 +48,7 @@ impl Shared {
     pub(super) fn new(store: Store, runtimes: Roots, settings: Settings) -> Self {
         Self {
             store,
+            containerd: Containerd::of(&runtimes),
             runtimes,
             settings: Mutex::new(settings),
             taken: AtomicU64::new(0),
@@ -62,7 +64,7 @@ impl Shared {
         let mounts = mountinfo::read()
             .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
             .unwrap_or_default();
-        workload::resolve(place, &self.runtimes, &mounts)
+        workload::resolve(place, &self.runtimes, &mounts, &self.containerd)
     }
 
     /// Who a cgroup is. A runtime may still be writing it down.
@@ -105,8 +107,8 @@ impl Shared {
         let is_ahead = timing == Timing::Ahead;
         let readings = Readings::now();
         let taken = self.taken.load(Ordering::Acquire);
-        let budget = admit(&readings, &settings.room, taken, is_ahead)
-            .map_err(NotWarmed::Throttled)?;
+        let budget =
+            admit(&readings, &settings.room, taken, is_ahead).map_err(NotWarmed::Throttled)?;
         let warmup = Warmup { budget, ..warmup };
         let plan = warmup.plan(&profile, timing);
         let _held = Held::take(&self.taken, plan.totals.bytes);

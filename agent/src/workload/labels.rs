@@ -11,7 +11,7 @@ const LONGEST: usize = 1024;
 const MOST: usize = 256;
 
 /// Labels and annotations, by name.
-pub type Labels = BTreeMap<String, String>;
+pub(super) type Labels = BTreeMap<String, String>;
 
 const CONTAINER: [&str; 2] = [
     "io.kubernetes.container.name",
@@ -21,10 +21,7 @@ const NAMESPACE: [&str; 2] = [
     "io.kubernetes.pod.namespace",
     "io.kubernetes.cri.sandbox-namespace",
 ];
-const POD: [&str; 2] = [
-    "io.kubernetes.pod.name",
-    "io.kubernetes.cri.sandbox-name",
-];
+const POD: [&str; 2] = ["io.kubernetes.pod.name", "io.kubernetes.cri.sandbox-name"];
 const IMAGE: [&str; 2] = [
     "io.kubernetes.cri.image-name",
     "io.kubernetes.cri-o.ImageName",
@@ -40,17 +37,17 @@ const NESTED: &str = "io.kubernetes.cri-o.Labels";
 
 /// A container's name in terms that hold at its next start; empty where not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub(super) struct Named {
     /// Kubernetes namespace, or compose project.
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Pod; another one at the next start.
-    pub pod: String,
+    pub(super) pod: String,
     /// Container of the pod, or service of the project.
-    pub container: String,
+    pub(super) container: String,
 }
 
 /// Joins what several places say; what comes first stays. Long values are left out.
-pub fn joined(sources: impl IntoIterator<Item = Labels>) -> Labels {
+pub(super) fn joined(sources: impl IntoIterator<Item = Labels>) -> Labels {
     let mut labels = Labels::new();
     for source in sources {
         let nested = source.get(NESTED).map(|json| parse(json));
@@ -70,18 +67,18 @@ fn parse(json: &str) -> Labels {
 }
 
 /// Whether it only holds a pod's namespaces.
-pub fn is_sandbox(labels: &Labels) -> bool {
+pub(super) fn is_sandbox(labels: &Labels) -> bool {
     KIND.iter()
         .any(|(name, value)| labels.get(*name).is_some_and(|kind| kind == value))
 }
 
 /// The image's reference, where labels carry it.
-pub fn image(labels: &Labels) -> Option<&str> {
+pub(super) fn image(labels: &Labels) -> Option<&str> {
     first(labels, &IMAGE)
 }
 
 /// Its name, where labels carry one that the next start has too.
-pub fn named(labels: &Labels) -> Named {
+pub(super) fn named(labels: &Labels) -> Named {
     let text = |names: &[&str]| first(labels, names).unwrap_or_default().to_owned();
     let container = text(&CONTAINER);
     if !container.is_empty() {
@@ -145,9 +142,18 @@ mod tests {
 
     #[test]
     fn sandboxes_are_told_apart() {
-        assert!(is_sandbox(&labels(&[("io.kubernetes.cri.container-type", "sandbox")])));
-        assert!(is_sandbox(&labels(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
-        assert!(!is_sandbox(&labels(&[("io.kubernetes.cri-o.ContainerType", "container")])));
+        assert!(is_sandbox(&labels(&[(
+            "io.kubernetes.cri.container-type",
+            "sandbox"
+        )])));
+        assert!(is_sandbox(&labels(&[(
+            "io.kubernetes.cri-o.ContainerType",
+            "sandbox"
+        )])));
+        assert!(!is_sandbox(&labels(&[(
+            "io.kubernetes.cri-o.ContainerType",
+            "container"
+        )])));
         assert!(!is_sandbox(&Labels::new()));
     }
 
@@ -155,7 +161,11 @@ mod tests {
     fn what_comes_first_stays_and_manifests_do_not() {
         let long = "x".repeat(LONGEST);
         let joined = joined([
-            labels(&[("a", "1"), ("long", &long), (NESTED, r#"{"c": "3", "a": "9", "n": 1}"#)]),
+            labels(&[
+                ("a", "1"),
+                ("long", &long),
+                (NESTED, r#"{"c": "3", "a": "9", "n": 1}"#),
+            ]),
             labels(&[("a", "2"), ("b", "2")]),
         ]);
         assert_eq!(joined["a"], "1");

@@ -167,7 +167,6 @@ enum To {
 
 struct Translator<'a> {
     directories: HashMap<&'a [u8], Option<&'a str>>,
-    root: Option<&'a [u8]>,
     /// The trace's, then those made here.
     volumes: Vec<Volume>,
     by_id: HashMap<&'a str, u32>,
@@ -207,7 +206,6 @@ impl<'a> Translator<'a> {
         Self {
             concerned: of_trace.iter().map(concern).collect(),
             directories,
-            root,
             volumes: of_trace.to_vec(),
             by_id: HashMap::new(),
             last: None,
@@ -224,9 +222,8 @@ impl<'a> Translator<'a> {
             };
         };
         let absolute = volume.absolute(path);
-        let fs_type = at;
         match self.directory(&absolute) {
-            Some(directory) => self.into_volume(directory, &absolute, Some(fs_type)),
+            Some(directory) => self.into_volume(directory, &absolute, Some(at)),
             None => To::Same,
         }
     }
