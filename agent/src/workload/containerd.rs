@@ -297,10 +297,7 @@ impl Call<'_> {
         let limit = left.min(CALL_TIMEOUT);
         let answer = in_time(limit, name, async {
             let mut client = Grpc::new(self.channel.clone());
-            client
-                .ready()
-                .await
-                .map_err(|source| Failed::Connect(source))?;
+            client.ready().await.map_err(Failed::Connect)?;
             let mut request = Request::new(message);
             let namespace = MetadataValue::try_from(self.namespace)
                 .map_err(|_| Failed::Status(Status::invalid_argument("namespace")))?;

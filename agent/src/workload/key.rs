@@ -202,7 +202,10 @@ pub(super) fn fit(key: &str) -> String {
     if clean == key && key.len() <= LONGEST && key.trim() == key {
         return clean;
     }
-    let end = clean.floor_char_boundary(LONGEST - HASH_DIGITS - 1);
+    let mut end = (LONGEST - HASH_DIGITS - 1).min(clean.len());
+    while !clean.is_char_boundary(end) {
+        end -= 1;
+    }
     clean.truncate(end);
     clean.push('~');
     clean.push_str(&hash([key.as_bytes()]));

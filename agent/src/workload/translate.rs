@@ -223,7 +223,7 @@ impl<'a> Translator<'a> {
         };
         let absolute = volume.absolute(path);
         match self.directory(&absolute) {
-            Some(directory) => self.into_volume(directory, &absolute, Some(at)),
+            Some(directory) => self.moved(directory, &absolute, Some(at)),
             None => To::Same,
         }
     }
@@ -233,7 +233,7 @@ impl<'a> Translator<'a> {
     fn place_absolute(&mut self, absolute: &[u8]) -> To {
         let covering = self.covering(absolute);
         if let Some(directory) = self.directory(absolute) {
-            return self.into_volume(directory, absolute, covering);
+            return self.moved(directory, absolute, covering);
         }
         let Some(at) = covering else { return To::Same };
         let rel = below(&self.volumes[at].mount_point, absolute).map(RelPath::new);
@@ -279,7 +279,7 @@ impl<'a> Translator<'a> {
     }
 
     /// `of` is the trace's volume that the path lies in.
-    fn into_volume(&mut self, directory: &'a [u8], absolute: &[u8], of: Option<usize>) -> To {
+    fn moved(&mut self, directory: &'a [u8], absolute: &[u8], of: Option<usize>) -> To {
         let Some(&Some(id)) = self.directories.get(directory) else {
             return To::Private;
         };
