@@ -1,8 +1,10 @@
-//! Real containers of Podman and containerd, and what is told of them.
+//! Real containers of Podman and containerd, and what is told of them; what one node
+//! learns, on another.
 //!
-//! Needs root, the runtimes, runc and busybox; what is missing is said on standard error.
+//! The containers need root, the runtimes, runc and busybox; what is missing is said on standard error.
 
 mod scene;
+mod travel;
 
 use std::collections::BTreeSet;
 

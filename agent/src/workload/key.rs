@@ -212,10 +212,17 @@ pub(super) fn fit(key: &str) -> String {
     clean
 }
 
+/// What `profile` asks of a name, in so far as it can fail for one that starts with a
+/// letter. It comes after this module, so it can't be asked; `tests/workload` asks it.
+#[cfg(test)]
+pub(super) fn names_a_profile(key: &str) -> bool {
+    let printable = escape(key.replace('\\', "").as_bytes());
+    printable == key.replace('\\', "") && key.trim() == key && key.len() <= LONGEST
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::check_name;
     use proptest::prelude::*;
 
     fn strings(texts: &[&str]) -> Vec<String> {
@@ -347,7 +354,7 @@ mod tests {
                 args: &args,
             });
             for key in &keys.0 {
-                prop_assert_eq!(check_name(key), Ok(()));
+                prop_assert!(names_a_profile(key), "{key:?}");
             }
         }
     }

@@ -1,3 +1,5 @@
+//! Files of runtimes, as they write them, and who is found by them.
+
 use std::fs;
 use std::path::PathBuf;
 

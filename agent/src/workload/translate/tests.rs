@@ -1,10 +1,9 @@
+//! Traces of a node that is made up, put into volumes.
+
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::model::{Certainty, FileVersion, NameKind, PageTouch, RunInfo};
-use crate::profile::{decode, encode, from_trace};
+use crate::model::{Certainty, FileVersion, NameKind, PageTouch};
 use crate::workload::Root;
 
 fn rel(path: &str) -> RelPath {
@@ -284,47 +283,4 @@ fn what_stands_at_a_path() {
     assert_eq!(lstat(&path("file/x")), Seen::Unknown);
     assert_eq!(lstat(&path("")), Seen::Is(NameKind::Directory));
     assert_eq!(lstat(b"/dev/null"), Seen::Is(NameKind::File));
-}
-
-proptest! {
-    /// Learned over one node's directories, warmed from another's.
-    #[test]
-    fn the_same_files_wherever_the_layers_lie(
-        first in proptest::collection::vec("/[a-z]{1,8}(/[a-z0-9]{1,8}){1,3}", 1..6),
-        second in proptest::collection::vec("/[a-z]{1,8}(/[a-z0-9]{1,8}){1,3}", 6),
-        paths in proptest::collection::vec((0usize..6, "[a-z]{1,6}(/[a-z]{1,6}){0,3}"), 1..20),
-    ) {
-        // Directories in one another would be one layer in another, which there is not.
-        let apart = |dirs: &[String]| dirs.iter().enumerate().all(|(i, a)| {
-            dirs.iter().enumerate().all(|(j, b)| i == j || below(a.as_bytes(), b.as_bytes()).is_none())
-        });
-        prop_assume!(apart(&first) && apart(&second));
-        let node = |dirs: &[String]| Volumes {
-            directories: dirs.iter().enumerate().map(|(i, dir)| {
-                directory(dir, Some(&format!("layer:sha256:{i}")))
-            }).collect(),
-            root: None,
-        };
-        let (here, there) = (node(&first), node(&second));
-        let wanted: std::collections::BTreeSet<(usize, String)> =
-            paths.into_iter().map(|(layer, path)| (layer % first.len(), path)).collect();
-        let trace = Trace {
-            volumes: vec![volume("uuid:here", "ext4", "/")],
-            files: wanted.iter().map(|(layer, path)| {
-                file(0, &format!("{}/{path}", &first[*layer][1..]))
-            }).collect(),
-            ..Trace::default()
-        };
-        let run = RunInfo { started_ms: 1, id: 2, duration_ns: 3, exact: true };
-        let learned = from_trace(&translate_with(&here, trace, &mut nothing).trace, run);
-        let (_, mut sent) = decode(&encode("x", &learned)).expect("what was encoded");
-        localize(&there, &mut sent);
-        let named: std::collections::BTreeSet<Vec<u8>> = sent.files.iter().map(|file| {
-            sent.volumes[file.volume as usize].absolute(&file.path)
-        }).collect();
-        let wanted: std::collections::BTreeSet<Vec<u8>> = wanted.iter().map(|(layer, path)| {
-            format!("{}/{path}", second[*layer]).into_bytes()
-        }).collect();
-        prop_assert_eq!(named, wanted);
-    }
 }
