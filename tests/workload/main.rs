@@ -1,14 +1,18 @@
 //! Real containers of Podman and containerd, and what is told of them; what one node
 //! learns, on another.
 //!
-//! The containers need root, the runtimes, runc and busybox; what is missing is said on standard error.
+//! The containers need root, the runtimes, runc and busybox; what is missing is said on
+//! standard error.
 
 mod scene;
 mod travel;
 
 use std::collections::BTreeSet;
 
-use headstart::workload::{Containerd, Identified, Place, Runtime, Workload, identify, place};
+use headstart::model::{NameKind, NameTouch, RelPath, Trace, Volume, VolumeId};
+use headstart::workload::{
+    Containerd, Identified, Place, Runtime, Workload, identify, place, translate,
+};
 
 use scene::{Running, Scene};
 
@@ -53,6 +57,43 @@ fn private(workload: &Workload) -> usize {
         .count()
 }
 
+/// The kernel looks a name of an overlay filesystem up in its layers.
+fn names_become_those_of_layers(workload: &Workload) {
+    let root = workload.volumes.root.as_ref().expect("a root filesystem");
+    let name = |path: &str| NameTouch {
+        volume: 0,
+        path: RelPath::new(path.as_bytes()).expect("valid"),
+        kind: NameKind::File,
+        listed: false,
+        first_use_ns: 1,
+    };
+    let trace = Trace {
+        volumes: vec![Volume {
+            id: VolumeId("path:root".into()),
+            fs_type: "overlay".into(),
+            mount_point: root.path.clone(),
+        }],
+        names: ["bin", "bin/sleep", "added", "bin/none"].map(name).to_vec(),
+        ..Trace::default()
+    };
+    let trace = translate(&workload.volumes, trace);
+    let found = trace.names.iter().map(|name| {
+        let volume = &trace.volumes[name.volume as usize];
+        (volume.id.0.clone(), name.path.to_string(), name.kind)
+    });
+    let layers = layers(workload);
+    let (upper, lower) = (&layers[0], &layers[1]);
+    let wanted = [
+        (upper, "bin", NameKind::Missing),
+        (lower, "bin", NameKind::Directory),
+        (lower, "bin/sleep", NameKind::Symlink),
+        (upper, "added", NameKind::File),
+        (lower, "bin/none", NameKind::Missing),
+    ];
+    let wanted = wanted.map(|(layer, path, kind)| (layer.clone(), path.to_owned(), kind));
+    assert_eq!(found.collect::<Vec<_>>(), wanted);
+}
+
 #[test]
 fn one_image_is_known_again_in_another_store() {
     let Some(scene) = Scene::new(&["podman", "buildah"]) else {
@@ -81,6 +122,7 @@ fn one_image_is_known_again_in_another_store() {
     assert_eq!(layers(&a).len(), 2);
     assert!(layers(&a).iter().all(|id| id.starts_with("layer:sha256:")));
     assert!(directories(&a).is_disjoint(&directories(&b)));
+    names_become_those_of_layers(&a);
     // The layer that is written to, what Podman made for it, its /etc/hosts.
     assert!(private(&a) >= 3, "{:?}", a.volumes);
 }

@@ -10,7 +10,7 @@
 //! neither is known the layer has no identity, and its files are named by their path on
 //! this node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -117,29 +117,35 @@ fn identify(layers: &mut Layers, chain: &[String]) {
             return;
         }
     }
-    let mut stores: HashMap<PathBuf, HashMap<String, String>> = HashMap::new();
-    let mut private = Vec::new();
-    for layer in &mut layers.lower {
+    // One store, of one driver, has all layers of a container; wherever they lie, each
+    // store is read once.
+    let mut wanted: BTreeMap<(PathBuf, Driver), BTreeMap<String, usize>> = BTreeMap::new();
+    for (at, layer) in layers.lower.iter().enumerate() {
         let Some((store, driver, name)) = in_store(&layer.path) else {
             continue;
         };
         if driver == Driver::Docker && name.ends_with("-init") {
             // Mount points that Docker makes for each container.
-            private.push(layer.path.clone());
+            layers.private.push(layer.path.clone());
             continue;
         }
-        let known = stores
-            .entry(store)
-            .or_insert_with_key(|store| match driver {
-                Driver::Containers => containers_layers(store),
-                Driver::Docker => docker_layers(store),
-            });
-        layer.id = known.get(&name).map(|digest| format!("layer:{digest}"));
+        wanted.entry((store, driver)).or_default().insert(name, at);
     }
-    layers.private.extend(private);
+    for ((store, driver), mut names) in wanted {
+        let mut found = |name: &str, digest: String| {
+            if let Some(layer) = names.remove(name).and_then(|at| layers.lower.get_mut(at)) {
+                layer.id = Some(format!("layer:{digest}"));
+            }
+            !names.is_empty()
+        };
+        match driver {
+            Driver::Containers => containers_layers(&store, &mut found),
+            Driver::Docker => docker_layers(&store, &mut found),
+        }
+    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Driver {
     /// containers/storage: Podman, CRI-O, Buildah.
     Containers,
@@ -163,17 +169,17 @@ fn in_store(path: &[u8]) -> Option<(PathBuf, Driver, String)> {
     Some((overlay.parent()?.to_owned(), driver, name))
 }
 
-/// Diff ids by layer, of all layers of a storage.
-fn containers_layers(store: &Path) -> HashMap<String, String> {
-    let lists = ["layers.json", "volatile-layers.json"];
-    let mut digests = HashMap::new();
-    for list in lists {
+/// Calls `found` with layers of a storage and their diff ids until it has seen enough.
+fn containers_layers(store: &Path, found: &mut dyn FnMut(&str, String) -> bool) {
+    for list in ["layers.json", "volatile-layers.json"] {
         let path = store.join("overlay-layers").join(list);
-        if let Ok(bytes) = read_bounded(&path, MAX_LIST_BYTES) {
-            digests.extend(parse_layers(&bytes).unwrap_or_default());
+        let bytes = read_bounded(&path, MAX_LIST_BYTES).unwrap_or_default();
+        for (name, digest) in parse_layers(&bytes).unwrap_or_default() {
+            if !found(&name, digest) {
+                return;
+            }
         }
     }
-    digests
 }
 
 /// Diff ids by layer, from `layers.json` of containers/storage. Layers without one (those
@@ -196,24 +202,27 @@ pub fn parse_layers(bytes: &[u8]) -> Result<HashMap<String, String>, serde_json:
     Ok(known.collect())
 }
 
-/// Diff ids by cache id, of all layers of Docker.
-fn docker_layers(store: &Path) -> HashMap<String, String> {
-    let layers = store.join("image/overlay2/layerdb/sha256");
-    let Ok(entries) = std::fs::read_dir(layers) else {
-        return HashMap::new();
-    };
+/// As [`containers_layers`], by cache id.
+fn docker_layers(store: &Path, found: &mut dyn FnMut(&str, String) -> bool) {
     let text = |path: PathBuf| {
         let bytes = read_bounded(&path, 1024).ok()?;
         Some(String::from_utf8(bytes).ok()?.trim().to_owned())
     };
-    let known = entries
+    let layers = std::fs::read_dir(store.join("image/overlay2/layerdb/sha256"));
+    for entry in layers
+        .into_iter()
+        .flatten()
         .take(MAX_DOCKER_LAYERS)
         .flatten()
-        .filter_map(|entry| {
-            let digest = text(entry.path().join("diff")).filter(|digest| is_digest(digest))?;
-            Some((text(entry.path().join("cache-id"))?, digest))
-        });
-    known.collect()
+    {
+        let digest = text(entry.path().join("diff")).filter(|digest| is_digest(digest));
+        let (Some(digest), Some(cache)) = (digest, text(entry.path().join("cache-id"))) else {
+            continue;
+        };
+        if !found(&cache, digest) {
+            return;
+        }
+    }
 }
 
 /// `<algorithm>:<digits>`.
@@ -273,7 +282,7 @@ mod tests {
         fs::write(store.join("overlay-layers/layers.json"), list).expect("list");
         let point = store.join("overlay/cc/merged");
         for options in [
-            format!("rw,lowerdir=l/BBB:l/AAA,upperdir=cc/diff"),
+            "rw,lowerdir=l/BBB:l/AAA,upperdir=cc/diff".to_owned(),
             format!("rw,lowerdir=l/BBB:l/AAA,upperdir={upper}"),
             format!(
                 "rw,lowerdir={b}:{}/overlay/l/AAA,upperdir={upper}",

@@ -4,8 +4,6 @@
 //! Invariant: what is not known stays unknown. A workload whose identity can't be told
 //! has a key of less confidence, or none.
 
-use std::collections::BTreeMap;
-
 mod cgroup;
 mod containerd;
 mod file;
@@ -26,6 +24,8 @@ pub use key::{Facts, container_keys};
 pub use resolve::{Identified, identify, resolve};
 pub use runtime::Roots;
 pub use translate::{Seen, Translated, localize, lstat, translate, translate_with};
+
+use std::collections::BTreeMap;
 
 /// A cgroup that is, or belongs to, something that starts again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -69,7 +69,8 @@ pub fn identity(plugin: &str, name: &str, data: Option<&VolumeData>) -> Option<S
 /// Directories of a pod's volumes, and those that nothing is recorded of. None where there
 /// is no such pod.
 pub fn of_pod(kubelet: &Path, uid: &str, mounts: &[Mount]) -> Vec<Directory> {
-    let Ok(kubelet) = kubelet.canonicalize() else {
+    let is_name = !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let Some(kubelet) = kubelet.canonicalize().ok().filter(|_| is_name) else {
         return Vec::new();
     };
     let pod = kubelet.join("pods").join(uid);

@@ -142,10 +142,7 @@ fn a_pods_container_has_its_name_layers_and_claims() {
     );
     assert_eq!(id_of(&graph.join("overlay/cc/diff")), Some(None));
     assert_eq!(id_of(&hosts), Some(None));
-    assert_eq!(
-        id_of(&userdata.parent().expect("parent").to_owned()),
-        Some(None)
-    );
+    assert_eq!(id_of(userdata.parent().expect("parent")), Some(None));
     assert_eq!(
         id_of(&claim),
         Some(Some("claim:kubernetes.io/nfs:data".into()))
