@@ -11,12 +11,15 @@ fn what_is_older_than_the_agent_is_known_by_name() {
     let Some(mut node) = Node::new() else { return };
     let unit = Unit::make(SLICE, "older.service");
     node.start();
-    let known = until("the older unit is known", || node.workload("unit:older.service"));
+    let known = until("the older unit is known", || {
+        node.workload("unit:older.service")
+    });
     assert_eq!(known["live"], 1, "{known}");
     assert_eq!(known["starts"], 0, "{known}");
     drop(unit);
     until("it is known to be gone", || {
-        node.workload("unit:older.service").filter(|w| w["live"] == 0)
+        node.workload("unit:older.service")
+            .filter(|w| w["live"] == 0)
     });
 }
 
@@ -36,7 +39,9 @@ fn it_ends_and_the_next_one_goes_on_from_the_store() {
     node.learned("unit:kept.service", 2);
     // Killed, it leaves a socket that its successor replaces, and nothing else.
     node.stop(libc::SIGKILL);
-    until("its programs are gone", || (count_programs() == 0).then_some(()));
+    until("its programs are gone", || {
+        (count_programs() == 0).then_some(())
+    });
     node.start();
     Unit::make(SLICE, "kept.service").run("sh", &script);
     node.learned("unit:kept.service", 3);
@@ -45,7 +50,10 @@ fn it_ends_and_the_next_one_goes_on_from_the_store() {
 /// Programs of ours that are loaded.
 fn count_programs() -> usize {
     let loaded = aya_programs();
-    loaded.iter().filter(|name| name.starts_with("signal_")).count()
+    loaded
+        .iter()
+        .filter(|name| name.starts_with("signal_"))
+        .count()
 }
 
 fn aya_programs() -> Vec<String> {
@@ -80,21 +88,30 @@ fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
     node.start();
     node.configure("observe_onyl = true");
     let status = until("the agent has seen it", || {
-        node.json(&["status"])
-            .filter(|status| status["config_error"].as_str().is_some_and(|e| !e.is_empty()))
+        node.json(&["status"]).filter(|status| {
+            status["config_error"]
+                .as_str()
+                .is_some_and(|e| !e.is_empty())
+        })
     });
     let error = status["config_error"].as_str().expect("text");
     assert!(error.contains("observe_onyl"), "{error}");
     node.configure("");
     until("it is taken again", || {
-        node.json(&["status"]).filter(|status| status["config_error"] == "")
+        node.json(&["status"])
+            .filter(|status| status["config_error"] == "")
     });
 }
 
 #[test]
 fn without_an_agent_its_commands_say_how_to_start_one() {
     let node = Node::without_probes();
-    for command in [&["status"][..], &["workloads"], &["explain", "x"], &["notify", "x"]] {
+    for command in [
+        &["status"][..],
+        &["workloads"],
+        &["explain", "x"],
+        &["notify", "x"],
+    ] {
         let output = node.run(command);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -139,16 +139,27 @@ impl Node {
 
     /// What the agent has said since the last time.
     pub(crate) fn said(&self) -> Vec<String> {
-        self.agent.as_ref().expect("started").said.try_iter().collect()
+        self.agent
+            .as_ref()
+            .expect("started")
+            .said
+            .try_iter()
+            .collect()
     }
 
     /// Ends the agent by a signal; how it ended, and the rest of what it printed.
     pub(crate) fn stop(&mut self, signal: i32) -> (std::process::ExitStatus, String) {
         let mut agent = self.agent.take().expect("started");
         send(agent.child.id(), signal);
-        let status = until("the agent has ended", || agent.child.try_wait().expect("waited"));
+        let status = until("the agent has ended", || {
+            agent.child.try_wait().expect("waited")
+        });
         let mut stdout = String::new();
-        let _ = agent.child.stdout.take().map(|mut out| out.read_to_string(&mut stdout));
+        let _ = agent
+            .child
+            .stdout
+            .take()
+            .map(|mut out| out.read_to_string(&mut stdout));
         (status, stdout)
     }
 

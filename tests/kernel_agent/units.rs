@@ -34,7 +34,10 @@ fn a_unit_is_learned_and_its_next_start_is_warmed() {
     // Its cgroup alone tells that it will start: it is warm before anything runs.
     let unit = Unit::make(SLICE, name);
     until("the unit's file is in memory", || {
-        resident_pages(&used).iter().all(|&there| there).then_some(())
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
     });
     assert!(resident_pages(&unused).iter().all(|&there| !there));
     unit.run("sh", &cat);
@@ -64,7 +67,10 @@ fn a_notification_warms_ahead() {
     let output = node.run(&["notify", &key(name)]);
     assert!(output.status.success(), "{output:?}");
     until("the unit's file is in memory", || {
-        resident_pages(&used).iter().all(|&there| there).then_some(())
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
     });
     learn(&node, name, 2, "sh", &cat);
     let known = node.workload(&key(name)).expect("known");

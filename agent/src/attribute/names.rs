@@ -91,7 +91,11 @@ impl<'a> Walker<'a> {
                     continue;
                 }
                 // Its parent is where it is mounted, and that is not in its path.
-                if self.binds.iter().any(|(_, from)| from.as_deref() == Some(&current)) {
+                if self
+                    .binds
+                    .iter()
+                    .any(|(_, from)| from.as_deref() == Some(&current))
+                {
                     return None;
                 }
                 let parent = current.iter().rposition(|&b| b == b'/').unwrap_or(0);

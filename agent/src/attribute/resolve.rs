@@ -131,12 +131,7 @@ struct NameState {
 }
 
 impl<'a> Resolver<'a> {
-    fn new(
-        mounts: &'a [Mount],
-        root: &'a [u8],
-        records: &'a Collector,
-        origin: Origin,
-    ) -> Self {
+    fn new(mounts: &'a [Mount], root: &'a [u8], records: &'a Collector, origin: Origin) -> Self {
         Self {
             mounts,
             records,
@@ -370,13 +365,7 @@ impl<'a> Resolver<'a> {
 
     /// The chain of interpreters of a program, two deep as in the kernel's
     /// commonest case (script → ELF → its loader).
-    fn interpreters(
-        &mut self,
-        walker: &mut Walker<'_>,
-        root: &[u8],
-        program: &[u8],
-        time: u64,
-    ) {
+    fn interpreters(&mut self, walker: &mut Walker<'_>, root: &[u8], program: &[u8], time: u64) {
         let mut path = program.to_vec();
         for _ in 0..3 {
             // Where it led, which links may have told.

@@ -155,7 +155,10 @@ impl Watched {
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                tracing::warn!(reason, "the configuration is not taken; the last good one stays");
+                tracing::warn!(
+                    reason,
+                    "the configuration is not taken; the last good one stays"
+                );
                 Err(reason)
             }
         })

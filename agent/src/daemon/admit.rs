@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What the machine has to spare, at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Readings {
+pub(super) struct Readings {
     /// Memory that can be had without swapping, bytes; `None` where it is not known.
     pub available: Option<u64>,
     /// Share of the last 10 s in which some task waited for memory, percent.
@@ -31,7 +31,7 @@ pub struct Room {
 
 impl Readings {
     /// As the kernel tells.
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         let read = |path| std::fs::read_to_string(path).ok();
         Self {
             available: read("/proc/meminfo").as_deref().and_then(available),
@@ -67,7 +67,7 @@ fn pressure(text: &str, line: &str) -> Option<f64> {
 ///
 /// # Errors
 /// The name of what there is too little of, as it stands in the metrics.
-pub fn admit(
+pub(super) fn admit(
     readings: &Readings,
     room: &Room,
     taken: u64,
@@ -95,7 +95,7 @@ pub fn admit(
 }
 
 /// How long after a notification a start counts as the one that was meant.
-pub const NOTIFIED_HOLDS: Duration = Duration::from_secs(600);
+pub(super) const NOTIFIED_HOLDS: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
@@ -123,19 +123,32 @@ mod tests {
         let admit = |readings, taken, ahead| admit(&readings, &ROOM, taken, ahead);
         assert_eq!(admit(readings(9999, 0.0, 0.0), 0, true), Ok(100));
         assert_eq!(admit(readings(9999, 0.0, 0.0), 200, true), Ok(50));
-        assert_eq!(admit(readings(9999, 0.0, 0.0), 250, true), Err("node_budget"));
+        assert_eq!(
+            admit(readings(9999, 0.0, 0.0), 250, true),
+            Err("node_budget")
+        );
         assert_eq!(admit(readings(1030, 0.0, 0.0), 0, true), Ok(30));
         assert_eq!(admit(readings(900, 0.0, 0.0), 0, true), Err("memory_floor"));
-        assert_eq!(admit(readings(9999, 11.0, 0.0), 0, false), Err("memory_pressure"));
-        assert_eq!(admit(readings(9999, 0.0, 90.0), 0, true), Err("io_pressure"));
+        assert_eq!(
+            admit(readings(9999, 11.0, 0.0), 0, false),
+            Err("memory_pressure")
+        );
+        assert_eq!(
+            admit(readings(9999, 0.0, 90.0), 0, true),
+            Err("io_pressure")
+        );
         assert_eq!(admit(readings(9999, 0.0, 90.0), 0, false), Ok(100));
         assert_eq!(admit(Readings::default(), 0, true), Ok(100));
     }
 
     #[test]
     fn the_kernels_texts_are_understood() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   12 kB\n"), Some(12288));
-        let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0 total=1\n";
+        assert_eq!(
+            available("MemTotal: 9 kB\nMemAvailable:   12 kB\n"),
+            Some(12288)
+        );
+        let text =
+            "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0 total=1\n";
         assert_eq!(pressure(text, "some"), Some(1.5));
         assert_eq!(pressure(text, "full"), Some(0.25));
         assert_eq!(pressure("", "full"), None);

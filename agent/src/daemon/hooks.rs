@@ -42,7 +42,9 @@ impl Hooks {
     }
 
     fn live(&self, group: Group) -> bool {
-        self.states.iter().any(|state| state.live && state.group == group)
+        self.states
+            .iter()
+            .any(|state| state.live && state.group == group)
     }
 
     /// Whether starts can be learned: pages used can be seen.
@@ -59,7 +61,10 @@ impl Hooks {
                 String::new()
             } else {
                 let states = self.states.iter().filter(|state| state.group == group);
-                states.map(|s| s.reason.as_str()).collect::<Vec<_>>().join("; ")
+                states
+                    .map(|s| s.reason.as_str())
+                    .collect::<Vec<_>>()
+                    .join("; ")
             },
         };
         vec![
@@ -73,7 +78,9 @@ impl Hooks {
     pub(super) fn attach(&mut self, probes: &mut Probes) -> bool {
         if self.attached.is_none() {
             let states = probes.attach(&READ_PATH);
-            let live = states.iter().any(|state| state.live && state.group == Group::Use);
+            let live = states
+                .iter()
+                .any(|state| state.live && state.group == Group::Use);
             if !live {
                 probes.detach(&READ_PATH);
                 return false;
@@ -94,7 +101,10 @@ impl Hooks {
 
     /// For how long they were attached, since the beginning.
     pub(super) fn attached_for(&self) -> Duration {
-        self.before + self.attached.map_or(Duration::ZERO, |since| since.elapsed())
+        self.before
+            + self
+                .attached
+                .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// The share of the last ten minutes, or of the time since the beginning if that is
@@ -110,7 +120,10 @@ impl Hooks {
             Instant::now().saturating_duration_since(since.max(from))
         });
         let attached = past.sum::<Duration>() + now;
-        let of = self.began.elapsed().clamp(Duration::from_secs(60), SHARE_OF);
+        let of = self
+            .began
+            .elapsed()
+            .clamp(Duration::from_secs(60), SHARE_OF);
         attached.as_secs_f64() / of.as_secs_f64()
     }
 }

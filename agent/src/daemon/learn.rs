@@ -60,7 +60,9 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     let Attributed {
         mut trace, stages, ..
     } = attributed;
-    let seconds = start.over.map_or_else(|| start.began.elapsed(), |(_, after)| after);
+    let seconds = start
+        .over
+        .map_or_else(|| start.began.elapsed(), |(_, after)| after);
     trace.duration_ns = seconds.as_nanos() as u64;
     trace.blind_ns = start.blind_ns;
     trace.lost = start.lost + start.collector.lost();

@@ -28,9 +28,7 @@ pub use admit::Room;
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
 pub use options::{DaemonError, Options, Settings};
 pub use phase::Limits;
-pub use view::{
-    Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView,
-};
+pub use view::{Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView};
 
 use crate::probe::{ProbeError, Probes};
 use crate::profile::{Access, Store};

@@ -127,7 +127,11 @@ impl Carried {
     /// When each action was begun, ns since the start's signal.
     pub(super) fn began_ns(&self) -> Vec<Option<u64>> {
         let since = |us: u32| (i64::from(us) * 1000 + self.began_ns).max(0) as u64;
-        self.report.began_us.iter().map(|us| us.map(since)).collect()
+        self.report
+            .began_us
+            .iter()
+            .map(|us| us.map(since))
+            .collect()
     }
 
     /// What became of the plan's bytes, by the report's names.

@@ -131,7 +131,10 @@ impl Workloads {
         if learned.not_kept.is_empty() {
             totals.runs_learned += 1;
         } else {
-            *totals.starts_not_learned.entry(learned.not_kept).or_default() += 1;
+            *totals
+                .starts_not_learned
+                .entry(learned.not_kept)
+                .or_default() += 1;
         }
         add_stages(&mut totals.stages, &learned.stages);
         let view = &learned.view;

@@ -134,7 +134,11 @@ impl Watch {
     pub(super) fn run(&mut self, stop: BorrowedFd<'_>, tick: &mut dyn FnMut(&mut Self)) {
         self.ready = true;
         loop {
-            let pause = if self.starts.is_empty() { IDLE } else { LEARNING };
+            let pause = if self.starts.is_empty() {
+                IDLE
+            } else {
+                LEARNING
+            };
             if self.wait(pause, stop) {
                 break;
             }
@@ -196,7 +200,10 @@ impl Watch {
             self.workloads.totals.records_lost += 1;
             return;
         };
-        let start = self.cgroups.get(&record.cgroup).and_then(|member| member.start);
+        let start = self
+            .cgroups
+            .get(&record.cgroup)
+            .and_then(|member| member.start);
         let Some(start) = start.and_then(|id| self.starts.get_mut(&id)) else {
             return;
         };
@@ -417,7 +424,8 @@ impl Watch {
         start.identity = Identity::Known(workload);
         if !submitted {
             start.warming = Warming::Over(None);
-            self.workloads.warmed(&key, Some(&NotWarmed::Throttled("queue_full")));
+            self.workloads
+                .warmed(&key, Some(&NotWarmed::Throttled("queue_full")));
         }
     }
 
@@ -435,13 +443,22 @@ impl Watch {
 
     fn count(&mut self, results: &std::collections::BTreeMap<&'static str, u64>) {
         for (result, bytes) in results {
-            *self.workloads.totals.warmed_bytes.entry(result).or_default() += bytes;
+            *self
+                .workloads
+                .totals
+                .warmed_bytes
+                .entry(result)
+                .or_default() += bytes;
         }
     }
 
     fn learned(&mut self, learned: Learned) {
         if !learned.key.is_empty() && !learned.not_kept.is_empty() {
-            tracing::debug!(key = learned.key, why = learned.not_kept, "a start is not kept");
+            tracing::debug!(
+                key = learned.key,
+                why = learned.not_kept,
+                "a start is not kept"
+            );
         }
         self.workloads.learned(learned);
     }
@@ -464,7 +481,8 @@ impl Watch {
         if let (false, Some(kernel)) = (learning, &mut self.probes) {
             kernel.hooks.detach(&mut kernel.probes);
         }
-        self.notified.retain(|_, when| when.elapsed() < NOTIFIED_HOLDS);
+        self.notified
+            .retain(|_, when| when.elapsed() < NOTIFIED_HOLDS);
         self.dirty |= !self.starts.is_empty();
     }
 
@@ -557,14 +575,25 @@ fn tell(handle: &Handle, start: &Start, record: &Record, since_start_ns: u64) {
             touch.pages.count_ones(),
             false,
         ),
-        What::Fault(fault) => (fault.inode, fault.start, (fault.last - fault.start + 1) as u32, true),
+        What::Fault(fault) => (
+            fault.inode,
+            fault.start,
+            (fault.last - fault.start + 1) as u32,
+            true,
+        ),
         _ => return,
     };
-    let key = start.workload().and_then(|workload| workload.keys.0.first());
+    let key = start
+        .workload()
+        .and_then(|workload| workload.keys.0.first());
     handle.tell(&Touched {
         workload: key.cloned().unwrap_or_default(),
         since_start_ns,
-        path: start.collector.path(&inode).map(<[u8]>::to_vec).unwrap_or_default(),
+        path: start
+            .collector
+            .path(&inode)
+            .map(<[u8]>::to_vec)
+            .unwrap_or_default(),
         page,
         pages,
         maybe,

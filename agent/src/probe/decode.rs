@@ -1,8 +1,8 @@
 //! Ring buffer bytes → records. Pure.
 
 use headstart_abi::{
-    CHUNK_PAGES, CgroupRecord, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord,
-    RecordKind, TouchRecord,
+    CHUNK_PAGES, CgroupRecord, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH,
+    NameRecord, RecordKind, TouchRecord,
 };
 
 /// Why bytes are not a record.

@@ -348,7 +348,10 @@ pub fn wait(ring: Option<&Reader>, timeout: Duration, wakes: &[BorrowedFd<'_>]) 
     };
     // An interrupted wait is as good as one that timed out: the caller drains either way.
     let _ = poll(&mut fds, Some(&timeout));
-    fds[rings..].iter().map(|fd| !fd.revents().is_empty()).collect()
+    fds[rings..]
+        .iter()
+        .map(|fd| !fd.revents().is_empty())
+        .collect()
 }
 
 /// A loader that knows no types of the kernel. A new one always parses them all, which

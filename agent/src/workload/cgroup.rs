@@ -254,7 +254,11 @@ mod tests {
             ("/kubepods/besteffort/pod<uid>/<id>", None, Some(UID)),
             ("/kubepods/pod<uid>/<id>", None, Some(UID)),
             ("/kubepods/burstable/pod<static>/<id>", None, Some(STATIC)),
-            ("/kubepods/besteffort/pod<uid>/crio-<id>", Some(Crio), Some(UID)),
+            (
+                "/kubepods/besteffort/pod<uid>/crio-<id>",
+                Some(Crio),
+                Some(UID),
+            ),
             // Kubernetes, systemd driver.
             (
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid_>.slice/cri-containerd-<id>.scope",
@@ -298,7 +302,11 @@ mod tests {
             ),
             // Podman.
             ("/machine.slice/libpod-<id>.scope", Some(Podman), None),
-            ("/machine.slice/libpod-<id>.scope/container", Some(Podman), None),
+            (
+                "/machine.slice/libpod-<id>.scope/container",
+                Some(Podman),
+                None,
+            ),
             (
                 "/machine.slice/machine-libpod_pod_<other>.slice/libpod-<id>.scope/container",
                 Some(Podman),
@@ -311,7 +319,11 @@ mod tests {
                 Some(Podman),
                 None,
             ),
-            ("/system.slice/web.service/libpod-payload-<id>", Some(Podman), None),
+            (
+                "/system.slice/web.service/libpod-payload-<id>",
+                Some(Podman),
+                None,
+            ),
             // containerd without Kubernetes.
             ("/default/<id>", None, None),
             ("/buildkit/<id>", None, None),
@@ -328,10 +340,22 @@ mod tests {
                 Some(UID),
             ),
             ("/docker/<other>/docker/<id>", Some(Docker), None),
-            ("/kubepods/burstable/pod<uid>/<other>/docker/<id>", Some(Docker), None),
-            ("/docker/<id>/kubepods/burstable/pod<uid>", Some(Docker), None),
+            (
+                "/kubepods/burstable/pod<uid>/<other>/docker/<id>",
+                Some(Docker),
+                None,
+            ),
+            (
+                "/docker/<id>/kubepods/burstable/pod<uid>",
+                Some(Docker),
+                None,
+            ),
             // What it has below itself.
-            ("/docker/<id>/system.slice/nginx.service", Some(Docker), None),
+            (
+                "/docker/<id>/system.slice/nginx.service",
+                Some(Docker),
+                None,
+            ),
             ("/docker/<id>/init.scope", Some(Docker), None),
             ("/kubepods/pod<uid>/<id>/a b/\u{fffd}", None, Some(UID)),
             // Gone.
@@ -357,10 +381,22 @@ mod tests {
                 "getty@tty1.service",
                 None,
             ),
-            ("/a.slice/a-b.slice/a-b-c.slice/x.service/y.service", "x.service", None),
+            (
+                "/a.slice/a-b.slice/a-b-c.slice/x.service/y.service",
+                "x.service",
+                None,
+            ),
             ("/system.slice/_cpu.service", "cpu.service", None),
-            ("/system.slice/dev\\x2dfoo.service", "dev\\x2dfoo.service", None),
-            ("/machine.slice/machine-web.scope/payload", "machine-web.scope", None),
+            (
+                "/system.slice/dev\\x2dfoo.service",
+                "dev\\x2dfoo.service",
+                None,
+            ),
+            (
+                "/machine.slice/machine-web.scope/payload",
+                "machine-web.scope",
+                None,
+            ),
             (
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/syncthing.service",
                 "syncthing.service",
@@ -376,11 +412,23 @@ mod tests {
                 "dbus.service",
                 Some(0),
             ),
-            ("/system.slice/web.service/libpod-conmon-x", "web.service", None),
+            (
+                "/system.slice/web.service/libpod-conmon-x",
+                "web.service",
+                None,
+            ),
             ("/system.slice/run-parts.service", "run-parts.service", None),
-            ("/system.slice/session-migration.service", "session-migration.service", None),
+            (
+                "/system.slice/session-migration.service",
+                "session-migration.service",
+                None,
+            ),
             ("/system.slice/k3s.service", "k3s.service", None),
-            ("/system.slice/snap.microk8s.daemon-kubelite.service", "snap.microk8s.daemon-kubelite.service", None),
+            (
+                "/system.slice/snap.microk8s.daemon-kubelite.service",
+                "snap.microk8s.daemon-kubelite.service",
+                None,
+            ),
         ];
         for (path, name, user) in table {
             let wanted = Place::Unit {

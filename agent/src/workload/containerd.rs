@@ -167,7 +167,9 @@ impl Containerd {
         if lock(&self.failed).is_some_and(|failed| now.duration_since(failed) < PAUSE) {
             return Err(ContainerdError::Paused);
         }
-        let answer = self.runtime.block_on(self.ask(namespace, id, now + TIMEOUT));
+        let answer = self
+            .runtime
+            .block_on(self.ask(namespace, id, now + TIMEOUT));
         // It may answer with an error about one container and know the next one.
         let is_silent = matches!(
             answer,
@@ -189,7 +191,9 @@ impl Containerd {
             namespace,
             deadline,
         };
-        let request = messages::Get { name: id.to_owned() };
+        let request = messages::Get {
+            name: id.to_owned(),
+        };
         let answer: Option<messages::GotContainer> = call.make(CONTAINER, request).await?;
         let Some(container) = answer.and_then(|answer| answer.container) else {
             return Ok(None);
@@ -293,11 +297,16 @@ impl Call<'_> {
         let limit = left.min(CALL_TIMEOUT);
         let answer = in_time(limit, name, async {
             let mut client = Grpc::new(self.channel.clone());
-            client.ready().await.map_err(|source| Failed::Connect(source))?;
+            client
+                .ready()
+                .await
+                .map_err(|source| Failed::Connect(source))?;
             let mut request = Request::new(message);
             let namespace = MetadataValue::try_from(self.namespace)
                 .map_err(|_| Failed::Status(Status::invalid_argument("namespace")))?;
-            request.metadata_mut().insert("containerd-namespace", namespace);
+            request
+                .metadata_mut()
+                .insert("containerd-namespace", namespace);
             request.set_timeout(limit);
             let codec = tonic_prost::ProstCodec::<Q, A>::default();
             let path = PathAndQuery::from_static(name);

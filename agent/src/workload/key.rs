@@ -107,7 +107,11 @@ fn repository(image: &str) -> &str {
         // A colon before a slash is a registry's port.
         Some((before, tag)) if !tag.contains('/') => {
             // Only a digest: `sha256:…`.
-            if digest_digits(name).is_some() { "" } else { before }
+            if digest_digits(name).is_some() {
+                ""
+            } else {
+                before
+            }
         }
         _ if digest_digits(name).is_some_and(|digits| digits.len() == 64) => "",
         _ => name,
@@ -162,9 +166,7 @@ fn is_generated(text: &str, digits: usize) -> bool {
 
 fn without_minute(job: &str) -> &str {
     match job.rsplit_once('-') {
-        Some((name, minute))
-            if minute.len() == 8 && minute.bytes().all(|b| b.is_ascii_digit()) =>
-        {
+        Some((name, minute)) if minute.len() == 8 && minute.bytes().all(|b| b.is_ascii_digit()) => {
             name
         }
         _ => job,
@@ -306,7 +308,10 @@ mod tests {
         };
         assert_eq!(of("pod-template-hash", "abc", "web-abc-x2x8p"), "web");
         assert_eq!(of("job-name", "backup-29412345", "whatever"), "backup");
-        assert_eq!(of("apps.kubernetes.io/pod-index", "123456", "db-123456"), "db");
+        assert_eq!(
+            of("apps.kubernetes.io/pod-index", "123456", "db-123456"),
+            "db"
+        );
     }
 
     #[test]

@@ -21,10 +21,7 @@ const NAMESPACE: [&str; 2] = [
     "io.kubernetes.pod.namespace",
     "io.kubernetes.cri.sandbox-namespace",
 ];
-const POD: [&str; 2] = [
-    "io.kubernetes.pod.name",
-    "io.kubernetes.cri.sandbox-name",
-];
+const POD: [&str; 2] = ["io.kubernetes.pod.name", "io.kubernetes.cri.sandbox-name"];
 const IMAGE: [&str; 2] = [
     "io.kubernetes.cri.image-name",
     "io.kubernetes.cri-o.ImageName",
@@ -145,9 +142,18 @@ mod tests {
 
     #[test]
     fn sandboxes_are_told_apart() {
-        assert!(is_sandbox(&labels(&[("io.kubernetes.cri.container-type", "sandbox")])));
-        assert!(is_sandbox(&labels(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
-        assert!(!is_sandbox(&labels(&[("io.kubernetes.cri-o.ContainerType", "container")])));
+        assert!(is_sandbox(&labels(&[(
+            "io.kubernetes.cri.container-type",
+            "sandbox"
+        )])));
+        assert!(is_sandbox(&labels(&[(
+            "io.kubernetes.cri-o.ContainerType",
+            "sandbox"
+        )])));
+        assert!(!is_sandbox(&labels(&[(
+            "io.kubernetes.cri-o.ContainerType",
+            "container"
+        )])));
         assert!(!is_sandbox(&Labels::new()));
     }
 
@@ -155,7 +161,11 @@ mod tests {
     fn what_comes_first_stays_and_manifests_do_not() {
         let long = "x".repeat(LONGEST);
         let joined = joined([
-            labels(&[("a", "1"), ("long", &long), (NESTED, r#"{"c": "3", "a": "9", "n": 1}"#)]),
+            labels(&[
+                ("a", "1"),
+                ("long", &long),
+                (NESTED, r#"{"c": "3", "a": "9", "n": 1}"#),
+            ]),
             labels(&[("a", "2"), ("b", "2")]),
         ]);
         assert_eq!(joined["a"], "1");

@@ -128,10 +128,12 @@ fn identify(layers: &mut Layers, chain: &[String]) {
             private.push(layer.path.clone());
             continue;
         }
-        let known = stores.entry(store).or_insert_with_key(|store| match driver {
-            Driver::Containers => containers_layers(store),
-            Driver::Docker => docker_layers(store),
-        });
+        let known = stores
+            .entry(store)
+            .or_insert_with_key(|store| match driver {
+                Driver::Containers => containers_layers(store),
+                Driver::Docker => docker_layers(store),
+            });
         layer.id = known.get(&name).map(|digest| format!("layer:{digest}"));
     }
     layers.private.extend(private);
@@ -204,10 +206,13 @@ fn docker_layers(store: &Path) -> HashMap<String, String> {
         let bytes = read_bounded(&path, 1024).ok()?;
         Some(String::from_utf8(bytes).ok()?.trim().to_owned())
     };
-    let known = entries.take(MAX_DOCKER_LAYERS).flatten().filter_map(|entry| {
-        let digest = text(entry.path().join("diff")).filter(|digest| is_digest(digest))?;
-        Some((text(entry.path().join("cache-id"))?, digest))
-    });
+    let known = entries
+        .take(MAX_DOCKER_LAYERS)
+        .flatten()
+        .filter_map(|entry| {
+            let digest = text(entry.path().join("diff")).filter(|digest| is_digest(digest))?;
+            Some((text(entry.path().join("cache-id"))?, digest))
+        });
     known.collect()
 }
 
@@ -270,7 +275,10 @@ mod tests {
         for options in [
             format!("rw,lowerdir=l/BBB:l/AAA,upperdir=cc/diff"),
             format!("rw,lowerdir=l/BBB:l/AAA,upperdir={upper}"),
-            format!("rw,lowerdir={b}:{}/overlay/l/AAA,upperdir={upper}", store.display()),
+            format!(
+                "rw,lowerdir={b}:{}/overlay/l/AAA,upperdir={upper}",
+                store.display()
+            ),
         ] {
             let layers = layers(&mount(&options, &point), &[]);
             assert_eq!(layers.private, [upper.clone().into_bytes()], "{options}");
@@ -314,7 +322,11 @@ mod tests {
         let chain = [digest('2'), digest('1')];
         let ids = |chain: &[String]| {
             let layers = layers(&mount, chain);
-            layers.lower.into_iter().map(|layer| layer.id).collect::<Vec<_>>()
+            layers
+                .lower
+                .into_iter()
+                .map(|layer| layer.id)
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             ids(&chain),

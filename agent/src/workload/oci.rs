@@ -312,8 +312,14 @@ mod tests {
             (br#"{"root": "x"}"#, "`root`"),
             (br#"{"mounts": {}}"#, "`mounts`"),
             (br#"{"mounts": [1]}"#, "`mounts`"),
-            (br#"{"mounts": [{"destination": 1}]}"#, "`mounts.destination`"),
-            (br#"{"mounts": [{"destination": "/", "type": 1}]}"#, "`mounts.type`"),
+            (
+                br#"{"mounts": [{"destination": 1}]}"#,
+                "`mounts.destination`",
+            ),
+            (
+                br#"{"mounts": [{"destination": "/", "type": 1}]}"#,
+                "`mounts.type`",
+            ),
             (b"[]", "a container's configuration"),
         ] {
             let error = parse(text).expect_err("refused").to_string();

@@ -110,7 +110,10 @@ mod tests {
         // 6.5.
         assert_eq!(lower("rw,lowerdir=/a\\072b:/c\\054d"), ["/a:b", "/c,d"]);
         // 6.8.
-        assert_eq!(lower("rw,lowerdir+=/a:b,lowerdir+=/c\\134,datadir+=/d"), ["/a:b", "/c\\", "/d"]);
+        assert_eq!(
+            lower("rw,lowerdir+=/a:b,lowerdir+=/c\\134,datadir+=/d"),
+            ["/a:b", "/c\\", "/d"]
+        );
         // Data only.
         assert_eq!(lower("rw,lowerdir=/a:/b::/c::/d"), ["/a", "/b", "/c", "/d"]);
         assert_eq!(lower("rw"), [""; 0]);

@@ -151,7 +151,11 @@ fn workload(
     };
     let root = root.map(|mount| Root {
         path: mount.mount_point.clone(),
-        lower: layers.lower.iter().map(|layer| layer.path.clone()).collect(),
+        lower: layers
+            .lower
+            .iter()
+            .map(|layer| layer.path.clone())
+            .collect(),
         binds: binds(&mount.mount_point, &container, mounts),
     });
     Workload {
@@ -212,12 +216,20 @@ fn directories(
         })
     });
     let private = layers.private.iter().cloned();
-    let own = container.private.iter().filter_map(|path| real(path, mounts));
+    let own = container
+        .private
+        .iter()
+        .filter_map(|path| real(path, mounts));
     let made = container.config.mounts.iter().filter_map(|mount| {
         let is_made = MADE_FOR_ONE.contains(&mount.destination.as_str());
-        is_made.then(|| real(Path::new(&mount.source), mounts)).flatten()
+        is_made
+            .then(|| real(Path::new(&mount.source), mounts))
+            .flatten()
     });
-    let never = private.chain(own).chain(made).map(|path| Directory { path, id: None });
+    let never = private
+        .chain(own)
+        .chain(made)
+        .map(|path| Directory { path, id: None });
     let of_pod = pod.into_iter().flat_map(|pod| {
         let kubelets = roots.kubelet.iter();
         kubelets.flat_map(move |kubelet| volumes::of_pod(kubelet, pod, mounts))
@@ -233,7 +245,9 @@ fn directories(
 fn binds(root: &[u8], container: &Container, mounts: &[Mount]) -> Vec<Bind> {
     let binds = container.config.mounts.iter().filter_map(|mount| {
         let destination = mount.destination.trim_end_matches('/');
-        let rel = destination.strip_prefix('/').filter(|rel| !rel.is_empty())?;
+        let rel = destination
+            .strip_prefix('/')
+            .filter(|rel| !rel.is_empty())?;
         let is_bind = matches!(mount.kind.as_str(), "" | "bind" | "none");
         let from = is_bind.then(|| real(Path::new(&mount.source), mounts));
         Some((join(root, rel.as_bytes()), from.flatten()))

@@ -276,7 +276,9 @@ fn listed(storage: &Storage, id: &str) -> Option<Record> {
     let lists = [
         storage.graph.join("overlay-containers/containers.json"),
         // Of containers that are not to outlive a reboot.
-        storage.run.join("overlay-containers/volatile-containers.json"),
+        storage
+            .run
+            .join("overlay-containers/volatile-containers.json"),
     ];
     lists.iter().find_map(|path| {
         let bytes = read_bounded(path, MAX_LIST_BYTES).ok()?;
@@ -365,9 +367,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let roots = roots(dir.path());
         let bundle = roots.containerd[1].join(TASKS).join("moby").join(ID);
-        write(bundle.join("config.json"), r#"{"process": {"args": ["x"]}}"#);
         write(
-            roots.docker[0].join("containers").join(ID).join("config.v2.json"),
+            bundle.join("config.json"),
+            r#"{"process": {"args": ["x"]}}"#,
+        );
+        write(
+            roots.docker[0]
+                .join("containers")
+                .join(ID)
+                .join("config.v2.json"),
             r#"{"Name": "/web", "Image": "sha256:00", "Config": {"Image": "nginx:1", "Labels": {"a": "b"}}}"#,
         );
         let container = find(&roots, ID).expect("readable").expect("known");
@@ -384,7 +392,10 @@ mod tests {
         let roots = roots(dir.path());
         let containers = roots.storage[0].graph.join("overlay-containers");
         let bundle = containers.join(ID).join("userdata");
-        write(bundle.join("config.json"), r#"{"process": {"args": ["x"]}}"#);
+        write(
+            bundle.join("config.json"),
+            r#"{"process": {"args": ["x"]}}"#,
+        );
         // Known by its bundle alone while the list is written.
         let container = find(&roots, ID).expect("readable").expect("known");
         assert_eq!(container.runtime, Runtime::Podman);

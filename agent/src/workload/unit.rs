@@ -70,7 +70,9 @@ fn without_random(stem: &str) -> Option<&str> {
     if let Some(at) = stem.len().checked_sub(36)
         && stem.get(at..).is_some_and(is_uuid)
     {
-        return stem[..at].strip_suffix(['-', '.']).filter(|s| !s.is_empty());
+        return stem[..at]
+            .strip_suffix(['-', '.'])
+            .filter(|s| !s.is_empty());
     }
     let (kept, last) = stem.rsplit_once('-')?;
     (is_random(last) && !kept.is_empty()).then_some(kept)
@@ -103,7 +105,8 @@ fn is_connection(instance: &str) -> bool {
         None => first == "unknown",
         Some(second) => {
             let is_process = |text: &str| text.split('_').all(is_number);
-            (is_process(first) && is_number(second)) || (first.contains(':') && second.contains(':'))
+            (is_process(first) && is_number(second))
+                || (first.contains(':') && second.contains(':'))
         }
     }
 }
@@ -126,8 +129,14 @@ mod tests {
         for (name, wanted) in [
             ("nginx.service", "nginx.service"),
             ("app-gnome-firefox-12345.scope", "app-gnome-firefox.scope"),
-            ("app-gnome-org.gnome.Foo\\x2dbar-77.scope", "app-gnome-org.gnome.Foo\\x2dbar.scope"),
-            ("app-firefox-3c5e8f5a1b2c4d6e9f80a1b2c3d4e5f6.scope", "app-firefox.scope"),
+            (
+                "app-gnome-org.gnome.Foo\\x2dbar-77.scope",
+                "app-gnome-org.gnome.Foo\\x2dbar.scope",
+            ),
+            (
+                "app-firefox-3c5e8f5a1b2c4d6e9f80a1b2c3d4e5f6.scope",
+                "app-firefox.scope",
+            ),
             ("app-foo@abcdef0123456789.service", "app-foo@.service"),
             ("app-foo@autostart.service", "app-foo@autostart.service"),
             (
@@ -141,9 +150,15 @@ mod tests {
             ("sshd@3-10.0.0.1:22-10.0.0.9:4242.service", "sshd@.service"),
             ("sshd@12-4711-1000.service", "sshd@.service"),
             ("sshd@12-4711_99-1000.service", "sshd@.service"),
-            ("systemd-coredump@0-4711-0.service", "systemd-coredump@.service"),
+            (
+                "systemd-coredump@0-4711-0.service",
+                "systemd-coredump@.service",
+            ),
             ("postgresql@15-main.service", "postgresql@15-main.service"),
-            ("dbus-:1.2-org.example.Name@0.service", "dbus-org.example.Name@.service"),
+            (
+                "dbus-:1.2-org.example.Name@0.service",
+                "dbus-org.example.Name@.service",
+            ),
             ("-1.scope", "-1.scope"),
         ] {
             assert_eq!(stable(name), wanted, "{name}");

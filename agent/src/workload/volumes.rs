@@ -163,7 +163,13 @@ mod tests {
         let secrets = data("secrets-store.csi.k8s.io", "csi-1", "Ephemeral");
         assert_eq!(identity("kubernetes.io~csi", "x", Some(&secrets)), None);
         assert_eq!(identity("kubernetes.io~csi", "x", None), None);
-        for kind in ["secret", "configmap", "projected", "downward-api", "empty-dir"] {
+        for kind in [
+            "secret",
+            "configmap",
+            "projected",
+            "downward-api",
+            "empty-dir",
+        ] {
             assert_eq!(identity(&format!("kubernetes.io~{kind}"), "x", None), None);
         }
         assert_eq!(
@@ -196,8 +202,14 @@ mod tests {
         let path = |rel: &str| pod.join(rel).as_os_str().as_bytes().to_vec();
         let wanted = [
             (path(""), None),
-            (path("volumes/kubernetes.io~csi/pvc-1/mount"), Some("claim:d:h")),
-            (path("volumes/kubernetes.io~nfs/data"), Some("claim:kubernetes.io/nfs:data")),
+            (
+                path("volumes/kubernetes.io~csi/pvc-1/mount"),
+                Some("claim:d:h"),
+            ),
+            (
+                path("volumes/kubernetes.io~nfs/data"),
+                Some("claim:kubernetes.io/nfs:data"),
+            ),
         ];
         let wanted = wanted.map(|(path, id)| Directory {
             path: path.strip_suffix(b"/").map(<[u8]>::to_vec).unwrap_or(path),
@@ -218,7 +230,10 @@ mod tests {
               5 1 8:1 / /pods/u/all rw - ext4 /dev/a rw\n",
         )
         .expect("valid");
-        assert_eq!(elsewhere(b"/pods/u/csi/mount", &mounts), [b"/plugins/globalmount"]);
+        assert_eq!(
+            elsewhere(b"/pods/u/csi/mount", &mounts),
+            [b"/plugins/globalmount"]
+        );
         let local = elsewhere(b"/pods/u/local", &mounts);
         assert_eq!(local, [b"/data/x".to_vec(), b"/pods/u/all/data/x".to_vec()]);
         // `/` is not taken for a claim.

@@ -14,8 +14,8 @@ mod track;
 pub use counters::{Counts, NOTES, Note, OUTCOMES, Outcome, STAGES, Stage};
 pub use layout::{KernelLayout, NO_OFFSET};
 pub use record::{
-    CHUNK_PAGES, CgroupRecord, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord,
-    PATH_COMPONENTS, RecordKind, TouchRecord,
+    CHUNK_PAGES, CgroupRecord, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH,
+    NameRecord, PATH_COMPONENTS, RecordKind, TouchRecord,
 };
 pub use track::{
     FaultSlot, MAP_SIGNAL, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH,

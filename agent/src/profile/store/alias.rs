@@ -73,7 +73,9 @@ mod tests {
         };
         assert_eq!(found(&["a", "image"]), None);
         store.put("a", &Profile::default()).expect("written");
-        store.alias(&names(&["image", "repository"]), "a").expect("written");
+        store
+            .alias(&names(&["image", "repository"]), "a")
+            .expect("written");
         assert_eq!(found(&["a", "image"]).as_deref(), Some("a"));
         assert_eq!(found(&["b", "image"]).as_deref(), Some("a"));
         store.put("b", &Profile::default()).expect("written");

@@ -48,10 +48,19 @@ fn a_unit_needs_no_runtime() {
 #[test]
 fn what_nobody_knows_is_unknown() {
     let dir = tempfile::tempdir().expect("temp dir");
-    assert_eq!(resolve(&container(None), &roots(dir.path()), &[], &[]), None);
-    let bundle = dir.path().join("run/containerd/io.containerd.runtime.v2.task/default").join(ID);
+    assert_eq!(
+        resolve(&container(None), &roots(dir.path()), &[], &[]),
+        None
+    );
+    let bundle = dir
+        .path()
+        .join("run/containerd/io.containerd.runtime.v2.task/default")
+        .join(ID);
     write(bundle.join("config.json"), "broken");
-    assert_eq!(resolve(&container(None), &roots(dir.path()), &[], &[]), None);
+    assert_eq!(
+        resolve(&container(None), &roots(dir.path()), &[], &[]),
+        None
+    );
 }
 
 #[test]
@@ -59,7 +68,10 @@ fn a_pods_container_has_its_name_layers_and_claims() {
     let temp = tempfile::tempdir().expect("temp dir");
     let dir = temp.path().canonicalize().expect("real path");
     let roots = roots(&dir);
-    let userdata = dir.join("run/storage/overlay-containers").join(ID).join("userdata");
+    let userdata = dir
+        .join("run/storage/overlay-containers")
+        .join(ID)
+        .join("userdata");
     let graph = dir.join("storage");
     let hosts = dir.join("hosts");
     write(hosts.clone(), "");
@@ -88,7 +100,10 @@ fn a_pods_container_has_its_name_layers_and_claims() {
         )
     };
     write(userdata.join("config.json"), &config("container"));
-    let claim = dir.join("kubelet/pods").join(UID).join("volumes/kubernetes.io~nfs/data");
+    let claim = dir
+        .join("kubelet/pods")
+        .join(UID)
+        .join("volumes/kubernetes.io~nfs/data");
     fs::create_dir_all(&claim).expect("directory");
     let mounts = mountinfo::parse(
         format!(
@@ -103,18 +118,36 @@ fn a_pods_container_has_its_name_layers_and_claims() {
     assert_eq!(workload.name, "web/app");
     assert_eq!(workload.namespace, "shop");
     assert_eq!(workload.image, "registry/web:1");
-    assert!(workload.keys.0[0].starts_with("container:shop/web/app@"), "{:?}", workload.keys);
+    assert!(
+        workload.keys.0[0].starts_with("container:shop/web/app@"),
+        "{:?}",
+        workload.keys
+    );
     assert_eq!(workload.keys.0.len(), 4);
     let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
     let id_of = |path: &Path| {
         let of = |directory: &&Directory| directory.path == bytes(path);
-        workload.volumes.directories.iter().find(of).map(|d| d.id.clone())
+        workload
+            .volumes
+            .directories
+            .iter()
+            .find(of)
+            .map(|d| d.id.clone())
     };
-    assert_eq!(id_of(&graph.join("overlay/aa/diff")), Some(Some(format!("layer:{digest}"))));
+    assert_eq!(
+        id_of(&graph.join("overlay/aa/diff")),
+        Some(Some(format!("layer:{digest}")))
+    );
     assert_eq!(id_of(&graph.join("overlay/cc/diff")), Some(None));
     assert_eq!(id_of(&hosts), Some(None));
-    assert_eq!(id_of(&userdata.parent().expect("parent").to_owned()), Some(None));
-    assert_eq!(id_of(&claim), Some(Some("claim:kubernetes.io/nfs:data".into())));
+    assert_eq!(
+        id_of(&userdata.parent().expect("parent").to_owned()),
+        Some(None)
+    );
+    assert_eq!(
+        id_of(&claim),
+        Some(Some("claim:kubernetes.io/nfs:data".into()))
+    );
     let root = workload.volumes.root.clone().expect("a root");
     assert_eq!(root.path, bytes(&merged));
     assert_eq!(root.lower, [bytes(&graph.join("overlay/aa/diff"))]);

@@ -105,7 +105,8 @@ impl<'a> Merged<'a> {
         let mut found = Vec::new();
         let mut directories = Vec::new();
         for &layer in parents {
-            match (self.look)(&self.path(layer, path)) {
+            let at = self.path(layer, path);
+            match (self.look)(&at) {
                 Seen::Is(kind) => {
                     found.push((layer, kind));
                     match kind {

@@ -127,7 +127,10 @@ fn what_lies_in_a_directory_goes_to_its_volume() {
     assert_eq!((out.files_private, out.names_private), (2, 1));
     assert_eq!(out.trace.duration_ns, 7);
     let layer = &out.trace.volumes[out.trace.files[0].volume as usize];
-    assert_eq!((layer.fs_type.as_str(), &*layer.mount_point), ("ext4", &b"/store/a/diff"[..]));
+    assert_eq!(
+        (layer.fs_type.as_str(), &*layer.mount_point),
+        ("ext4", &b"/store/a/diff"[..])
+    );
     let claim = &out.trace.volumes[out.trace.files[3].volume as usize];
     assert_eq!(claim.fs_type, "nfs4");
 }
@@ -145,7 +148,10 @@ fn nothing_known_changes_nothing() {
         directories: vec![directory("/elsewhere", Some("x"))],
         root: None,
     };
-    assert_eq!(translate_with(&volumes, trace.clone(), &mut nothing).trace, trace);
+    assert_eq!(
+        translate_with(&volumes, trace.clone(), &mut nothing).trace,
+        trace
+    );
 }
 
 /// A container of three layers, the lowest without an identity.
@@ -186,13 +192,18 @@ fn of_container(names: Vec<NameTouch>) -> Translated {
     };
     translate_with(&volumes, trace, &mut |path| {
         let path = std::str::from_utf8(path).expect("text");
-        there.get(path).copied().unwrap_or(Seen::Is(NameKind::Missing))
+        there
+            .get(path)
+            .copied()
+            .unwrap_or(Seen::Is(NameKind::Missing))
     })
 }
 
 fn kinds(out: &Translated) -> Vec<(String, String, NameKind)> {
     let names = names_of(&out.trace).into_iter().zip(&out.trace.names);
-    names.map(|((volume, path), name)| (volume, path, name.kind)).collect()
+    names
+        .map(|((volume, path), name)| (volume, path, name.kind))
+        .collect()
 }
 
 #[test]
@@ -204,7 +215,10 @@ fn a_name_is_looked_up_in_each_layer_until_it_is_found() {
     assert_eq!(of("usr"), [b("usr", Directory), a("usr", Directory)]);
     assert_eq!(of("usr/new"), [b("usr/new", File)]);
     assert_eq!(of("usr/gone"), [b("usr/gone", File)]);
-    assert_eq!(of("usr/none"), [b("usr/none", Missing), a("usr/none", Missing)]);
+    assert_eq!(
+        of("usr/none"),
+        [b("usr/none", Missing), a("usr/none", Missing)]
+    );
     // Not looked up where there is no such directory.
     assert_eq!(of("usr/lib/x"), [a("usr/lib/x", Symlink)]);
     assert_eq!(of("none/x"), []);
