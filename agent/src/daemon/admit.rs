@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What the machine has to spare, at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Readings {
+pub(super) struct Readings {
     /// Memory that can be had without swapping, bytes; `None` where it is not known.
     pub available: Option<u64>,
     /// Share of the last 10 s in which some task waited for memory, percent.
@@ -31,7 +31,7 @@ pub struct Room {
 
 impl Readings {
     /// As the kernel tells.
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         let read = |path| std::fs::read_to_string(path).ok();
         Self {
             available: read("/proc/meminfo").as_deref().and_then(available),
@@ -67,7 +67,7 @@ fn pressure(text: &str, line: &str) -> Option<f64> {
 ///
 /// # Errors
 /// The name of what there is too little of, as it stands in the metrics.
-pub fn admit(
+pub(super) fn admit(
     readings: &Readings,
     room: &Room,
     taken: u64,
@@ -95,7 +95,7 @@ pub fn admit(
 }
 
 /// How long after a notification a start counts as the one that was meant.
-pub const NOTIFIED_HOLDS: Duration = Duration::from_secs(600);
+pub(super) const NOTIFIED_HOLDS: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

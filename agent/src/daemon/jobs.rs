@@ -12,7 +12,7 @@ use super::prepare::{NotWarmed, Shared, stats_of};
 use super::start::{Carried, Start};
 use crate::plan::Timing;
 use crate::warm::Cancel;
-use crate::workload::{Keys, Place, Volumes, Workload};
+use crate::workload::{Identified, Keys, Place, Volumes, Workload};
 
 /// Starts that wait to be identified, warmed for and learned.
 const QUEUE: usize = 1024;
@@ -85,11 +85,14 @@ impl Jobs {
     pub(super) fn recognise(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.learn, move || {
-            let workload = shared.look_up(&place);
+            let workload = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(workload),
+                Identified::Sandbox | Identified::Unknown => None,
+            };
             let known = workload.as_ref().and_then(|w| w.keys.0.first());
             let (runs, bytes) = known.map_or((0, 0), |key| stats_of(&shared.store, key));
             // Where nobody listens the daemon is about to end.
-            done.send(Done::Recognised(id, workload.map(Box::new), runs, bytes));
+            done.send(Done::Recognised(id, workload, runs, bytes));
         })
     }
 

@@ -17,7 +17,7 @@ pub struct Limits {
 
 /// Why a start is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub(super) enum Over {
     /// Hardly anything was new.
     Faded,
     /// It went on for [`Limits::most`].
@@ -28,7 +28,7 @@ pub enum Over {
 
 /// The new touches of a start, over time.
 #[derive(Clone, Debug, Default)]
-pub struct Phase {
+pub(super) struct Phase {
     /// (since the start, pages until then), one for each look.
     seen: Vec<(Duration, u64)>,
     pages: u64,
@@ -37,23 +37,23 @@ pub struct Phase {
 
 impl Phase {
     /// So many pages were new, `since_start`.
-    pub fn touched(&mut self, pages: u64, since_start: Duration) {
+    pub(super) fn touched(&mut self, pages: u64, since_start: Duration) {
         self.pages += pages;
         self.first.get_or_insert(since_start);
     }
 
     /// When the first page was touched, since the start.
-    pub fn first(&self) -> Option<Duration> {
+    pub(super) fn first(&self) -> Option<Duration> {
         self.first
     }
 
     /// Pages that were new so far.
-    pub fn pages(&self) -> u64 {
+    pub(super) fn pages(&self) -> u64 {
         self.pages
     }
 
     /// Looks at it, every second or so. `None`: it goes on.
-    pub fn look(&mut self, since_start: Duration, limits: &Limits) -> Option<Over> {
+    pub(super) fn look(&mut self, since_start: Duration, limits: &Limits) -> Option<Over> {
         self.seen.push((since_start, self.pages));
         if since_start >= limits.most {
             return Some(Over::Long);

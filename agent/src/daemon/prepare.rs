@@ -14,7 +14,7 @@ use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
 use crate::warm::{Cancel, Progress};
-use crate::workload::{self, Containerd, Keys, Place, Volumes, Workload, runtime::Roots};
+use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
 /// How long a runtime may take to write down what it starts, once it has made the cgroup.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What workers share.
 pub(super) struct Shared {
     pub(super) store: Store,
-    pub(super) runtimes: Roots,
+    runtimes: Roots,
     containerd: Vec<Containerd>,
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
@@ -60,22 +60,23 @@ impl Shared {
     }
 
     /// Who a cgroup is, as far as it is written down now.
-    pub(super) fn look_up(&self, place: &Place) -> Option<Workload> {
+    pub(super) fn look_up(&self, place: &Place) -> Identified {
         let mounts = mountinfo::read()
             .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
             .unwrap_or_default();
-        workload::resolve(place, &self.runtimes, &mounts, &self.containerd)
+        workload::identify(place, &self.runtimes, &mounts, &self.containerd)
     }
 
     /// Who a cgroup is. A runtime may still be writing it down.
     pub(super) fn identify(&self, place: &Place) -> Option<Workload> {
         let until = Instant::now() + WRITTEN_WITHIN;
         loop {
-            let found = self.look_up(place);
-            if found.is_some() || Instant::now() >= until {
-                return found;
+            match self.look_up(place) {
+                Identified::Workload(workload) => return Some(*workload),
+                Identified::Sandbox => return None,
+                Identified::Unknown if Instant::now() >= until => return None,
+                Identified::Unknown => std::thread::sleep(LOOK_EVERY),
             }
-            std::thread::sleep(LOOK_EVERY);
         }
     }
 
