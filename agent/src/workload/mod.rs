@@ -36,7 +36,7 @@ pub enum Place {
         id: String,
         /// As far as the path tells; `None` where several runtimes make such paths.
         runtime: Option<Runtime>,
-        /// UID of its pod, with dashes.
+        /// UID of its pod: a UUID with dashes, of a static pod 32 digits without.
         pod: Option<String>,
     },
     /// A systemd unit.

@@ -1,5 +1,6 @@
 //! A place → the workload there, from what the node's runtimes have on disk.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -23,6 +24,9 @@ const MADE_FOR_ONE: [&str; 5] = [
     "/dev/termination-log",
     "/run/.containerenv",
 ];
+
+/// Directories by other names.
+const MOST_OTHERS: usize = 4096;
 
 /// Digits of an id that people are shown.
 const SHORT_ID: usize = 12;
@@ -232,10 +236,23 @@ fn directories(
         .map(|path| Directory { path, id: None });
     let of_pod = pod.into_iter().flat_map(|pod| {
         let kubelets = roots.kubelet.iter();
-        kubelets.flat_map(move |kubelet| volumes::of_pod(kubelet, pod, mounts))
+        kubelets.flat_map(move |kubelet| volumes::of_pod(kubelet, pod))
     });
     let mut all: Vec<Directory> = never.chain(of_layers).chain(of_pod).collect();
-    let mut seen = std::collections::BTreeSet::new();
+    // Last, for what is read from a profile is read where runtimes have it.
+    let others: Vec<Directory> = all
+        .iter()
+        .flat_map(|directory| {
+            let paths = volumes::elsewhere(&directory.path, mounts).into_iter();
+            paths.map(|path| Directory {
+                path,
+                id: directory.id.clone(),
+            })
+        })
+        .take(MOST_OTHERS)
+        .collect();
+    all.extend(others);
+    let mut seen = BTreeSet::new();
     all.retain(|directory| directory.path != b"/" && seen.insert(directory.path.clone()));
     all
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::Directory;
 use super::file::read_bounded;
 use super::key::fit;
-use crate::attribute::mountinfo::Mount;
+use crate::attribute::mountinfo::{Mount, covering};
 use crate::attribute::paths::{below, join};
 
 /// Plugins looked at in one pod, and volumes of each.
@@ -68,7 +68,7 @@ pub fn identity(plugin: &str, name: &str, data: Option<&VolumeData>) -> Option<S
 
 /// Directories of a pod's volumes, and those that nothing is recorded of. None where there
 /// is no such pod.
-pub fn of_pod(kubelet: &Path, uid: &str, mounts: &[Mount]) -> Vec<Directory> {
+pub fn of_pod(kubelet: &Path, uid: &str) -> Vec<Directory> {
     let is_name = !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let Some(kubelet) = kubelet.canonicalize().ok().filter(|_| is_name) else {
         return Vec::new();
@@ -92,12 +92,6 @@ pub fn of_pod(kubelet: &Path, uid: &str, mounts: &[Mount]) -> Vec<Directory> {
             };
             let root = if is_csi { volume.join("mount") } else { volume };
             let root = root.as_os_str().as_bytes();
-            for path in elsewhere(root, mounts) {
-                directories.push(Directory {
-                    path,
-                    id: Some(id.clone()),
-                });
-            }
             directories.push(Directory {
                 path: root.to_vec(),
                 id: Some(id),
@@ -123,18 +117,19 @@ fn volume_data(volume: &Path) -> Option<VolumeData> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Where else the filesystem that is mounted at `point` shows the same directory: at a
-/// driver's own mount point, or, for a bind mount, below the mount of the whole. Files are
-/// told of by any of these. Pure.
-fn elsewhere(point: &[u8], mounts: &[Mount]) -> Vec<Vec<u8>> {
-    let Some(mount) = mounts.iter().rev().find(|m| m.mount_point == point) else {
+/// Where else the filesystem that a directory lies in shows it: at a driver's own mount
+/// point, at the mount of the whole where it is itself a bind mount. Files are told of by
+/// any of these. Never `/`. Pure.
+pub(super) fn elsewhere(directory: &[u8], mounts: &[Mount]) -> Vec<Vec<u8>> {
+    let Some(mount) = covering(mounts, directory) else {
         return Vec::new();
     };
+    let rest = below(&mount.mount_point, directory).unwrap_or_default();
+    let path = join(&mount.root, rest);
     let same = mounts.iter().filter(|m| m.device == mount.device);
     let mut paths: Vec<Vec<u8>> = same
-        .filter_map(|m| Some(join(&m.mount_point, below(&m.root, &mount.root)?)))
-        // Never the node's whole filesystem.
-        .filter(|path| path != point && path != b"/")
+        .filter_map(|m| Some(join(&m.mount_point, below(&m.root, &path)?)))
+        .filter(|path| path != directory && path != b"/")
         .collect();
     paths.sort_unstable();
     paths.dedup();
@@ -198,7 +193,7 @@ mod tests {
             r#"{"driverName": "d", "volumeHandle": "h", "volumeLifecycleMode": "Persistent", "x": 1}"#,
         )
         .expect("file");
-        let mut found = of_pod(&kubelet, "u1", &[]);
+        let mut found = of_pod(&kubelet, "u1");
         found.sort_by(|a, b| a.path.cmp(&b.path));
         let path = |rel: &str| pod.join(rel).as_os_str().as_bytes().to_vec();
         let wanted = [
@@ -217,8 +212,8 @@ mod tests {
             id: id.map(str::to_owned),
         });
         assert_eq!(found, wanted);
-        assert_eq!(of_pod(&kubelet, "u2", &[]), []);
-        assert_eq!(of_pod(&kubelet.join("none"), "u1", &[]), []);
+        assert_eq!(of_pod(&kubelet, "u2"), []);
+        assert_eq!(of_pod(&kubelet.join("none"), "u1"), []);
     }
 
     #[test]
@@ -237,8 +232,17 @@ mod tests {
         );
         let local = elsewhere(b"/pods/u/local", &mounts);
         assert_eq!(local, [b"/data/x".to_vec(), b"/pods/u/all/data/x".to_vec()]);
+        // Within a mount.
+        assert_eq!(
+            elsewhere(b"/data/x/deep", &mounts),
+            [
+                b"/pods/u/all/data/x/deep".to_vec(),
+                b"/pods/u/local/deep".to_vec()
+            ]
+        );
         // `/` is not taken for a claim.
         assert!(elsewhere(b"/pods/u/all", &mounts).is_empty());
-        assert!(elsewhere(b"/none", &mounts).is_empty());
+        assert_eq!(elsewhere(b"/x", &mounts), [b"/pods/u/all/x"]);
+        assert!(elsewhere(b"/x", &[]).is_empty());
     }
 }
