@@ -72,7 +72,7 @@ impl Node {
     /// Writes the configuration, with `more` keys of `[agent]`.
     pub(crate) fn configure(&self, more: &str) {
         let text = format!(
-            "[agent]\nsocket = {:?}\nmetrics_address = \"\"\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\n{more}\n",
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\n{more}\n",
             self.socket()
         );
         fs::write(self.path("new.toml"), text).expect("written");

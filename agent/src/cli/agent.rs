@@ -15,6 +15,7 @@ use sd_notify::NotifyState;
 use super::args::{AgentArgs, Global};
 use super::config::{Config, DEFAULT_PATH};
 use super::{common, context, format, interrupt};
+use crate::api::{self, ApiOptions};
 use crate::daemon::{self, Handle, Options, Reload, Settings, View};
 use crate::workload::runtime::Roots;
 
@@ -40,6 +41,15 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
         settings: settings(&config, args),
     };
     let (handle, orders) = Handle::new();
+    // Before the probes: of two agents the second is to end having done nothing.
+    let _server = api::serve(
+        handle.clone(),
+        ApiOptions {
+            socket: global.socket.clone().unwrap_or(config.socket.clone()),
+            metrics_listen: config.metrics_listen,
+            metrics_workloads: config.metrics_workloads,
+        },
+    )?;
     let mut beat = Beat {
         file: Watched::new(global, args, again),
         handle: handle.clone(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 
+use crate::api::{DEFAULT_METRICS_LISTEN, DEFAULT_METRICS_WORKLOADS, DEFAULT_SOCKET};
 use crate::daemon::{Limits, Room, Settings};
 use crate::model::escape;
 use crate::run::RING_BYTES;
@@ -32,6 +33,13 @@ pub struct Config {
     pub ring_bytes: u32,
     /// How warming competes for the disk.
     pub io_priority: IoPriority,
+    /// The agent's Unix socket.
+    pub socket: PathBuf,
+    /// Where the agent serves metrics; `None`: nowhere.
+    #[serde(deserialize_with = "address")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Most workloads with metrics of their own.
+    pub metrics_workloads: usize,
     /// The daemon.
     pub agent: AgentConfig,
 }
@@ -40,13 +48,6 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// The socket on which it is asked.
-    pub socket: PathBuf,
-    /// Where its metrics can be had; none: nowhere.
-    #[serde(deserialize_with = "address")]
-    pub metrics_address: Option<SocketAddr>,
-    /// Workloads that have metrics of their own; the rest is summed up.
-    pub metrics_workloads: usize,
     /// Learn, and warm nothing.
     pub observe_only: bool,
     /// Only workloads whose key begins with one of these; empty: all.
@@ -98,6 +99,9 @@ impl Default for Config {
             budget: 2 << 30,
             ring_bytes: RING_BYTES,
             io_priority: IoPriority::Idle,
+            socket: DEFAULT_SOCKET.into(),
+            metrics_listen: Some(DEFAULT_METRICS_LISTEN),
+            metrics_workloads: DEFAULT_METRICS_WORKLOADS,
             agent: AgentConfig::default(),
         }
     }
@@ -107,9 +111,6 @@ impl Default for AgentConfig {
     fn default() -> Self {
         let settings = Settings::default();
         Self {
-            socket: PathBuf::from("/run/headstart/agent.sock"),
-            metrics_address: Some(SocketAddr::from(([127, 0, 0, 1], 9469))),
-            metrics_workloads: 200,
             observe_only: settings.observe_only,
             only: settings.only,
             never: settings.never,
@@ -131,15 +132,6 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let refuse = |_| serde::de::Error::custom("not an address and port, as in `127.0.0.1:9469`");
-    text.parse().map(Some).map_err(refuse)
-}
-
 fn within<'de, D: Deserializer<'de>>(deserializer: D, most: f64) -> Result<f64, D::Error> {
     let number = f64::deserialize(deserializer)?;
     let is_within = (0.0..=most).contains(&number);
@@ -159,6 +151,18 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).map_err(serde::de::Error::custom)
+}
+
+/// Empty is nowhere.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse().map_err(|_| {
+        serde::de::Error::custom("neither empty nor an address with a port, as 127.0.0.1:9469")
+    })?;
+    Ok(Some(address))
 }
 
 /// As the kernel wants it: a power of two, and whole pages.
@@ -292,6 +296,19 @@ mod tests {
         assert!(
             priority.contains("`idle`") && priority.contains("io_priority"),
             "{priority}"
+        );
+    }
+
+    #[test]
+    fn an_address_may_be_none() {
+        let listen = |text: &str| Config::parse(&format!("metrics_listen = {text:?}"));
+        assert_eq!(listen("").map(|c| c.metrics_listen), Ok(None));
+        let all = listen("[::]:9469").map(|c| c.metrics_listen);
+        assert_eq!(all, Ok("[::]:9469".parse().ok()));
+        let bad = listen("localhost").expect_err("refused");
+        assert!(
+            bad.contains("address") && bad.contains("metrics_listen"),
+            "{bad}"
         );
     }
 
