@@ -42,7 +42,7 @@ struct Cli {
 enum Command {
     /// Build the probes, and the agent with the probes inside
     Build(build::Args),
-    /// Build, check the hooks, compare starts of a real program, then observe
+    /// Build, check the hooks, compare starts of a real program, then go on as the agent
     BuildAndLoad(load::Args),
     /// Run everything that a change must pass
     Test(test::Args),

@@ -9,7 +9,7 @@ mod faults;
 mod links;
 pub mod mountinfo;
 mod names;
-mod paths;
+pub(crate) mod paths;
 mod resolve;
 mod stat;
 mod tally;
@@ -17,5 +17,6 @@ mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
-pub use resolve::{Attributed, attribute, attribute_in};
+pub use names::Bind;
+pub use resolve::{Attributed, Surroundings, attribute, attribute_in};
 pub use tally::Gaps;

@@ -75,6 +75,12 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Watch what is read on this machine, live
     Observe(ObserveArgs),
+    /// Learn every workload of this machine, and warm each start
+    ///
+    /// Runs until it is interrupted. Learns how each systemd unit and each container
+    /// starts, and warms what it will read when it starts again. Ask it with `status`,
+    /// `workloads` and `explain`.
+    Agent(AgentArgs),
     /// List, show and move profiles
     Profile(ProfileArgs),
     /// Say how the agent of this machine is
@@ -200,6 +206,25 @@ pub(crate) struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  0  it was told to end
+  1  it could not begin; standard error says why, and what to do
+  2  the command line is wrong
+
+Signals:
+  SIGTERM, SIGINT  ends it; what it has learned so far is kept
+  SIGHUP           reads the configuration again")]
+pub(crate) struct AgentArgs {
+    /// Learn, and warm nothing
+    #[arg(long)]
+    pub(crate) observe_only: bool,
+    /// Draw a line of what is going on, twice a second
+    #[arg(long)]
+    pub(crate) live: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use super::args::{ExplainArgs, Global};
 use super::ask::{self, shown, title, why_not};
-use super::common::now_ms;
 use super::format::{self, Align, Table, ago, bytes, count, seconds};
 use crate::api::v1;
+use crate::run::now_ms;
 
 const TOP_FILES: usize = 20;
 

@@ -1,5 +1,6 @@
 //! Commands. No logic: each parses its arguments, joins the stages, prints.
 
+mod agent;
 mod args;
 mod ask;
 mod chart;
@@ -65,6 +66,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&global, &args),
         Command::Compare(args) => compare::run(&global, &args),
         Command::Observe(args) => observe::run(&global, &args),
+        Command::Agent(args) => agent::run(&global, &args),
         Command::Cleanup => cleanup::run(&global),
         Command::Profile(args) => profile::run(&global, &args),
         Command::Status => status::run(&global),

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use super::args::Global;
 use super::ask::{self, counted, shown};
-use super::common::now_ms;
 use super::format::{self, ago, bytes, count, seconds};
 use crate::api::v1;
+use crate::run::now_ms;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let status = ask::agent(global)?.status()?;

@@ -12,10 +12,10 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::args::{Global, SysdumpArgs};
-use super::common::now_ms;
 use super::{ask, config, doctor, format};
 use crate::api::ClientError;
 use crate::model::escape;
+use crate::run::now_ms;
 use redact::Redaction;
 
 /// Most workloads whose last start is explained file by file.

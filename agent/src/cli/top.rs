@@ -12,9 +12,9 @@ use serde_json::json;
 
 use super::args::Global;
 use super::ask;
-use super::common::now_ms;
 use super::format;
 use crate::api::{Client, ClientError};
+use crate::run::now_ms;
 use screen::{Screen, Seen};
 
 /// How often the agent is asked.

@@ -26,6 +26,8 @@ pub enum Order {
         /// Told what came of it.
         reply: SyncSender<Result<Notified, OrderError>>,
     },
+    /// From the daemon to itself: a notification is being carried out, for this key.
+    Notified(String),
 }
 
 /// What came of a notification.

@@ -135,18 +135,27 @@ fn maker(name: &[u8]) -> Option<u32> {
     rest.split_once('-')?.0.parse().ok()
 }
 
-/// Ids of the cgroups (v2) that hold processes now, the root included.
+/// Ids of the cgroups (v2) that exist now, the root included.
 ///
 /// # Errors
 /// The hierarchy can't be reached or read.
 pub fn existing_cgroups() -> io::Result<Vec<u64>> {
+    Ok(existing_paths()?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Ids of the cgroups (v2) that exist now, and their paths from the hierarchy's root (of
+/// the cgroup namespace, where this process is in one); the root's is `/`.
+///
+/// # Errors
+/// The hierarchy can't be reached or read.
+pub fn existing_paths() -> io::Result<Vec<(u64, Vec<u8>)>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // The mount's own descriptor only names its place.
     let root = rustix::fs::openat(detached_mount("cgroup2")?, ".", flags, Mode::empty())?;
-    let mut ids = Vec::new();
-    let mut ahead = vec![root];
-    while let Some(directory) = ahead.pop() {
-        ids.push(rustix::fs::fstat(&directory)?.st_ino);
+    let mut found = Vec::new();
+    let mut ahead = vec![(root, b"/".to_vec())];
+    while let Some((directory, path)) = ahead.pop() {
+        found.push((rustix::fs::fstat(&directory)?.st_ino, path.clone()));
         for entry in rustix::fs::Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -156,8 +165,11 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
                 continue;
             }
             // Gone since it was listed: nothing to watch.
-            ahead.extend(rustix::fs::openat(&directory, name, flags, Mode::empty()).ok());
+            let child = rustix::fs::openat(&directory, name, flags, Mode::empty());
+            let base = if path == b"/" { &b""[..] } else { &path };
+            let below = [base, b"/", name.to_bytes()].concat();
+            ahead.extend(child.ok().map(|child| (child, below)));
         }
     }
-    Ok(ids)
+    Ok(found)
 }

@@ -4,6 +4,27 @@
 //! Invariant: what is not known stays unknown. A workload whose identity can't be told
 //! has a key of less confidence, or none.
 
+mod cgroup;
+mod containerd;
+mod file;
+mod key;
+mod labels;
+pub mod layers;
+pub mod oci;
+pub mod overlay;
+mod resolve;
+pub mod runtime;
+mod translate;
+pub mod unit;
+pub mod volumes;
+
+pub use cgroup::place;
+pub use containerd::{Containerd, ContainerdError, Described};
+pub use key::{Facts, container_keys};
+pub use resolve::{Identified, identify, resolve};
+pub use runtime::Roots;
+pub use translate::{Seen, Translated, localize, lstat, translate, translate_with};
+
 use std::collections::BTreeMap;
 
 /// A cgroup that is, or belongs to, something that starts again and again.
@@ -15,7 +36,7 @@ pub enum Place {
         id: String,
         /// As far as the path tells; `None` where several runtimes make such paths.
         runtime: Option<Runtime>,
-        /// UID of its pod, with dashes.
+        /// UID of its pod: a UUID with dashes, of a static pod 32 digits without.
         pod: Option<String>,
     },
     /// A systemd unit.
@@ -92,4 +113,7 @@ pub struct Root {
     pub path: Vec<u8>,
     /// Directories of the layers, absolute, the uppermost first.
     pub lower: Vec<Vec<u8>>,
+    /// What is mounted for the container alone: where, below `path`, and what of this
+    /// node is there instead; `None` for what holds no data (proc, tmpfs).
+    pub binds: Vec<crate::attribute::Bind>,
 }

@@ -1,0 +1,120 @@
+//! The agent's own life: what it finds, what it leaves, what it says.
+
+use std::fs;
+
+use crate::node::{Node, Unit, until};
+
+const SLICE: &str = "headstart-life.slice";
+
+#[test]
+fn what_is_older_than_the_agent_is_known_by_name() {
+    let Some(mut node) = Node::new() else { return };
+    let unit = Unit::make(SLICE, "older.service");
+    node.start();
+    let known = until("the older unit is known", || {
+        node.workload("unit:older.service")
+    });
+    assert_eq!(known["live"], 1, "{known}");
+    assert_eq!(known["starts"], 0, "{known}");
+    drop(unit);
+    until("it is known to be gone", || {
+        node.workload("unit:older.service")
+            .filter(|w| w["live"] == 0)
+    });
+}
+
+#[test]
+fn it_ends_and_the_next_one_goes_on_from_the_store() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 1 << 20);
+    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    node.start();
+    Unit::make(SLICE, "kept.service").run("sh", &script);
+    node.learned("unit:kept.service", 1);
+    let (status, _) = node.stop(libc::SIGTERM);
+    assert!(status.success(), "{status:?}");
+    assert!(!node.socket().exists(), "the socket stays");
+    node.start();
+    Unit::make(SLICE, "kept.service").run("sh", &script);
+    node.learned("unit:kept.service", 2);
+    // Killed, it leaves a socket that its successor replaces, and nothing else.
+    node.stop(libc::SIGKILL);
+    until("its programs are gone", || {
+        (count_programs() == 0).then_some(())
+    });
+    node.start();
+    Unit::make(SLICE, "kept.service").run("sh", &script);
+    node.learned("unit:kept.service", 3);
+}
+
+/// Programs of ours that are loaded.
+fn count_programs() -> usize {
+    let loaded = aya_programs();
+    loaded
+        .iter()
+        .filter(|name| name.starts_with("signal_"))
+        .count()
+}
+
+fn aya_programs() -> Vec<String> {
+    // What holds a program is a descriptor, and says so.
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").expect("/proc").flatten() {
+        let fdinfo = process.path().join("fdinfo");
+        for fd in fs::read_dir(fdinfo).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(fd.path()).unwrap_or_default();
+            if text.contains("prog_id:") && !text.contains("link_type:") {
+                found.push("signal_".to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn two_agents_on_one_socket_are_one_too_many() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    let second = node.run(&["agent"]);
+    assert!(!second.status.success(), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another agent"), "{said}");
+    assert_eq!(node.json(&["status"]).expect("answers")["ready"], true);
+}
+
+#[test]
+fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    node.configure("observe_onyl = true");
+    let status = until("the agent has seen it", || {
+        node.json(&["status"]).filter(|status| {
+            status["config_error"]
+                .as_str()
+                .is_some_and(|e| !e.is_empty())
+        })
+    });
+    let error = status["config_error"].as_str().expect("text");
+    assert!(error.contains("observe_onyl"), "{error}");
+    node.configure("");
+    until("it is taken again", || {
+        node.json(&["status"])
+            .filter(|status| status["config_error"] == "")
+    });
+}
+
+#[test]
+fn without_an_agent_its_commands_say_how_to_start_one() {
+    let node = Node::without_probes();
+    for command in [
+        &["status"][..],
+        &["workloads"],
+        &["explain", "x"],
+        &["notify", "x"],
+    ] {
+        let output = node.run(command);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("headstart agent"), "{said}");
+    }
+}
