@@ -33,6 +33,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let value = line.rsplit(' ').next().map(str::parse::<f64>);
-        assert!(line.starts_with("headstart_") && matches!(value, Some(Ok(_))), "{line}");
+        assert!(
+            line.starts_with("headstart_") && matches!(value, Some(Ok(_))),
+            "{line}"
+        );
     }
 });
