@@ -165,7 +165,7 @@ fn troubled(step: u64) -> View {
     view.alive_ms = now_ms() - 600_000;
     view.config_error = "line 1: no".to_owned();
     view.features = vec![Feature {
-        name: "recording",
+        name: "record_pages",
         live: false,
         reason: "no type information".to_owned(),
     }];

@@ -84,7 +84,7 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 /// A name that no terminal, label or JSON may obey.
-pub(crate) const ODD: &str = "odd\n\x1b[2J\"}\\name";
+pub(crate) const ODD: &str = "odd\n\x1b[2J\u{9b}2J\u{202e}\"}\\name";
 
 /// A view in which everything is something.
 pub(crate) fn view() -> View {
@@ -98,7 +98,7 @@ pub(crate) fn view() -> View {
         config_read_ms: now_ms() - 60_000,
         ..View::default()
     };
-    view.features = [("recording", true), ("containerd", false)]
+    view.features = [("record_pages", true), ("containerd", false)]
         .map(|(name, live)| Feature {
             name,
             live,
@@ -189,6 +189,8 @@ pub(crate) fn answer(
                 Order::Notify { workload, reply } => {
                     let _ = reply.send(with(&workload));
                 }
+                // The daemon's own.
+                Order::Notified(_) => {}
             }
         }
     });

@@ -21,7 +21,8 @@ use screen::{Screen, Seen};
 const REFRESH: Duration = Duration::from_secs(1);
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    if !global.json && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+    let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !(global.json || terminal) {
         bail!("`top` needs a terminal; `headstart workloads` lists without one");
     }
     let mut agent = ask::agent(global)?;

@@ -159,7 +159,7 @@ mod tests {
         view.workloads.remove("unit:w1.service");
         let text = render(&view, 10);
         assert!(text.contains("w0.service") && !text.contains("w1.service"));
-        assert!(!text.contains("other"), "{text}");
+        assert!(!text.contains("workload=\"other\""), "{text}");
     }
 
     #[test]
