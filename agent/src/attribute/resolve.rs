@@ -6,9 +6,10 @@ use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
 use super::links::Links;
 use super::mountinfo::{self, Mount};
-use super::names::{Bind, LONGEST_PATH, Walker};
+use super::names::{LONGEST_PATH, Walker};
 use super::paths::{below, join};
 use super::stat::{Stat, read_head, stat};
+use super::surroundings::Surroundings;
 use super::tally::{Gap, Gaps, Tally, Walked};
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
@@ -17,28 +18,6 @@ use crate::model::{
     VolumeId,
 };
 use crate::probe::{Fault, InodeKey};
-
-/// What paths mean to a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
-    /// The mount table of this process; paths beneath other mounts are not looked at.
-    pub mounts: &'a [Mount],
-    /// Mounts of the run's own.
-    pub binds: &'a [Bind],
-    /// Root directory of its processes, as this process sees it, where they don't tell.
-    pub root: &'a [u8],
-}
-
-impl<'a> Surroundings<'a> {
-    /// Of a run that sees what this process sees.
-    pub fn here(mounts: &'a [Mount]) -> Self {
-        Self {
-            mounts,
-            binds: &[],
-            root: b"/",
-        }
-    }
-}
 
 /// A trace and what is not in it.
 #[derive(Debug, Default)]

@@ -175,7 +175,8 @@ mod tests {
 
     use super::super::collect::{Collector, Origin};
     use super::super::mountinfo::Mount;
-    use super::super::resolve::{Attributed, Surroundings, attribute_in};
+    use super::super::resolve::{Attributed, attribute_in};
+    use super::super::surroundings::Surroundings;
     use super::*;
     use crate::probe::{Fault, Inode, InodeKey, Name, Record, Touch, What};
 

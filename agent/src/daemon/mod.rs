@@ -16,6 +16,7 @@ mod phase;
 mod pool;
 mod prepare;
 mod start;
+mod starts;
 mod tracked;
 mod view;
 mod watch;

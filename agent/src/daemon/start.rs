@@ -169,3 +169,13 @@ pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileF
     });
     view.files = shown.collect();
 }
+
+/// What a start is of; for the log.
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start")
+            .field("cgroup", &self.cgroup)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}

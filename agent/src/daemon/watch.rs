@@ -11,19 +11,19 @@ use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
-use super::handle::{Handle, Order, Touched};
+use super::handle::{Handle, Touched};
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
-use super::learn::Learned;
-use super::phase::{Over, Phase};
-use super::prepare::{NotWarmed, Shared};
-use super::start::{Identity, Start, Warming};
+use super::phase::Over;
+use super::prepare::Shared;
+use super::start::{Start, Warming};
+use super::starts::CGROUPS;
 use super::tracked::Workloads;
 use super::view::View;
-use crate::attribute::Collector;
-use crate::probe::{CgroupChange, Probes, Reader, Record, What, decode, wait};
+use crate::model::StageCounts;
+use crate::probe::{Probes, Reader, Record, What, decode, wait};
 use crate::run::now_ms;
-use crate::workload::{self, Place, Workload};
+use crate::workload;
 
 /// How often the rings are emptied while something is learned, and while nothing is.
 const LEARNING: Duration = Duration::from_millis(20);
@@ -35,38 +35,43 @@ const TICK: Duration = Duration::from_millis(500);
 /// Records kept of one start: some 30 MB.
 const RECORDS: u64 = 300_000;
 
-/// Cgroups that are remembered at a time.
-const CGROUPS: usize = 100_000;
+/// Records that wait for the signal of their cgroup; more are counted as nobody's.
+const EARLY: usize = 4096;
 
 /// A cgroup that belongs to a workload.
 #[derive(Default)]
-struct Member {
+pub(super) struct Member {
     /// The start that it is part of, while that is learned.
-    start: Option<u64>,
+    pub(super) start: Option<u64>,
     /// The workload's key, once it is known, where it is the workload's own cgroup.
-    key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 /// Everything that the loop owns.
 pub(super) struct Watch {
     pub(super) probes: Option<Kernel>,
-    shared: Arc<Shared>,
-    jobs: Jobs,
+    pub(super) shared: Arc<Shared>,
+    pub(super) jobs: Jobs,
     done: Receiver<Done>,
     /// Can be read when something is done.
     wake: Arc<OwnedFd>,
     handle: Handle,
     /// By the id of its first cgroup.
-    starts: HashMap<u64, Start>,
-    cgroups: HashMap<u64, Member>,
-    workloads: Workloads,
+    pub(super) starts: HashMap<u64, Start>,
+    pub(super) cgroups: HashMap<u64, Member>,
+    pub(super) workloads: Workloads,
     /// Key → when somebody said that it will start.
-    notified: HashMap<String, Instant>,
+    pub(super) notified: HashMap<String, Instant>,
+    early: Vec<Record>,
+    /// Records of nobody that is learned: of a start that is over already.
+    not_ours: u64,
+    undecodable: u64,
+    routed: u64,
     ready: bool,
     began: Instant,
     base: View,
     last_tick: Instant,
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 /// The probes, loaded, and the reading ends of their rings.
@@ -104,6 +109,10 @@ impl Watch {
             cgroups: HashMap::new(),
             workloads: Workloads::default(),
             notified: HashMap::new(),
+            early: Vec::new(),
+            not_ours: 0,
+            undecodable: 0,
+            routed: 0,
             ready: false,
             began: Instant::now(),
             base,
@@ -176,40 +185,56 @@ impl Watch {
             Ok(record) => changes.push(record),
             Err(error) => tracing::warn!(%error, "a signal was not understood"),
         });
+        let mut gone = Vec::new();
         for record in changes {
             match record.what {
                 What::CgroupMade(change) => {
                     self.made(&mut kernel, record.cgroup, record.time_ns, &change);
                 }
-                What::CgroupGone(_) => self.gone(record.cgroup),
+                What::CgroupGone(_) => gone.push(record.cgroup),
                 _ => {}
             }
         }
         let listened = self.handle.has_listeners();
+        // Their cgroups were not known the last time: the signal came after the look.
+        for record in std::mem::take(&mut self.early) {
+            if let Err(record) = self.route(record, listened) {
+                self.not_ours += 1;
+                drop(record);
+            }
+        }
         let mut taken = 0;
         kernel.records.drain(|bytes| {
             taken += 1;
-            self.record(bytes, listened);
+            match decode(bytes).map(|record| self.route(record, listened)) {
+                Ok(Ok(())) => {}
+                Ok(Err(record)) if self.early.len() < EARLY => self.early.push(record),
+                Ok(Err(_)) => self.not_ours += 1,
+                Err(error) => {
+                    tracing::debug!(%error, "a record was not understood");
+                    self.undecodable += 1;
+                }
+            }
         });
         self.workloads.totals.records += taken;
         self.probes = Some(kernel);
+        // After its last records.
+        for id in gone {
+            self.gone(id);
+        }
     }
 
-    fn record(&mut self, bytes: &[u8], listened: bool) {
-        let Ok(record) = decode(bytes) else {
-            self.workloads.totals.records_lost += 1;
-            return;
+    /// Gives a record to the start that it is of; back, where nobody knows its cgroup.
+    fn route(&mut self, record: Record, listened: bool) -> Result<(), Record> {
+        let Some(member) = self.cgroups.get(&record.cgroup) else {
+            return Err(record);
         };
-        let start = self
-            .cgroups
-            .get(&record.cgroup)
-            .and_then(|member| member.start);
-        let Some(start) = start.and_then(|id| self.starts.get_mut(&id)) else {
-            return;
+        let start = member.start.and_then(|id| self.starts.get_mut(&id));
+        let Some(start) = start.filter(|start| start.over.is_none()) else {
+            self.not_ours += 1;
+            return Ok(());
         };
-        if start.over.is_some() {
-            return;
-        }
+        self.routed += 1;
         let since = record.time_ns.saturating_sub(start.began_ns);
         let pages = match &record.what {
             What::Touch(touch) => u64::from(touch.pages.count_ones()),
@@ -227,137 +252,7 @@ impl Watch {
         } else {
             start.lost += 1;
         }
-    }
-
-    fn made(&mut self, kernel: &mut Kernel, id: u64, time_ns: u64, change: &CgroupChange) {
-        let parent = change.parent.and_then(|parent| self.cgroups.get(&parent));
-        if let Some(parent) = parent {
-            let start = parent.start;
-            if self.cgroups.len() < CGROUPS {
-                self.cgroups.insert(id, Member { start, key: None });
-            }
-            return;
-        }
-        let Some(place) = workload::place(&change.path) else {
-            return;
-        };
-        if self.cgroups.len() >= CGROUPS {
-            self.not_learned("too_many_cgroups");
-            return;
-        }
-        let not_learned = self.watch(kernel, id);
-        let blind_ns = monotonic_ns().saturating_sub(time_ns);
-        let began = Instant::now()
-            .checked_sub(Duration::from_nanos(blind_ns))
-            .unwrap_or_else(Instant::now);
-        let start = Start {
-            cgroup: id,
-            place: place.clone(),
-            began,
-            began_ns: time_ns,
-            began_ms: now_ms().saturating_sub(blind_ns / 1_000_000),
-            signal: "cgroup",
-            notice: Duration::ZERO,
-            identity: Identity::Pending,
-            warming: Warming::Unknown,
-            not_learned: not_learned.unwrap_or(""),
-            blind_ns,
-            collector: Collector::default(),
-            phase: Phase::default(),
-            over: None,
-            lost: 0,
-        };
-        *self.workloads.totals.starts.entry("cgroup").or_default() += 1;
-        self.cgroups.insert(
-            id,
-            Member {
-                start: Some(id),
-                key: None,
-            },
-        );
-        self.starts.insert(id, start);
-        self.dirty = true;
-        if !self.jobs.identify(id, place) {
-            self.take(Done::Identified(id, None));
-            self.not_learned("queue_full");
-        }
-    }
-
-    /// Watches a cgroup's touches; why not, where that can't be.
-    fn watch(&mut self, kernel: &mut Kernel, id: u64) -> Option<&'static str> {
-        let settings = self.shared.settings().clone();
-        if !kernel.hooks.can_learn() {
-            return Some("no_hooks");
-        }
-        let learning = self.starts.values().filter(|s| s.not_learned.is_empty());
-        if learning.count() >= settings.learn_at_once {
-            return Some("too_many_starts");
-        }
-        if self.starts.is_empty() && kernel.hooks.share() > settings.hook_share {
-            return Some("hook_share");
-        }
-        if let Err(error) = kernel.probes.watch_beside(id) {
-            tracing::debug!(%error, "a start is not learned");
-            return Some("slot_taken");
-        }
-        if !kernel.hooks.attach(&mut kernel.probes) {
-            return Some("no_hooks");
-        }
-        None
-    }
-
-    fn not_learned(&mut self, why: &'static str) {
-        let counts = &mut self.workloads.totals.starts_not_learned;
-        *counts.entry(why).or_default() += 1;
-    }
-
-    fn gone(&mut self, id: u64) {
-        let Some(member) = self.cgroups.remove(&id) else {
-            return;
-        };
-        self.dirty = true;
-        if let Some(key) = &member.key {
-            self.workloads.gone(key);
-        }
-        if self.starts.contains_key(&id) {
-            self.finish(id, Over::Gone);
-        }
-    }
-
-    /// A start is over: no more of it is recorded, and what is still to be warmed is not.
-    fn finish(&mut self, id: u64, over: Over) {
-        let Some(start) = self.starts.get_mut(&id) else {
-            return;
-        };
-        if start.over.is_none() {
-            start.over = Some((over, start.began.elapsed()));
-            // One that fades may yet need what is read for it.
-            if let (Over::Gone, Warming::Running(cancel)) = (over, &start.warming) {
-                cancel.cancel();
-            }
-            if start.not_learned.is_empty()
-                && let Some(kernel) = &mut self.probes
-                && let Err(error) = kernel.probes.unwatch(id)
-            {
-                tracing::warn!(%error, "a cgroup stays watched");
-            }
-        }
-        self.learn_if_ripe(id);
-    }
-
-    fn learn_if_ripe(&mut self, id: u64) {
-        if !self.starts.get(&id).is_some_and(Start::is_ripe) {
-            return;
-        }
-        let Some(start) = self.starts.remove(&id) else {
-            return;
-        };
-        for member in self.cgroups.values_mut().filter(|m| m.start == Some(id)) {
-            member.start = None;
-        }
-        if !self.jobs.learn(start) {
-            self.not_learned("queue_full");
-        }
+        Ok(())
     }
 
     pub(super) fn take(&mut self, done: Done) {
@@ -378,89 +273,6 @@ impl Watch {
                 Err(refused) => self.workloads.warmed(&key, Some(&refused)),
             },
         }
-    }
-
-    fn identified(&mut self, id: u64, workload: Option<Box<Workload>>) {
-        let Some(start) = self.starts.get_mut(&id) else {
-            return;
-        };
-        let Some(workload) = workload else {
-            start.identity = Identity::Unknown;
-            start.warming = Warming::Over(None);
-            self.learn_if_ripe(id);
-            return;
-        };
-        let key = workload.keys.0.first().cloned();
-        let notified = key.as_ref().and_then(|key| self.notified.remove(key));
-        if let Some(when) = notified.filter(|when| when.elapsed() < NOTIFIED_HOLDS) {
-            start.signal = "notify";
-            start.notice = start.began.saturating_duration_since(when);
-        }
-        self.workloads.starts(&workload, start);
-        if let Some(member) = self.cgroups.get_mut(&id) {
-            member.key.clone_from(&key);
-        } else if let Some(key) = &key {
-            self.workloads.gone(key);
-        }
-        let key = key.unwrap_or_default();
-        let refused = match self.shared.wants_warming(&workload.keys) {
-            Err(refused) => Some(refused),
-            Ok(()) if self.workloads.is_of_no_gain(&key) => Some(NotWarmed::For("no_gain")),
-            Ok(()) if start.over.is_some_and(|(over, _)| over == Over::Gone) => {
-                Some(NotWarmed::For("gone"))
-            }
-            Ok(()) => None,
-        };
-        if let Some(refused) = refused {
-            start.identity = Identity::Known(workload);
-            start.warming = Warming::Over(None);
-            self.workloads.warmed(&key, Some(&refused));
-            self.learn_if_ripe(id);
-            return;
-        }
-        let cancel = crate::warm::Cancel::new();
-        start.warming = Warming::Running(cancel.clone());
-        let submitted = self.jobs.warm(id, &workload, start.began, cancel);
-        start.identity = Identity::Known(workload);
-        if !submitted {
-            start.warming = Warming::Over(None);
-            self.workloads
-                .warmed(&key, Some(&NotWarmed::Throttled("queue_full")));
-        }
-    }
-
-    fn warmed(&mut self, id: u64, key: &str, result: Result<super::start::Carried, NotWarmed>) {
-        self.workloads.warmed(key, result.as_ref().err());
-        if let Ok(carried) = &result {
-            self.count(&carried.results());
-        }
-        if let Some(start) = self.starts.get_mut(&id) {
-            start.warming = Warming::Over(result.ok().map(Box::new));
-            self.workloads.refresh(key, start);
-        }
-        self.learn_if_ripe(id);
-    }
-
-    fn count(&mut self, results: &std::collections::BTreeMap<&'static str, u64>) {
-        for (result, bytes) in results {
-            *self
-                .workloads
-                .totals
-                .warmed_bytes
-                .entry(result)
-                .or_default() += bytes;
-        }
-    }
-
-    fn learned(&mut self, learned: Learned) {
-        if !learned.key.is_empty() && !learned.not_kept.is_empty() {
-            tracing::debug!(
-                key = learned.key,
-                why = learned.not_kept,
-                "a start is not kept"
-            );
-        }
-        self.workloads.learned(learned);
     }
 
     /// Every half second: which starts are over?
@@ -486,19 +298,6 @@ impl Watch {
         self.dirty |= !self.starts.is_empty();
     }
 
-    fn ordered(&mut self, order: Order) {
-        match order {
-            Order::Notify { workload, reply } => {
-                let called = self.workloads.called(&workload);
-                self.jobs.notify(workload, called, reply);
-            }
-            Order::Notified(key) => {
-                *self.workloads.totals.starts.entry("notify").or_default() += 1;
-                self.notified.insert(key, Instant::now());
-            }
-        }
-    }
-
     /// What can be told, for whoever asks.
     fn publish(&mut self) {
         let mut view = self.base.clone();
@@ -514,7 +313,9 @@ impl Watch {
                 view.totals.stages = counters.stages();
             }
         }
-        let stages = std::mem::take(&mut view.totals.stages);
+        let mut stages = std::mem::take(&mut view.totals.stages);
+        stages.push(self.route_counts());
+        let totals = &self.workloads.totals;
         view.totals = totals.clone();
         view.totals.stages.splice(0..0, stages);
         view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
@@ -533,6 +334,16 @@ impl Watch {
             view.workloads.clone_from(&self.handle.view().workloads);
         }
         self.handle.publish(view);
+    }
+
+    /// What became of the records that were taken from the ring buffer.
+    fn route_counts(&self) -> StageCounts {
+        let mut counts = StageCounts::new("route", "records");
+        counts.seen = self.workloads.totals.records - self.early.len() as u64;
+        counts.out = self.routed;
+        counts.filter("nobodys", self.not_ours);
+        counts.filter("undecodable", self.undecodable);
+        counts
     }
 
     /// The configuration in use, for the view.
@@ -598,20 +409,4 @@ fn tell(handle: &Handle, start: &Start, record: &Record, since_start_ns: u64) {
         pages,
         maybe,
     });
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// What a start is of; for the log.
-impl std::fmt::Debug for Start {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place: &Place = &self.place;
-        f.debug_struct("Start")
-            .field("cgroup", &self.cgroup)
-            .field("place", place)
-            .finish_non_exhaustive()
-    }
 }
