@@ -1,5 +1,6 @@
 //! `cargo xtask build`: the probes, then the agent with the probes inside.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,13 +22,21 @@ pub struct Args {
     /// Build the agent without optimisation; the probes are always optimised
     #[arg(long)]
     pub debug: bool,
+    /// Build an agent that needs no libraries, for an image: target/image/headstart
+    #[arg(long = "static", conflicts_with = "debug")]
+    pub without_libraries: bool,
 }
 
 /// Builds everything; the path of the agent.
 pub fn run(args: &Args) -> Result<PathBuf> {
     let workspace = Workspace::here();
     let mut stages = Stages::default();
-    let agent = build(&workspace, &mut stages, args.debug)?;
+    let agent = if args.without_libraries {
+        let object = probes(&workspace, &mut stages)?;
+        stages.stage("static agent", || static_agent(&workspace, &object))?
+    } else {
+        build(&workspace, &mut stages, args.debug)?
+    };
     println!("{}: built in {}", agent.display(), stages.summary());
     Ok(agent)
 }
@@ -116,6 +125,32 @@ pub fn agent(workspace: &Workspace, object: &Path, debug: bool) -> Result<PathBu
     if !agent.exists() {
         bail!("cargo built the agent elsewhere than {}", agent.display());
     }
+    Ok(agent)
+}
+
+/// An agent that needs no libraries, with this object inside, alone in a directory: what
+/// `deploy/image/Containerfile` takes. Its path.
+pub fn static_agent(workspace: &Workspace, object: &Path) -> Result<PathBuf> {
+    let target = format!("{ARCH}-unknown-linux-gnu");
+    let flags = format!(
+        "CARGO_TARGET_{}_RUSTFLAGS",
+        target.replace('-', "_").to_ascii_uppercase()
+    );
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--locked", "--release", "--package", "headstart"])
+        // With a target the flags are not those of build scripts and macros, which can't
+        // be static.
+        .args(["--target", &target])
+        .current_dir(&workspace.root)
+        .env(flags, "-Ctarget-feature=+crt-static")
+        .env("HEADSTART_PROBES", object);
+    run::run(&mut cargo)?;
+    let built = workspace.target.join(&target).join("release/headstart");
+    let image = workspace.target.join("image");
+    fs::create_dir_all(&image).with_context(|| format!("making {}", image.display()))?;
+    let agent = image.join("headstart");
+    fs::copy(&built, &agent).with_context(|| format!("copying {}", built.display()))?;
     Ok(agent)
 }
 

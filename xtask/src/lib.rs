@@ -2,6 +2,7 @@
 //!
 //! - [`build`]: probes with a compiler that has rust-src ([`toolchain`]), then
 //!   the agent with the probes inside.
+//! - [`codegen`]: files that are made from others and checked in.
 //! - [`load`]: build, look at the machine, show the gain on a real program.
 //! - [`mod@test`]: everything that a change must pass, in stages.
 //! - [`fuzz`], [`sanitize`], [`deny`]: parsers, unsafe code and dependencies, each
@@ -12,6 +13,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod codegen;
 pub mod deny;
 pub mod fuzz;
 pub mod load;
@@ -40,12 +42,14 @@ struct Cli {
 enum Command {
     /// Build the probes, and the agent with the probes inside
     Build(build::Args),
-    /// Build, check the hooks, compare starts of a real program, then observe
+    /// Build, check the hooks, compare starts of a real program, then go on as the agent
     BuildAndLoad(load::Args),
     /// Run everything that a change must pass
     Test(test::Args),
     /// Run parsers on inputs that cover ever more of them
     Fuzz(fuzz::Args),
+    /// Make the files that are made from others: gRPC code, the page of metrics
+    Codegen(codegen::Args),
     /// Check the rules of the source tree
     Tidy,
     /// Measure
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::BuildAndLoad(args) => load::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Codegen(args) => codegen::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Vm(args) => vm::run(&args),

@@ -24,7 +24,7 @@ pub struct Args {
     state_dir: Option<PathBuf>,
 }
 
-/// Builds, mounts, looks, compares, observes.
+/// Builds, mounts, looks, compares, and goes on as the agent.
 pub fn run(args: &Args) -> Result<()> {
     if !is_root() {
         bail!(
@@ -63,10 +63,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.once {
         return Ok(());
     }
-    println!("==> observing; Ctrl-C ends it");
+    println!("==> the agent, with a line of what it sees; Ctrl-C ends it");
     // In this process' place: an interrupt reaches it alone, and it ends in its
     // own time.
-    let error = headstart().arg("observe").exec();
+    let error = headstart().args(["agent", "--live"]).exec();
     Err(error).with_context(|| format!("starting {}", agent.display()))
 }
 

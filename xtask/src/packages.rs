@@ -1,11 +1,13 @@
 //! Packages of the distribution that the build and the tests need, and why.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::run;
-use crate::workspace::{is_root, on_path};
+use crate::workspace::{cache_dir, is_root, on_path};
 
 /// One package.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +98,14 @@ pub const TESTS: &[Package] = &[
         reason: "a second opinion on which pages are resident",
     },
 ];
+
+/// What metrics, alerts and the dashboard are tried with. Its package starts a service
+/// where it is installed: it is unpacked instead.
+pub const PROMETHEUS: Package = Package {
+    name: "prometheus",
+    brings: "prometheus",
+    reason: "scrapes metrics, and evaluates rules and the dashboard",
+};
 
 /// What boots other kernels.
 pub const VM: &[Package] = &[
@@ -207,6 +217,56 @@ pub fn install(packages: &[Package]) -> Result<()> {
             .args(["-q", "-y", "--no-install-recommends", "install"])
             .args(names),
     )
+}
+
+/// Where [`unpack`] leaves a package's files.
+pub fn unpacked(package: &Package) -> PathBuf {
+    cache_dir().join("unpacked").join(package.name)
+}
+
+/// A program of a package that was unpacked, or of this machine.
+pub fn program(package: &Package, name: &str) -> Option<PathBuf> {
+    let unpacked = unpacked(package).join("usr/bin").join(name);
+    unpacked
+        .exists()
+        .then_some(unpacked)
+        .or_else(|| on_path(name))
+}
+
+/// Fetches a package by apt-get and unpacks it, if it is neither installed nor unpacked
+/// already. Nothing of it is run.
+pub fn unpack(package: &Package) -> Result<()> {
+    let dir = unpacked(package);
+    if dir.exists() || is_there(package) {
+        return Ok(());
+    }
+    println!("unpacking {}: {}", package.name, package.reason);
+    let new = dir.with_extension("new");
+    if new.exists() {
+        fs::remove_dir_all(&new).with_context(|| format!("removing {}", new.display()))?;
+    }
+    fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
+    let mut download = apt_get();
+    download
+        .args(["-q", "download", package.name])
+        .current_dir(&new);
+    if run::run(&mut download).is_err() {
+        // The lists may be old, or not there yet.
+        run::run(apt_get().args(["-q", "update"]))?;
+        run::run(&mut download)?;
+    }
+    let fetched = fs::read_dir(&new)?
+        .next()
+        .with_context(|| format!("apt-get downloaded nothing for {}", package.name))??;
+    let files = new.join("files");
+    run::run(
+        Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(fetched.path())
+            .arg(&files),
+    )?;
+    fs::rename(&files, &dir).with_context(|| format!("making {}", dir.display()))?;
+    fs::remove_dir_all(&new).with_context(|| format!("removing {}", new.display()))
 }
 
 fn apt_get() -> Command {

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{self, TESTS};
+use crate::packages::{self, PROMETHEUS, TESTS};
 use crate::run::{self, Stages};
 use crate::workspace::{Workspace, is_root};
 use crate::{build, deny, fuzz, load, sanitize, tidy, vm};
@@ -155,6 +155,9 @@ fn install_packages() {
     let missing = packages::missing(TESTS);
     if let Err(error) = packages::install(&missing) {
         println!("SKIPPED: {error:#}");
+    }
+    if let Err(error) = packages::unpack(&PROMETHEUS) {
+        println!("SKIPPED: tests that need {}: {error:#}", PROMETHEUS.name);
     }
     for package in packages::missing(TESTS) {
         println!(

@@ -82,6 +82,22 @@ impl Collector {
         }
     }
 
+    /// Takes one entry that is decoded already.
+    pub fn take(&mut self, record: Record) {
+        if self.records >= MAX_RECORDS {
+            self.dropped += 1;
+            return;
+        }
+        self.records += 1;
+        self.sort_in(record);
+    }
+
+    /// The path of an inode within its filesystem, as far as it is known yet.
+    pub fn path(&self, inode: &InodeKey) -> Option<&[u8]> {
+        let inode = self.inodes.get(inode).filter(|inode| !inode.truncated)?;
+        Some(&inode.path)
+    }
+
     pub(super) fn sort_in(&mut self, record: Record) {
         let at = At {
             time_ns: record.time_ns,
@@ -138,6 +154,8 @@ impl Collector {
                 self.kinds.names += 1;
                 self.lists.push((at, name.base));
             }
+            // They come by the ring of signals, never by this one.
+            What::CgroupMade(_) | What::CgroupGone(_) => self.undecodable += 1,
         }
     }
 

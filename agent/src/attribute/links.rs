@@ -99,11 +99,11 @@ mod tests {
         // The directory is a part of a filesystem, as a bind mount shows it.
         let mounts = [mount(b"/part", base)];
         let allowed = |_: &[u8]| true;
-        let mut walker = Walker::new(&allowed);
+        let mut walker = Walker::new(&allowed, &[]);
         let mut links = Links::default();
         let mut ino = 0;
         let mut after = |name: &[u8], opened, time| {
-            let end = walker.walk(base, name, &mut |_, found| ino = found.ino);
+            let end = walker.walk(b"/", base, name, &mut |_, found| ino = found.ino);
             links.note(&mounts, end.expect("it is there"), opened, time);
             links.of((8, 1), ino).map(<[u8]>::to_vec)
         };

@@ -9,13 +9,16 @@ mod faults;
 mod links;
 pub mod mountinfo;
 mod names;
-mod paths;
+pub(crate) mod paths;
 mod resolve;
 mod stat;
+mod surroundings;
 mod tally;
 mod touches;
 pub mod volume;
 
 pub use collect::{Collector, Origin};
+pub use names::Bind;
 pub use resolve::{Attributed, attribute, attribute_in};
+pub use surroundings::Surroundings;
 pub use tally::Gaps;

@@ -26,6 +26,11 @@ pub(super) struct Found {
     target: Option<Vec<u8>>,
 }
 
+/// What a container sees at a path instead of what this process sees there, because it
+/// is mounted for the container alone: both absolute, as this process sees them; `None`
+/// where there is nothing to be looked up (a tmpfs, a view of the kernel).
+pub type Bind = (Vec<u8>, Option<Vec<u8>>);
+
 /// Where a path led.
 pub(super) struct End {
     /// Absolute, without links in it.
@@ -39,14 +44,16 @@ pub(super) struct Walker<'a> {
     /// Whether an absolute path may be looked at (not on a mount that may hang,
     /// not in a view of the kernel).
     allowed: &'a dyn Fn(&[u8]) -> bool,
+    binds: &'a [Bind],
     too_long: u64,
 }
 
 impl<'a> Walker<'a> {
-    pub(super) fn new(allowed: &'a dyn Fn(&[u8]) -> bool) -> Self {
+    pub(super) fn new(allowed: &'a dyn Fn(&[u8]) -> bool, binds: &'a [Bind]) -> Self {
         Self {
             seen: HashMap::new(),
             allowed,
+            binds,
             too_long: 0,
         }
     }
@@ -57,19 +64,19 @@ impl<'a> Walker<'a> {
     }
 
     /// Calls `each` with the absolute path of every name looked up for `path`,
-    /// a path from `base` (absolute), the last one followed if it is a link.
-    /// Where it led, if to a name that is there.
+    /// a path from `base` (absolute), the last one followed if it is a link, in the eyes
+    /// of a process whose root directory is `root`. Where it led, if to a name that is
+    /// there.
     pub(super) fn walk(
         &mut self,
+        root: &[u8],
         base: &[u8],
         path: &[u8],
         each: &mut dyn FnMut(&[u8], &Found),
     ) -> Option<End> {
-        let mut current: Vec<u8> = if path.first() == Some(&b'/') {
-            Vec::new()
-        } else {
-            base.to_vec()
-        };
+        let root: &[u8] = if root == b"/" { b"" } else { root };
+        let is_absolute = path.first() == Some(&b'/');
+        let mut current: Vec<u8> = if is_absolute { root } else { base }.to_vec();
         if current == b"/" {
             current.clear();
         }
@@ -80,6 +87,17 @@ impl<'a> Walker<'a> {
         while let Some(component) = ahead.pop() {
             last = None;
             if component == b".." {
+                if current == root {
+                    continue;
+                }
+                // Its parent is where it is mounted, and that is not in its path.
+                if self
+                    .binds
+                    .iter()
+                    .any(|(_, from)| from.as_deref() == Some(&current))
+                {
+                    return None;
+                }
                 let parent = current.iter().rposition(|&b| b == b'/').unwrap_or(0);
                 current.truncate(parent);
                 continue;
@@ -87,6 +105,9 @@ impl<'a> Walker<'a> {
             let parent = current.len();
             current.push(b'/');
             current.extend_from_slice(&component);
+            if let Some((_, from)) = self.binds.iter().find(|(at, _)| *at == current) {
+                current = from.clone()?;
+            }
             let found = self.look(&current)?;
             each(&current, &found);
             match found.kind {
@@ -98,7 +119,7 @@ impl<'a> Walker<'a> {
                         return None;
                     }
                     if target.first() == Some(&b'/') {
-                        current.clear();
+                        current = root.to_vec();
                     } else {
                         current.truncate(parent);
                     }
@@ -187,10 +208,10 @@ mod tests {
         std::os::unix::fs::symlink("loop", root.join("loop")).expect("link");
         let base = root.as_os_str().as_bytes();
         let allowed = |_: &[u8]| true;
-        let mut walker = Walker::new(&allowed);
+        let mut walker = Walker::new(&allowed, &[]);
         let mut walk = |path: &[u8]| {
             let mut names = Vec::new();
-            walker.walk(base, path, &mut |name, found| {
+            walker.walk(b"/", base, path, &mut |name, found| {
                 let short = String::from_utf8_lossy(&name[base.len() + 1..]).into_owned();
                 names.push((short, found.kind));
             });
@@ -215,5 +236,33 @@ mod tests {
         );
         assert_eq!(walk(b"real/file/x").len(), 2);
         assert_eq!(walk(b"loop").len(), MAX_LINKS as usize + 1);
+    }
+
+    #[test]
+    fn another_root_holds_its_links_and_its_mounts() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let top = dir.path().canonicalize().expect("real path");
+        for name in ["root/etc", "root/data", "volume"] {
+            std::fs::create_dir_all(top.join(name)).expect("dir");
+        }
+        std::fs::write(top.join("root/etc/conf"), b"x").expect("file");
+        std::fs::write(top.join("volume/model"), b"x").expect("file");
+        std::os::unix::fs::symlink("/etc/conf", top.join("root/link")).expect("link");
+        let at = |name: &str| top.join(name).into_os_string().into_encoded_bytes();
+        let binds = [
+            (at("root/data"), Some(at("volume"))),
+            (at("root/proc"), None),
+        ];
+        let allowed = |_: &[u8]| true;
+        let mut walker = Walker::new(&allowed, &binds);
+        let mut end = |path: &[u8]| {
+            let end = walker.walk(&at("root"), b"/", path, &mut |_, _| {});
+            end.map(|end| end.path)
+        };
+        assert_eq!(end(b"/link"), Some(at("root/etc/conf")));
+        assert_eq!(end(b"/../../etc/conf"), Some(at("root/etc/conf")));
+        assert_eq!(end(b"/data/model"), Some(at("volume/model")));
+        assert_eq!(end(b"/data/../etc/conf"), None);
+        assert_eq!(end(b"/proc/self"), None);
     }
 }

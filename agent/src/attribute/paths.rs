@@ -1,7 +1,7 @@
 //! Paths as bytes, by components.
 
 /// `path` below `dir`, by components, without a leading slash; both may have one.
-pub(super) fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
+pub(crate) fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
     let path_start = path.strip_prefix(b"/").unwrap_or(path);
     let dir = dir.strip_prefix(b"/").unwrap_or(dir);
     if dir.is_empty() {
@@ -15,7 +15,7 @@ pub(super) fn below<'p>(dir: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
     }
 }
 
-pub(super) fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
+pub(crate) fn join(dir: &[u8], rel: &[u8]) -> Vec<u8> {
     let mut path = dir.to_vec();
     if !rel.is_empty() {
         if path.last() != Some(&b'/') {

@@ -9,6 +9,7 @@ use super::mountinfo::{self, Mount};
 use super::names::{LONGEST_PATH, Walker};
 use super::paths::{below, join};
 use super::stat::{Stat, read_head, stat};
+use super::surroundings::Surroundings;
 use super::tally::{Gap, Gaps, Tally, Walked};
 use super::touches::{push_faults, push_runs};
 use super::volume::{identify, is_pseudo, may_hang};
@@ -35,22 +36,29 @@ pub struct Attributed {
 /// # Errors
 /// The mount table can't be read.
 pub fn attribute(records: &Collector, origin: Origin, around: u64) -> std::io::Result<Attributed> {
-    Ok(attribute_in(&mountinfo::read()?, records, origin, around))
+    let mounts = mountinfo::read()?;
+    let here = Surroundings::here(&mounts);
+    Ok(attribute_in(here, records, origin, around))
 }
 
-/// [`attribute`] among given mounts; paths beneath others are not looked at.
+/// [`attribute`] in given surroundings.
 pub fn attribute_in(
-    mounts: &[Mount],
+    around_it: Surroundings<'_>,
     records: &Collector,
     origin: Origin,
     around: u64,
 ) -> Attributed {
+    let Surroundings {
+        mounts,
+        binds,
+        root,
+    } = around_it;
     let allowed = |path: &[u8]| {
         mountinfo::covering(mounts, path)
             .is_some_and(|mount| is_on_disk(&mount.fs_type) && !may_hang(&mount.fs_type))
     };
-    let mut walker = Walker::new(&allowed);
-    let mut resolver = Resolver::new(mounts, records, origin);
+    let mut walker = Walker::new(&allowed, binds);
+    let mut resolver = Resolver::new(mounts, root, records, origin);
     // Names first: they say which of a file's names the run used.
     resolver.names(&mut walker);
     resolver.files(&mut walker, around);
@@ -66,6 +74,10 @@ struct Resolver<'a> {
     volumes: Vec<Volume>,
     /// Mount id → index into `volumes`.
     by_mount: HashMap<u64, u32>,
+    /// Root directory of processes that don't tell theirs.
+    root: &'a [u8],
+    /// Process → its root directory, as this process sees it.
+    roots: HashMap<u32, Vec<u8>>,
     /// Absolute path → what is known of the name.
     found: BTreeMap<Vec<u8>, NameState>,
     links: Links,
@@ -98,13 +110,15 @@ struct NameState {
 }
 
 impl<'a> Resolver<'a> {
-    fn new(mounts: &'a [Mount], records: &'a Collector, origin: Origin) -> Self {
+    fn new(mounts: &'a [Mount], root: &'a [u8], records: &'a Collector, origin: Origin) -> Self {
         Self {
             mounts,
             records,
             origin,
             volumes: Vec::new(),
             by_mount: HashMap::new(),
+            root,
+            roots: HashMap::new(),
             found: BTreeMap::new(),
             links: Links::default(),
             tally: records.tally(),
@@ -210,7 +224,7 @@ impl<'a> Resolver<'a> {
         });
         self.note(&absolute, NameKind::File, first_use_ns);
         // Also those that no system call named.
-        walker.walk(b"/", &absolute, &mut |name, found| {
+        walker.walk(b"/", b"/", &absolute, &mut |name, found| {
             self.note(name, found.kind, first_use_ns)
         });
         Ok(held as u64)
@@ -257,20 +271,24 @@ impl<'a> Resolver<'a> {
                 self.tally.name_before();
                 continue;
             };
-            let base = match (name.path.first(), name.base) {
-                (Some(b'/'), Some(base)) if !self.is_root(&base) => None,
-                (Some(b'/'), _) => Some(b"/".to_vec()),
+            let from = match (name.path.first(), name.base) {
+                // Of a program executed the root is not told.
+                (Some(b'/'), None) => Some(self.root(name.at.tgid)),
+                (Some(b'/'), Some(base)) => self.absolute(&base).inspect(|root| {
+                    self.roots.insert(name.at.tgid, root.clone());
+                }),
                 (_, Some(base)) => self.absolute(&base),
                 _ => None,
             };
-            let Some(base) = base else {
+            let Some(base) = from else {
                 self.tally.name_unresolved();
                 continue;
             };
-            let walked = self.walk(walker, &base, &name.path, time, name.opened);
+            let root = self.root(name.at.tgid);
+            let walked = self.walk(walker, (&root, &base), &name.path, time, name.opened);
             self.tally.name_walked(walked);
             if name.exec {
-                self.interpreters(walker, &name.path, time);
+                self.interpreters(walker, &root, &name.path, time);
             }
         }
     }
@@ -286,7 +304,7 @@ impl<'a> Resolver<'a> {
                 self.tally.name_unresolved();
                 continue;
             };
-            let walked = self.walk(walker, b"/", &path, time, false);
+            let walked = self.walk(walker, (b"/", b"/"), &path, time, false);
             self.tally.name_walked(walked);
             if let Some(state) = self.found.get_mut(&path) {
                 state.listed = true;
@@ -294,18 +312,24 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Notes every name on the way of a path.
+    /// A process' root directory.
+    fn root(&self, tgid: u32) -> Vec<u8> {
+        let root = self.roots.get(&tgid);
+        root.map_or_else(|| self.root.to_vec(), Vec::clone)
+    }
+
+    /// Notes every name on the way of a path, from a root and a base directory.
     fn walk(
         &mut self,
         walker: &mut Walker<'_>,
-        base: &[u8],
+        (root, base): (&[u8], &[u8]),
         path: &[u8],
         time: u64,
         opened: bool,
     ) -> Walked {
         let too_long = walker.too_long();
         let mut walked = Walked::NotLookedUp;
-        let end = walker.walk(base, path, &mut |name, found| {
+        let end = walker.walk(root, base, path, &mut |name, found| {
             walked = Walked::Found;
             self.note(name, found.kind, time)
         });
@@ -320,21 +344,22 @@ impl<'a> Resolver<'a> {
 
     /// The chain of interpreters of a program, two deep as in the kernel's
     /// commonest case (script → ELF → its loader).
-    fn interpreters(&mut self, walker: &mut Walker<'_>, program: &[u8], time: u64) {
+    fn interpreters(&mut self, walker: &mut Walker<'_>, root: &[u8], program: &[u8], time: u64) {
         let mut path = program.to_vec();
         for _ in 0..3 {
-            let Some(head) = read_head(&path) else { return };
+            // Where it led, which links may have told.
+            let Some(end) = walker.walk(root, root, &path, &mut |_, _| {}) else {
+                return;
+            };
+            let Some(head) = read_head(&end.path) else {
+                return;
+            };
             let Some(next) = interpreter(&head) else {
                 return;
             };
-            self.walk(walker, b"/", next, time, true);
+            self.walk(walker, (root, root), next, time, true);
             path = next.to_vec();
         }
-    }
-
-    /// Whether an inode is this process' own root directory.
-    fn is_root(&self, key: &InodeKey) -> bool {
-        self.absolute(key).is_some_and(|path| path == b"/")
     }
 
     /// The absolute path of an inode whose record came through.

@@ -176,6 +176,7 @@ mod tests {
     use super::super::collect::{Collector, Origin};
     use super::super::mountinfo::Mount;
     use super::super::resolve::{Attributed, attribute_in};
+    use super::super::surroundings::Surroundings;
     use super::*;
     use crate::probe::{Fault, Inode, InodeKey, Name, Record, Touch, What};
 
@@ -279,7 +280,7 @@ mod tests {
         }
         let memory = dir.join("memory");
         let mounts = [mount(dir, DISK, "ext4"), mount(&memory, MEMORY, "tmpfs")];
-        attribute_in(&mounts, &collector, ORIGIN, 16)
+        attribute_in(Surroundings::here(&mounts), &collector, ORIGIN, 16)
     }
 
     fn stage<'a>(attributed: &'a Attributed, name: &str) -> &'a StageCounts {

@@ -17,7 +17,8 @@ Exit status:
 
 Files:
   /etc/headstart/config.toml  configuration, where --config names no other
-  /var/lib/headstart          profiles, where nothing names another directory")]
+  /var/lib/headstart          profiles, where nothing names another directory
+  /run/headstart/agent.sock   where the agent is asked, where --socket names no other")]
 pub struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -43,6 +44,9 @@ pub(crate) struct Global {
     /// Configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
     pub(crate) config: Option<PathBuf>,
+    /// Socket of the agent [default: /run/headstart/agent.sock, or `socket` of the configuration]
+    #[arg(long, global = true, value_name = "PATH", env = "HEADSTART_SOCKET", hide_env_values = true, help_heading = COMMON)]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,8 +75,40 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Watch what is read on this machine, live
     Observe(ObserveArgs),
+    /// Learn every workload of this machine, and warm each start
+    ///
+    /// Runs until it is interrupted. Learns how each systemd unit and each container
+    /// starts, and warms what it will read when it starts again. Ask it with `status`,
+    /// `workloads` and `explain`.
+    Agent(AgentArgs),
     /// List, show and move profiles
     Profile(ProfileArgs),
+    /// Say how the agent of this machine is
+    Status,
+    /// List what the agent has seen starting
+    Workloads,
+    /// Say what was predicted for a workload's last start, and what became of it
+    ///
+    /// Of what was predicted: what was there already, what was warmed; of that, used,
+    /// late (the start was there first), wasted, unknown. And why it is or isn't warmed.
+    Explain(ExplainArgs),
+    /// Tell the agent that a workload will start soon
+    ///
+    /// What it will read is warmed from now on. Returns when that is planned, not when it
+    /// is done.
+    Notify(NotifyArgs),
+    /// Watch workloads and their starts, live
+    ///
+    /// q ends it, s sorts by the next column, up and down move. With --json it prints
+    /// what it would show once, and ends.
+    Top,
+    /// Collect what a report of a bug needs into one file
+    ///
+    /// A tar archive: how the agent is, its workloads and their last starts, its metrics,
+    /// the configuration, the kernel, and what `doctor` says. Paths are replaced by hashes
+    /// that are the same in every archive of this machine, and mean nothing elsewhere.
+    /// Names of units and containers stay. Where no agent runs, the archive says so.
+    Sysdump(SysdumpArgs),
     /// Put back what a killed headstart left behind
     ///
     /// Recording page by page narrows a setting of the kernel (fault_around_bytes), and
@@ -175,6 +211,25 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status:
+  0  it was told to end
+  1  it could not begin; standard error says why, and what to do
+  2  the command line is wrong
+
+Signals:
+  SIGTERM, SIGINT  ends it; what it has learned so far is kept
+  SIGHUP           reads the configuration again")]
+pub(crate) struct AgentArgs {
+    /// Learn, and warm nothing
+    #[arg(long)]
+    pub(crate) observe_only: bool,
+    /// Draw a line of what is going on, twice a second
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
   0    the comparison was made
   1    it was not
   2    the command line is wrong
@@ -258,6 +313,28 @@ pub(crate) enum ProfileCommand {
         /// The other
         right: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Its key, or its name where that is the name of one only
+    pub(crate) workload: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NotifyArgs {
+    /// Its key, or its name where that is the name of one only
+    pub(crate) workload: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SysdumpArgs {
+    /// File to write; `-` for standard output [default: headstart-sysdump-TIME.tar]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Leave paths as they are
+    #[arg(long)]
+    pub(crate) with_paths: bool,
 }
 
 #[derive(Debug, Args)]

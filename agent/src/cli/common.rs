@@ -1,45 +1,28 @@
 //! What `record`, `run`, `warm` and `compare` share.
 
-use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
-use std::hash::{BuildHasher, Hasher};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::args::Global;
-use super::config::{Config, IoPriority};
+use super::config::Config;
 use super::{context, format, stages};
-use crate::model::{DeviceCost, Profile, RunInfo, Volume, escape};
+use crate::model::{DeviceCost, Profile, RunInfo, escape};
 use crate::profile::{Access, Store, from_trace};
 use crate::run::{
     Child, FaultAround, Left, Output, RecordError, Recorder, Recording, Summary, Warmup,
-    fill_blind, put_back_left, summarize,
+    fill_blind, now_ms, put_back_left, run_id, summarize,
 };
-use crate::warm::IoClass;
-
-/// A measured cost is measured again after this long.
-const COST_HOLDS: Duration = Duration::from_secs(24 * 3600);
-
-/// ms since the epoch.
-pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    now.as_millis() as u64
-}
 
 /// Identity of a run that was just recorded.
 pub(super) fn run_info(recording: &Recording) -> RunInfo {
-    // Seeded by the system: as good a random number as an identity needs.
-    let id = RandomState::new().build_hasher().finish();
     let duration_ns = recording.trace.duration_ns;
     RunInfo {
         started_ms: now_ms().saturating_sub(duration_ns / 1_000_000),
-        id,
+        id: run_id(),
         duration_ns,
         exact: recording.is_exact(),
     }
@@ -55,74 +38,11 @@ pub(super) fn profile_of(recording: &mut Recording, before: Option<&Profile>) ->
     from_trace(&recording.trace, info)
 }
 
-/// The volume that holds most of a profile's data: its device is the one whose
-/// cost decides.
-fn main_volume(profile: &Profile) -> Option<(&Volume, Vec<u8>)> {
-    let mut sums = vec![0u64; profile.volumes.len()];
-    for file in &profile.files {
-        let pages: u64 = file.extents.iter().map(|e| u64::from(e.pages)).sum();
-        *sums.get_mut(file.volume as usize)? += pages;
-    }
-    let index = (0..sums.len()).max_by_key(|&i| sums[i])?;
-    let volume = &profile.volumes[index];
-    let files = profile
-        .files
-        .iter()
-        .filter(|file| file.volume as usize == index);
-    let largest = files.max_by_key(|file| file.version.size)?;
-    Some((volume, volume.absolute(&largest.path)))
-}
-
-/// What reads cost where a profile's data is: as measured before, or measured
-/// now if `measure`, by direct reads of the profile's largest file.
-pub(super) fn device_cost(store: &Store, profile: &Profile, measure: bool) -> DeviceCost {
-    let Some((volume, path)) = main_volume(profile) else {
-        return DeviceCost::UNMEASURED;
-    };
-    let known = store.device_cost(&volume.id.0).ok().flatten();
-    let fresh = |cost: &DeviceCost| {
-        now_ms().saturating_sub(cost.measured_ms) < COST_HOLDS.as_millis() as u64
-    };
-    if let Some(cost) = known.filter(|cost| fresh(cost) || !measure) {
-        return cost;
-    }
-    if !measure {
-        return DeviceCost::UNMEASURED;
-    }
-    let Some(cost) = measure_reads(&path) else {
-        return DeviceCost::UNMEASURED;
-    };
-    if let Err(error) = store.set_device_cost(&volume.id.0, &cost) {
-        tracing::warn!(%error, "the device's measured cost is not kept");
-    }
-    cost
-}
-
-/// What reads cost where a profile's data is, measured now and not kept.
-pub(super) fn measured_cost(profile: &Profile) -> DeviceCost {
-    main_volume(profile)
-        .and_then(|(_, path)| measure_reads(&path))
-        .unwrap_or(DeviceCost::UNMEASURED)
-}
-
-fn measure_reads(path: &[u8]) -> Option<DeviceCost> {
-    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
-    let shown = escape(path.as_os_str().as_bytes());
-    crate::warm::measure(path)
-        .inspect(|cost| tracing::debug!(?cost, path = shown, "measured"))
-        .inspect_err(|error| tracing::debug!(%error, path = shown, "can't be measured"))
-        .ok()
-}
-
 /// How the configuration wants warming to be done.
 pub(super) fn warmup(config: &Config, cost: DeviceCost) -> Warmup {
-    let io_class = match config.io_priority {
-        IoPriority::Idle => IoClass::Idle,
-        IoPriority::BestEffort => IoClass::BestEffort(7),
-    };
     Warmup {
         budget: config.budget,
-        io_class,
+        io_class: config.io_class(),
         cost,
         ..Warmup::default()
     }

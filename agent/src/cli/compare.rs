@@ -67,7 +67,7 @@ fn profile_and_cost(
         let Some(found) = store.get(name)? else {
             bail!("{}", profile::missing(&store, name)?);
         };
-        let cost = common::device_cost(&store, &found, true);
+        let cost = crate::run::device_cost(&store, &found, true);
         return Ok((found, cost));
     }
     let state_dir = context::state_dir(global)?;
@@ -86,7 +86,7 @@ fn profile_and_cost(
         bail!(CompareError::Interrupted);
     }
     let found = common::profile_of(&mut recording, None);
-    let cost = common::measured_cost(&found);
+    let cost = crate::run::measured_cost(&found);
     Ok((found, cost))
 }
 

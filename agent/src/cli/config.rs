@@ -1,21 +1,26 @@
 //! The configuration file.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 
+use crate::api::{DEFAULT_METRICS_LISTEN, DEFAULT_METRICS_WORKLOADS, DEFAULT_SOCKET};
+use crate::daemon::{Limits, Room, Settings};
 use crate::model::escape;
 use crate::run::RING_BYTES;
+use crate::warm::IoClass;
 
-use super::args::parse_size;
+use super::args::{parse_duration, parse_size};
 
 /// Read if it exists and `--config` names no other.
 pub const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
 
 /// What can be configured; `config.toml` beside this file says what it means.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where profiles are kept.
@@ -28,6 +33,53 @@ pub struct Config {
     pub ring_bytes: u32,
     /// How warming competes for the disk.
     pub io_priority: IoPriority,
+    /// The agent's Unix socket.
+    pub socket: PathBuf,
+    /// Where the agent serves metrics; `None`: nowhere.
+    #[serde(deserialize_with = "address")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Most workloads with metrics of their own.
+    pub metrics_workloads: usize,
+    /// The daemon.
+    pub agent: AgentConfig,
+}
+
+/// What only `headstart agent` heeds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Learn, and warm nothing.
+    pub observe_only: bool,
+    /// Only workloads whose key begins with one of these; empty: all.
+    pub only: Vec<String>,
+    /// No workload whose key begins with one of these.
+    pub never: Vec<String>,
+    /// A start is over when hardly anything was new for so long.
+    #[serde(deserialize_with = "duration")]
+    pub settle_after: Duration,
+    /// It is over then, whatever it does.
+    #[serde(deserialize_with = "duration")]
+    pub learn_at_most: Duration,
+    /// Starts that are learned at a time.
+    pub learn_at_once: usize,
+    /// Most of the time for which the hooks on the read path may be attached, 0 to 1.
+    #[serde(deserialize_with = "share")]
+    pub hook_share: f64,
+    /// Plans that are carried out at a time.
+    pub plans_at_once: usize,
+    /// Most bytes of all plans that are carried out at a time.
+    #[serde(deserialize_with = "size")]
+    pub node_budget: u64,
+    /// Memory that stays available.
+    #[serde(deserialize_with = "size")]
+    pub free_memory_floor: u64,
+    /// Nothing is warmed while tasks wait for memory for more than this, percent.
+    #[serde(deserialize_with = "percent")]
+    pub memory_pressure: f64,
+    /// Nothing is warmed ahead of a start while all tasks wait for the disk for more than
+    /// this, percent.
+    #[serde(deserialize_with = "percent")]
+    pub io_pressure: f64,
 }
 
 /// I/O scheduling class of warming.
@@ -47,13 +99,70 @@ impl Default for Config {
             budget: 2 << 30,
             ring_bytes: RING_BYTES,
             io_priority: IoPriority::Idle,
+            socket: DEFAULT_SOCKET.into(),
+            metrics_listen: Some(DEFAULT_METRICS_LISTEN),
+            metrics_workloads: DEFAULT_METRICS_WORKLOADS,
+            agent: AgentConfig::default(),
         }
     }
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            observe_only: settings.observe_only,
+            only: settings.only,
+            never: settings.never,
+            settle_after: settings.learn.settle,
+            learn_at_most: settings.learn.most,
+            learn_at_once: settings.learn_at_once,
+            hook_share: settings.hook_share,
+            plans_at_once: 4,
+            node_budget: settings.room.per_node,
+            free_memory_floor: settings.room.floor,
+            memory_pressure: settings.room.memory_pressure,
+            io_pressure: settings.room.io_pressure,
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+fn within<'de, D: Deserializer<'de>>(deserializer: D, most: f64) -> Result<f64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    let is_within = (0.0..=most).contains(&number);
+    is_within
+        .then_some(number)
+        .ok_or_else(|| serde::de::Error::custom(format!("not a number from 0 to {most}")))
+}
+
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    within(deserializer, 1.0)
+}
+
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    within(deserializer, 100.0)
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).map_err(serde::de::Error::custom)
+}
+
+/// Empty is nowhere.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse().map_err(|_| {
+        serde::de::Error::custom("neither empty nor an address with a port, as 127.0.0.1:9469")
+    })?;
+    Ok(Some(address))
 }
 
 /// As the kernel wants it: a power of two, and whole pages.
@@ -67,6 +176,38 @@ fn ring_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error
 }
 
 impl Config {
+    /// What the daemon may be told anew while it runs.
+    pub fn settings(&self) -> Settings {
+        let agent = &self.agent;
+        Settings {
+            observe_only: agent.observe_only,
+            learn: Limits {
+                settle: agent.settle_after,
+                most: agent.learn_at_most,
+            },
+            learn_at_once: agent.learn_at_once,
+            hook_share: agent.hook_share,
+            room: Room {
+                per_start: self.budget,
+                per_node: agent.node_budget,
+                floor: agent.free_memory_floor,
+                memory_pressure: agent.memory_pressure,
+                io_pressure: agent.io_pressure,
+            },
+            io_class: self.io_class(),
+            only: agent.only.clone(),
+            never: agent.never.clone(),
+        }
+    }
+
+    /// With which priority data is warmed.
+    pub fn io_class(&self) -> IoClass {
+        match self.io_priority {
+            IoPriority::Idle => IoClass::Idle,
+            IoPriority::BestEffort => IoClass::BestEffort(7),
+        }
+    }
+
     /// Reads `file`, which must exist; without one, [`DEFAULT_PATH`] if it does.
     ///
     /// # Errors
@@ -124,7 +265,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 4, "every key is documented");
+        assert_eq!(keys, 19, "every key is documented");
     }
 
     #[test]
@@ -155,6 +296,19 @@ mod tests {
         assert!(
             priority.contains("`idle`") && priority.contains("io_priority"),
             "{priority}"
+        );
+    }
+
+    #[test]
+    fn an_address_may_be_none() {
+        let listen = |text: &str| Config::parse(&format!("metrics_listen = {text:?}"));
+        assert_eq!(listen("").map(|c| c.metrics_listen), Ok(None));
+        let all = listen("[::]:9469").map(|c| c.metrics_listen);
+        assert_eq!(all, Ok("[::]:9469".parse().ok()));
+        let bad = listen("localhost").expect_err("refused");
+        assert!(
+            bad.contains("address") && bad.contains("metrics_listen"),
+            "{bad}"
         );
     }
 

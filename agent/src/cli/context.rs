@@ -15,8 +15,8 @@ use super::config::Config;
 pub(super) fn init_tracing(global: &Global) {
     let level = match global.verbose {
         0 => "warn",
-        1 => "debug",
-        _ => "trace",
+        1 => "warn,headstart=debug",
+        _ => "info,headstart=trace",
     };
     let filter = EnvFilter::try_from_env("HEADSTART_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let format = tracing_subscriber::fmt()

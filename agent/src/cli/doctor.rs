@@ -17,17 +17,7 @@ use super::args::{DoctorArgs, Global};
 use super::{context, format};
 
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let config = context::config(global);
-    // What can't be read is one of the things to be said.
-    let broken = config.as_ref().err().map(|error| format!("{error:#}"));
-    let config = config.unwrap_or_default();
-    let state_dir = global.state_dir.as_ref().unwrap_or(&config.state_dir);
-    let seen = look::look(state_dir, config.ring_bytes, broken);
-    let report = if args.hooks {
-        judge::judge_hooks(&seen)
-    } else {
-        judge::judge(&seen)
-    };
+    let report = report(global, args.hooks);
     if global.json {
         format::emit_json(&report)?;
     } else {
@@ -37,6 +27,26 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<ExitCode
         format::emit(text)?;
     }
     Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+/// What `doctor --json` prints.
+pub(super) fn json(global: &Global) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(report(global, false))
+}
+
+/// Looks at this machine, and judges it or only its `hooks`.
+fn report(global: &Global, hooks: bool) -> judge::Report {
+    let config = context::config(global);
+    // What can't be read is one of the things to be said.
+    let broken = config.as_ref().err().map(|error| format!("{error:#}"));
+    let config = config.unwrap_or_default();
+    let state_dir = global.state_dir.as_ref().unwrap_or(&config.state_dir);
+    let seen = look::look(state_dir, config.ring_bytes, broken);
+    if hooks {
+        judge::judge_hooks(&seen)
+    } else {
+        judge::judge(&seen)
+    }
 }
 
 /// The directory itself or the nearest one above it that exists.

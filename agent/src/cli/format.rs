@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 
 use anyhow::Context;
 
+use crate::model::escape;
+
 /// `17 B`, `4.0 KiB`, `1.5 GiB`.
 pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -158,16 +160,37 @@ pub(super) fn emit(output: impl AsRef<[u8]>) -> anyhow::Result<()> {
 
 /// Writes one JSON object and a line end to standard output.
 pub(super) fn emit_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value).context("writing JSON")?;
-    text.push('\n');
-    emit(text)
+    let text = serde_json::to_string_pretty(value).context("writing JSON")?;
+    emit(inert(&text) + "\n")
+}
+
+/// The same JSON without what a terminal would obey. Characters of that kind can only
+/// stand in strings, where a number may stand for each.
+fn inert(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let mut bytes = [0; 4];
+        // What is escaped when it stands alone; a backslash is JSON's own.
+        if c == '\n'
+            || c == '\\'
+            || escape(c.encode_utf8(&mut bytes).as_bytes()).len() == c.len_utf8()
+        {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a String can't fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
 }
 
 /// The same in a single line, for what comes after a command's own output.
 pub(super) fn emit_json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string(value).context("writing JSON")?;
-    text.push('\n');
-    emit(text)
+    let text = serde_json::to_string(value).context("writing JSON")?;
+    emit(inert(&text) + "\n")
 }
 
 #[cfg(test)]
@@ -212,6 +235,16 @@ mod tests {
         for (then, text) in cases {
             assert_eq!(ago(then, now), text);
         }
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_a_terminal_obeys() {
+        let odd = ["a\nb\x1b\u{9b}\u{202e}\u{7f}\\n\"größe 🦀"];
+        let text = inert(&serde_json::to_string_pretty(&odd).expect("JSON"));
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'));
+        assert!(text.contains("größe 🦀"), "{text}");
+        let back: [String; 1] = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(back, odd);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Commands. No logic: each parses its arguments, joins the stages, prints.
 
+mod agent;
 mod args;
+mod ask;
 mod chart;
 mod cleanup;
 mod common;
@@ -8,16 +10,22 @@ mod compare;
 pub mod config;
 mod context;
 mod doctor;
+mod explain;
 mod format;
 mod generate;
 mod interrupt;
+mod notify;
 mod observe;
 mod profile;
 mod progress;
 mod record;
 mod run;
 mod stages;
+mod status;
+mod sysdump;
+mod top;
 mod warm;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -58,8 +66,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&global, &args),
         Command::Compare(args) => compare::run(&global, &args),
         Command::Observe(args) => observe::run(&global, &args),
+        Command::Agent(args) => agent::run(&global, &args),
         Command::Cleanup => cleanup::run(&global),
         Command::Profile(args) => profile::run(&global, &args),
+        Command::Status => status::run(&global),
+        Command::Workloads => workloads::run(&global),
+        Command::Explain(args) => explain::run(&global, &args),
+        Command::Notify(args) => notify::run(&global, &args),
+        Command::Top => top::run(&global),
+        Command::Sysdump(args) => sysdump::run(&global, &args),
         Command::Doctor(args) => doctor::run(&global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

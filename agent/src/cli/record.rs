@@ -79,6 +79,6 @@ fn keep(store: &Store, args: &RecordArgs, recording: &mut Recording) -> anyhow::
         .context("the command ran, but what was recorded is not kept")?;
     // While the caches are as the command left them: no plan of the next start
     // has to wait for it.
-    common::device_cost(store, &merged, recording.ended.is_some());
+    crate::run::device_cost(store, &merged, recording.ended.is_some());
     Ok(merged)
 }

@@ -25,7 +25,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let profile = known.clone().unwrap_or_default();
     let cost = store.as_ref().map_or(DeviceCost::UNMEASURED, |store| {
-        common::device_cost(store, &profile, false)
+        crate::run::device_cost(store, &profile, false)
     });
     let config = config.unwrap_or_default();
     let warmup = warmup(args, &config, cost);

@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
     let Some(found) = store.get(&args.name)? else {
         bail!("{}", profile::missing(&store, &args.name)?);
     };
-    let cost = common::device_cost(&store, &found, false);
+    let cost = crate::run::device_cost(&store, &found, false);
     let warmup = Warmup {
         maybe: !args.no_maybe,
         metadata: !args.no_metadata,

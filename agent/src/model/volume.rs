@@ -2,9 +2,12 @@
 
 use super::RelPath;
 
-/// What names a volume across reboots and nodes: `uuid:<filesystem uuid>` where
-/// the filesystem has one, `path:<mount point>` where it has none. Issue-B
-/// volumes (image layers, claims) get prefixes of their own.
+/// What names a volume across reboots and nodes:
+///
+/// - `uuid:<filesystem uuid>` or `fsid:<id>`, of a filesystem that has one;
+/// - `path:<mount point>`, of one that has none;
+/// - `layer:<diff id>` or `layer:chain:<chain id>`, of an image's layer;
+/// - `claim:<driver>:<handle>`, of a volume that a pod claims.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(pub String);
 

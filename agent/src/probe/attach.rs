@@ -19,6 +19,16 @@ pub(super) struct Kernel<'k> {
     pub(super) functions: &'k [&'static str],
 }
 
+/// What holds a program at its place: dropped, the program is detached.
+pub(super) type Link = Box<dyn Send>;
+
+/// What holds the programs of one place, and the instructions that the verifier went
+/// through, where the kernel says.
+struct Placed {
+    links: Vec<Link>,
+    verified: Option<u32>,
+}
+
 /// Programs by name.
 type Programs<'p> = BTreeMap<String, &'p mut Program>;
 
@@ -29,7 +39,7 @@ pub(super) fn attach<'p>(
     programs: impl Iterator<Item = (&'p str, &'p mut Program)>,
     kernel: &Kernel<'_>,
     takes: &(dyn Fn(&Place) -> bool + Sync),
-) -> Vec<HookState> {
+) -> Vec<(HookState, Vec<Link>)> {
     let mut programs: Programs<'p> = programs
         .map(|(name, program)| (name.to_owned(), program))
         .collect();
@@ -78,7 +88,7 @@ fn one(
     programs: &mut Programs<'_>,
     kernel: &Kernel<'_>,
     takes: &(dyn Fn(&Place) -> bool + Sync),
-) -> HookState {
+) -> (HookState, Vec<Link>) {
     let mut state = HookState {
         program: hook.program,
         group: hook.group,
@@ -95,11 +105,11 @@ fn one(
     let mut reasons = Vec::new();
     for place in hook.places.iter().filter(|place| takes(place)) {
         match try_place(place, programs, kernel) {
-            Ok(verified) => {
+            Ok(placed) => {
                 state.live = true;
                 state.place = place.to_string();
-                state.verified = verified;
-                return state;
+                state.verified = placed.verified;
+                return (state, placed.links);
             }
             Err(reason) => reasons.push((place, reason)),
         }
@@ -114,25 +124,29 @@ fn one(
             .join("; "),
     };
     tracing::debug!(hook = hook.program, state.reason, "hook is not live");
-    state
+    (state, Vec::new())
 }
 
-/// Instructions that the verifier went through, where the kernel says.
 fn try_place(
     place: &Place,
     programs: &mut Programs<'_>,
     kernel: &Kernel<'_>,
-) -> Result<Option<u32>, String> {
-    let verified = put(place.kind, place.program, place.at, programs, kernel)?;
-    let Some((program, function)) = place.beside else {
-        return Ok(verified);
+) -> Result<Placed, String> {
+    let (link, verified) = put(place.kind, place.program, place.at, programs, kernel)?;
+    let mut placed = Placed {
+        links: vec![link],
+        verified,
     };
-    if !kernel.functions.contains(&function) {
-        return Ok(verified);
+    if let Some((program, function)) = place.beside
+        && kernel.functions.contains(&function)
+    {
+        let (link, verified) = put(place.kind, program, function, programs, kernel)
+            .map_err(|reason| format!("{function}: {reason}"))?;
+        placed.links.push(link);
+        let both = placed.verified.zip(verified);
+        placed.verified = both.map(|(one, other)| one + other);
     }
-    let beside = put(place.kind, program, function, programs, kernel)
-        .map_err(|reason| format!("{function}: {reason}"))?;
-    Ok(verified.zip(beside).map(|(one, other)| one + other))
+    Ok(placed)
 }
 
 fn put(
@@ -141,7 +155,7 @@ fn put(
     at: &str,
     programs: &mut Programs<'_>,
     kernel: &Kernel<'_>,
-) -> Result<Option<u32>, String> {
+) -> Result<(Link, Option<u32>), String> {
     let program = programs
         .get_mut(name)
         .ok_or_else(|| format!("the object has no program `{name}`"))?;
@@ -162,18 +176,22 @@ fn put(
     // One that is not attached is unloaded: the next place may be of the same program.
     macro_rules! attach {
         ($program:ident, $attached:expr) => {
-            $attached.map(drop).inspect_err(|_| drop($program.unload()))
+            $attached
+                .and_then(|id| $program.take_link(id))
+                .map(|link| Box::new(link) as Link)
+                .inspect_err(|_| drop($program.unload()))
         };
     }
-    match &mut **program {
+    let link = match &mut **program {
         Program::RawTracePoint(program) => attach!(program, program.attach(at)),
         Program::BtfTracePoint(program) => attach!(program, program.attach()),
         Program::FEntry(program) => attach!(program, program.attach()),
         Program::FExit(program) => attach!(program, program.attach()),
         Program::KProbe(program) => attach!(program, program.attach(at, 0)),
-        _ => Ok(()),
+        _ => return Err(format!("`{name}` is no program for a {}", kind.name())),
     }
     .map_err(|error| chain(&error))?;
     let info = program.info().ok();
-    Ok(info.and_then(|info| info.verified_instruction_count()))
+    let verified = info.and_then(|info| info.verified_instruction_count());
+    Ok((link, verified))
 }

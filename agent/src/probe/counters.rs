@@ -50,6 +50,7 @@ const DESCRIBED: [Described; headstart_abi::STAGES] = {
             &[Known, Unreadable, Nameless, TooLong],
         ),
         (Stage::Ring, "ring", "records", &[]),
+        (Stage::Signal, "signal", "cgroups", &[Other, Unreadable]),
     ]
 };
 

@@ -1,8 +1,8 @@
 //! Ring buffer bytes → records. Pure.
 
 use headstart_abi::{
-    CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord,
-    RecordKind, TouchRecord,
+    CHUNK_PAGES, CgroupRecord, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH,
+    NameRecord, RecordKind, TouchRecord,
 };
 
 /// Why bytes are not a record.
@@ -92,6 +92,15 @@ pub struct Name {
     pub result: i64,
 }
 
+/// A cgroup made or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupChange {
+    /// Id of the cgroup that it is in, if known.
+    pub parent: Option<u64>,
+    /// From the root of the hierarchy, beginning with `/`.
+    pub path: Vec<u8>,
+}
+
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
@@ -109,6 +118,10 @@ pub enum What {
     Exec(Name),
     /// A directory listed: the base.
     List(Name),
+    /// The record's cgroup was made.
+    CgroupMade(CgroupChange),
+    /// The record's cgroup was removed.
+    CgroupGone(CgroupChange),
 }
 
 /// A decoded record.
@@ -189,6 +202,18 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
                 RecordKind::Name => What::Name(name),
                 RecordKind::Exec => What::Exec(name),
                 _ => What::List(name),
+            };
+            (raw.header, what)
+        }
+        RecordKind::CgroupMade | RecordKind::CgroupGone => {
+            let raw: CgroupRecord = take(bytes, number)?;
+            let change = CgroupChange {
+                parent: (raw.parent != 0).then_some(raw.parent),
+                path: variable::<CgroupRecord>(bytes, raw.path_len, number)?.to_vec(),
+            };
+            let what = match kind {
+                RecordKind::CgroupMade => What::CgroupMade(change),
+                _ => What::CgroupGone(change),
             };
             (raw.header, what)
         }
@@ -274,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(kind in 0u32..9, tail in proptest::collection::vec(any::<u8>(), 0..128)) {
+        fn any_bytes_decode_or_are_refused(kind in 0u32..11, tail in proptest::collection::vec(any::<u8>(), 0..128)) {
             let mut bytes = kind.to_le_bytes().to_vec();
             bytes.extend(tail);
             let _ = decode(&bytes);

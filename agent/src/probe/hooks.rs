@@ -16,6 +16,8 @@ pub enum Group {
     Names,
     /// Programs executed and cgroups made.
     Lifecycle,
+    /// Cgroups made and removed on the whole machine, told at once.
+    Signal,
 }
 
 /// How a program is attached.
@@ -211,6 +213,20 @@ pub const HOOKS: &[Hook] = &[
         sees_pages: false,
         places: &[place(Kind::RawTracepoint, "cgroup_mkdir", "cgroup_mkdir")],
         without: "cgroups made by the command itself are not followed",
+    },
+    Hook {
+        program: "signal_mkdir",
+        group: Group::Signal,
+        sees_pages: false,
+        places: &[place(Kind::RawTracepoint, "signal_mkdir", "cgroup_mkdir")],
+        without: "the agent does not notice that something starts",
+    },
+    Hook {
+        program: "signal_rmdir",
+        group: Group::Signal,
+        sees_pages: false,
+        places: &[place(Kind::RawTracepoint, "signal_rmdir", "cgroup_rmdir")],
+        without: "the agent does not notice that something is gone",
     },
 ];
 

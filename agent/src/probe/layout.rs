@@ -97,6 +97,13 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ),
     ("cgroup", "kn", |l| &mut l.cgroup_kn, Need::Part),
     ("kernfs_node", "id", |l| &mut l.kn_id, Need::Part),
+    ("cgroup", "root", |l| &mut l.cgroup_root, Need::Part),
+    (
+        "cgroup_root",
+        "hierarchy_id",
+        |l| &mut l.root_hierarchy,
+        Need::Part,
+    ),
     ("inode", "i_size", |l| &mut l.inode_size, Need::Part),
     ("file", "f_mapping", |l| &mut l.file_mapping, Need::Part),
     ("kiocb", "ki_filp", |l| &mut l.kiocb_file, Need::Part),

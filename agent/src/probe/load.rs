@@ -1,5 +1,6 @@
 //! Loading the probes, attaching them, and reading what they send.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -11,7 +12,7 @@ use headstart_abi::{Counts, Outcome, SYSCALL_MAP, Stage, TRACK_SLOTS, TrackEntry
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::attach::{Kernel, attach};
+use super::attach::{Kernel, Link, attach};
 use super::counters::Counters;
 use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
@@ -57,11 +58,15 @@ fn hint(reason: &str) -> &'static str {
 
 /// Loaded programs. Dropping it detaches and unloads everything.
 pub struct Probes {
+    /// Before the programs, so that they are dropped before them.
+    links: Vec<(Group, Link)>,
     ebpf: Ebpf,
     btf: Result<Btf, BtfError>,
     types: KernelTypes,
     generation: u64,
     watched: Vec<u64>,
+    /// Slots whose touches of this generation may be in the maps.
+    slots_used: HashSet<u32>,
     /// Cgroups made within watched ones, as of when the last of them was looked for.
     children: u64,
 }
@@ -89,11 +94,13 @@ impl Probes {
                 reason: chain(&error),
             })?;
         let mut probes = Self {
+            links: Vec::new(),
             ebpf,
             btf: Btf::parse(&types.places, Endianness::default()),
             types,
             generation: 0,
             watched: Vec::new(),
+            slots_used: HashSet::new(),
             children: 0,
         };
         let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
@@ -131,7 +138,19 @@ impl Probes {
             btf: &self.btf,
             functions: &self.types.functions,
         };
-        attach(&hooks, self.ebpf.programs_mut(), &kernel, &takes)
+        let attached = attach(&hooks, self.ebpf.programs_mut(), &kernel, &takes);
+        let (links, mut states) = (&mut self.links, Vec::with_capacity(attached.len()));
+        for (state, held) in attached {
+            links.extend(held.into_iter().map(|link| (state.group, link)));
+            states.push(state);
+        }
+        states
+    }
+
+    /// Detaches every hook of `groups`: what they were on costs nothing again. The
+    /// programs stay loaded, so that they can be attached again in no time.
+    pub fn detach(&mut self, groups: &[Group]) {
+        self.links.retain(|(group, _)| !groups.contains(group));
     }
 
     /// Watches a cgroup by its id (the inode number of its directory), and the
@@ -150,6 +169,35 @@ impl Probes {
         self.bump_generation()
     }
 
+    /// As [`Probes::watch`], but what is watched already does not send again what it has
+    /// sent: for many that are watched at a time. What an earlier watch of this cgroup's
+    /// slot sent is sent again all the same.
+    ///
+    /// # Errors
+    /// As [`Probes::watch`].
+    pub fn watch_beside(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        let slot = track_slot(cgroup);
+        if self.slots_used.contains(&slot) {
+            return self.watch(cgroup);
+        }
+        let generation = self.generation << 56;
+        let mut track = self.track()?;
+        let current = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
+        if current.cgroup != 0 && current.cgroup != cgroup {
+            return Err(ProbeError::SlotTaken(cgroup));
+        }
+        let entry = TrackEntry {
+            cgroup,
+            key: u64::from(slot) << 40 | generation,
+        };
+        track
+            .set(slot, entry, 0)
+            .map_err(|e| map_error("TRACK", &e))?;
+        self.slots_used.insert(slot);
+        self.watched.push(cgroup);
+        Ok(())
+    }
+
     /// Stops watching a cgroup and whatever children it had.
     pub fn unwatch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
         self.watched.retain(|&watched| watched != cgroup);
@@ -166,7 +214,8 @@ impl Probes {
         let mut track = self.track()?;
         for slot in slots {
             let entry = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
-            if entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
+            let is_own = entry.key >> 40 & 0xffff == u64::from(track_slot(cgroup));
+            if is_own && entry.cgroup != 0 && !watched.contains(&entry.cgroup) {
                 track
                     .set(slot, TrackEntry::default(), 0)
                     .map_err(|e| map_error("TRACK", &e))?;
@@ -182,6 +231,7 @@ impl Probes {
         self.generation = (self.generation + 1) & 0xff;
         let generation = self.generation << 56;
         let watched = self.watched.clone();
+        self.slots_used = watched.iter().map(|&cgroup| track_slot(cgroup)).collect();
         let mut track = self.track()?;
         for cgroup in watched {
             let slot = track_slot(cgroup);
@@ -243,11 +293,17 @@ impl Probes {
 
     /// The reading end of the ring buffer; there is one.
     pub fn reader(&mut self) -> Result<Reader, ProbeError> {
-        let map = self
-            .ebpf
-            .take_map("EVENTS")
-            .ok_or_else(|| no_map("EVENTS"))?;
-        let ring = RingBuf::try_from(map).map_err(|e| map_error("EVENTS", &e))?;
+        self.ring("EVENTS")
+    }
+
+    /// The reading end of the ring of signals: cgroups made and removed; there is one.
+    pub fn signals(&mut self) -> Result<Reader, ProbeError> {
+        self.ring("SIGNALS")
+    }
+
+    fn ring(&mut self, name: &'static str) -> Result<Reader, ProbeError> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| no_map(name))?;
+        let ring = RingBuf::try_from(map).map_err(|e| map_error(name, &e))?;
         Ok(Reader { ring })
     }
 }
@@ -272,18 +328,30 @@ impl Reader {
     /// `timeout` has passed: the probes wake nobody for single records. Whether
     /// `wake` can be read.
     pub fn wait(&self, timeout: Duration, wake: Option<BorrowedFd<'_>>) -> bool {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let mut fds = vec![PollFd::new(&self.ring, PollFlags::IN)];
-        fds.extend(wake.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
-        let timeout = rustix::time::Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        // An interrupted wait is as good as one that timed out: the caller
-        // drains either way.
-        let _ = poll(&mut fds, Some(&timeout));
-        fds.get(1).is_some_and(|wake| !wake.revents().is_empty())
+        let wakes: Vec<BorrowedFd<'_>> = wake.into_iter().collect();
+        wait(Some(self), timeout, &wakes).contains(&true)
     }
+}
+
+/// Waits until the ring is more than half full (or was written to, where it is that of
+/// signals), one of `wakes` can be read, or `timeout` has passed. Which of `wakes` can be
+/// read.
+pub fn wait(ring: Option<&Reader>, timeout: Duration, wakes: &[BorrowedFd<'_>]) -> Vec<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let ring = ring.map(|reader| PollFd::new(&reader.ring, PollFlags::IN));
+    let rings = usize::from(ring.is_some());
+    let mut fds: Vec<PollFd<'_>> = ring.into_iter().collect();
+    fds.extend(wakes.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
+    let timeout = rustix::time::Timespec {
+        tv_sec: timeout.as_secs() as i64,
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    // An interrupted wait is as good as one that timed out: the caller drains either way.
+    let _ = poll(&mut fds, Some(&timeout));
+    fds[rings..]
+        .iter()
+        .map(|fd| !fd.revents().is_empty())
+        .collect()
 }
 
 /// A loader that knows no types of the kernel. A new one always parses them all, which

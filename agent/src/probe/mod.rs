@@ -15,8 +15,10 @@ mod object;
 
 pub use btf::BtfError;
 pub use counters::Counters;
-pub use decode::{DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode};
+pub use decode::{
+    CgroupChange, DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode,
+};
 pub use hooks::{Group, HOOKS, Hook, HookState, Kind, Place};
 pub use layout::{KernelTypes, LayoutError, types_from_btf};
-pub use load::{ProbeError, Probes, Reader};
+pub use load::{ProbeError, Probes, Reader, wait};
 pub use object::object;

@@ -177,16 +177,24 @@ fn own_path(text: &[u8]) -> Option<&OsStr> {
     Some(OsStr::from_bytes(line))
 }
 
-/// Ids of the cgroups (v2) that hold processes now, the root included.
+/// Ids of the cgroups (v2) that exist now, the root included.
 ///
 /// # Errors
 /// The hierarchy can't be reached or read.
 pub fn existing_cgroups() -> io::Result<Vec<u64>> {
-    let root = root_directory()?;
-    let mut ids = Vec::new();
-    let mut ahead = vec![root];
-    while let Some(directory) = ahead.pop() {
-        ids.push(rustix::fs::fstat(&directory)?.st_ino);
+    Ok(existing_paths()?.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Ids of the cgroups (v2) that exist now, and their paths from the hierarchy's root (of
+/// the cgroup namespace, where this process is in one); the root's is `/`.
+///
+/// # Errors
+/// The hierarchy can't be reached or read.
+pub fn existing_paths() -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let mut ahead = vec![(root_directory()?, b"/".to_vec())];
+    while let Some((directory, path)) = ahead.pop() {
+        found.push((rustix::fs::fstat(&directory)?.st_ino, path.clone()));
         for entry in rustix::fs::Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -196,10 +204,13 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
                 continue;
             }
             // Gone since it was listed: nothing to watch.
-            ahead.extend(rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty()).ok());
+            let child = rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty());
+            let base = if path == b"/" { &b""[..] } else { &path };
+            let below = [base, b"/", name.to_bytes()].concat();
+            ahead.extend(child.ok().map(|child| (child, below)));
         }
     }
-    Ok(ids)
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Action, Certainty, PAGE_SIZE, Plan, RelPath, Trace};
+use crate::model::{Action, Certainty, PAGE_SIZE, Plan, RelPath, Trace, escape};
 
 /// A plan held against the run it was for; bytes of file data. `planned` is
 /// `used + late + wasted + not_begun`.
@@ -22,6 +22,28 @@ pub struct Feedback {
     pub missed_bytes: u64,
 }
 
+/// The same for one file of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFeedback {
+    /// Id of the volume.
+    pub volume: String,
+    /// Path in it, escaped.
+    pub path: String,
+    /// `missed_bytes` is 0.
+    pub bytes: Feedback,
+}
+
+impl Feedback {
+    fn add(&mut self, other: &Self) {
+        self.planned_bytes += other.planned_bytes;
+        self.used_bytes += other.used_bytes;
+        self.late_bytes += other.late_bytes;
+        self.wasted_bytes += other.wasted_bytes;
+        self.not_begun_bytes += other.not_begun_bytes;
+        self.missed_bytes += other.missed_bytes;
+    }
+}
+
 /// Pages `start..end`, first used at a time.
 #[derive(Clone, Copy)]
 struct Used {
@@ -33,6 +55,16 @@ struct Used {
 /// Holds `plan` against `trace`. `began_ns[i]` is when action `i` was begun, ns
 /// since the run's start; `None` where it was not.
 pub fn feedback(plan: &Plan, began_ns: &[Option<u64>], trace: &Trace) -> Feedback {
+    feedback_by_file(plan, began_ns, trace).0
+}
+
+/// As [`feedback`], and for each of the plan's files that it reads from.
+pub fn feedback_by_file(
+    plan: &Plan,
+    began_ns: &[Option<u64>],
+    trace: &Trace,
+) -> (Feedback, Vec<FileFeedback>) {
+    let mut by_file: HashMap<u32, Feedback> = HashMap::new();
     let mut used: HashMap<(&str, &RelPath), Vec<Used>> = HashMap::new();
     let mut certain: HashMap<(&str, &RelPath), Vec<(u64, u64)>> = HashMap::new();
     for file in &trace.files {
@@ -69,9 +101,11 @@ pub fn feedback(plan: &Plan, began_ns: &[Option<u64>], trace: &Trace) -> Feedbac
         else {
             continue;
         };
+        let index_of_file = file;
         let Some(file) = plan.files.get(file as usize) else {
             continue;
         };
+        let out = by_file.entry(index_of_file).or_default();
         let key = (volume(&plan.volumes, file.volume), &file.path);
         let end = start_page + u64::from(pages);
         let bytes = u64::from(pages) * PAGE_SIZE;
@@ -87,12 +121,21 @@ pub fn feedback(plan: &Plan, began_ns: &[Option<u64>], trace: &Trace) -> Feedbac
         out.late_bytes += late * PAGE_SIZE;
         out.wasted_bytes += bytes - (in_time + late) * PAGE_SIZE;
     }
+    by_file.values().for_each(|file| out.add(file));
     for (key, runs) in certain {
         let plans = union(planned.remove(&key).unwrap_or_default());
         let both = union(runs.iter().chain(&plans).copied().collect());
         out.missed_bytes += (total(&both) - total(&plans)) * PAGE_SIZE;
     }
-    out
+    let files = by_file.into_iter().filter_map(|(index, bytes)| {
+        let file = plan.files.get(index as usize)?;
+        Some(FileFeedback {
+            volume: volume(&plan.volumes, file.volume).to_owned(),
+            path: escape(file.path.as_bytes()),
+            bytes,
+        })
+    });
+    (out, files.collect())
 }
 
 /// `touched` is sorted by start, none longer than `longest`.

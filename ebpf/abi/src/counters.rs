@@ -26,10 +26,12 @@ pub enum Stage {
     Inode = 8,
     /// Records for the ring buffer, from all stages above.
     Ring = 9,
+    /// Cgroups made and removed on the whole machine, told in the ring of signals.
+    Signal = 10,
 }
 
 /// Number of stages.
-pub const STAGES: usize = 10;
+pub const STAGES: usize = 11;
 
 /// What becomes of what came in: for each, exactly one of those after
 /// [`Outcome::In`]. A stage's are 64 bytes, which lie in one cache line or two.

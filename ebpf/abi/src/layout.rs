@@ -79,6 +79,10 @@ layout! {
     cgroup_kn,
     /// `kernfs_node.id`
     kn_id,
+    /// `cgroup.root`
+    cgroup_root,
+    /// `cgroup_root.hierarchy_id`: 0 for v2
+    root_hierarchy,
     /// `inode.i_size`
     inode_size,
     /// `file.f_mapping`

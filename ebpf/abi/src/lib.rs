@@ -14,8 +14,8 @@ mod track;
 pub use counters::{Counts, NOTES, Note, OUTCOMES, Outcome, STAGES, Stage};
 pub use layout::{KernelLayout, NO_OFFSET};
 pub use record::{
-    CHUNK_PAGES, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH, NameRecord,
-    PATH_COMPONENTS, RecordKind, TouchRecord,
+    CHUNK_PAGES, CgroupRecord, FaultRecord, Header, INODE_TRUNCATED, InodeRecord, MAX_PATH,
+    NameRecord, PATH_COMPONENTS, RecordKind, TouchRecord,
 };
 pub use track::{
     FaultSlot, MAP_SIGNAL, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH,
@@ -23,7 +23,7 @@ pub use track::{
 };
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Fails the build if `T` does not have exactly `SIZE` bytes.
 const fn assert_size<T, const SIZE: usize>() {

@@ -33,6 +33,10 @@ pub enum RecordKind {
     Exec = 6,
     /// [`NameRecord`] without path: the directory `base` was listed.
     List = 7,
+    /// [`CgroupRecord`]: a cgroup was made. In the ring of signals.
+    CgroupMade = 8,
+    /// [`CgroupRecord`]: a cgroup was removed. In the ring of signals.
+    CgroupGone = 9,
 }
 
 impl RecordKind {
@@ -46,6 +50,8 @@ impl RecordKind {
             5 => Self::Name,
             6 => Self::Exec,
             7 => Self::List,
+            8 => Self::CgroupMade,
+            9 => Self::CgroupGone,
             _ => return None,
         })
     }
@@ -159,10 +165,26 @@ pub struct NameRecord {
     pub reserved: u32,
 }
 
+/// A cgroup (v2) that was made or removed: `header.cgroup`. Its path from the root of
+/// the hierarchy follows the fixed part, without NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupRecord {
+    /// See [`Header`]; time and process are those of who did it.
+    pub header: Header,
+    /// Id of the cgroup it is in; 0 when unknown.
+    pub parent: u64,
+    /// Bytes of path that follow.
+    pub path_len: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 const _: () = {
     super::assert_size::<Header, 24>();
     super::assert_size::<TouchRecord, 64>();
     super::assert_size::<FaultRecord, 72>();
     super::assert_size::<InodeRecord, 64>();
     super::assert_size::<NameRecord, 64>();
+    super::assert_size::<CgroupRecord, 40>();
 };

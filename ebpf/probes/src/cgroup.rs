@@ -56,8 +56,9 @@ pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// A cgroup's id.
 #[inline(always)]
-fn id(cgroup: u64) -> Option<u64> {
+pub(crate) fn id(cgroup: u64) -> Option<u64> {
     let node = peek::<u64>(cgroup, field!(cgroup_kn))?;
     peek::<u64>(node, field!(kn_id))
 }

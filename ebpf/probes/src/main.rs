@@ -17,6 +17,7 @@ mod inode;
 mod names;
 mod pagecache;
 mod read;
+mod signal;
 mod touch;
 mod track;
 

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use headstart::attribute::{Collector, Origin, attribute_in, mountinfo::Mount};
+use headstart::attribute::{Collector, Origin, Surroundings, attribute_in, mountinfo::Mount};
 use headstart::model::RunInfo;
 use headstart::probe;
 use headstart::profile::{decode, encode, from_trace};
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         rest = tail;
     }
     let Some(origin) = origin else { return };
-    let attributed = attribute_in(&[nowhere()], &collector, origin, 16);
+    let attributed = attribute_in(Surroundings::here(&[nowhere()]), &collector, origin, 16);
     let run = RunInfo {
         started_ms: 1,
         id: 1,

@@ -11,7 +11,7 @@ struct Layer {
     pure: bool,
 }
 
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 12] = [
     Layer {
         name: "model",
         pure: true,
@@ -22,6 +22,10 @@ const LAYERS: [Layer; 9] = [
     },
     Layer {
         name: "attribute",
+        pure: false,
+    },
+    Layer {
+        name: "workload",
         pure: false,
     },
     Layer {
@@ -42,6 +46,14 @@ const LAYERS: [Layer; 9] = [
     },
     Layer {
         name: "run",
+        pure: false,
+    },
+    Layer {
+        name: "daemon",
+        pure: false,
+    },
+    Layer {
+        name: "api",
         pure: false,
     },
     Layer {

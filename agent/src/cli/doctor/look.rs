@@ -17,7 +17,13 @@ use crate::probe::{Group, HOOKS, Place, Probes};
 use crate::run::{lockdown, may_narrow, may_trace, procfs};
 
 /// Every group: what is not attached while nothing is learned is tried too.
-const ALL: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
+const ALL: [Group; 5] = [
+    Group::Use,
+    Group::Miss,
+    Group::Names,
+    Group::Lifecycle,
+    Group::Signal,
+];
 
 /// Looks at this machine; `state_dir` is where profiles would be kept. Attaches
 /// every hook once, with a ring buffer of `ring_bytes`, and lets go of it.

@@ -5,6 +5,7 @@
 //! whoever dies leaves the last commit. A file that is damaged all the same is
 //! set aside and never deleted; [`Store::notices`] says so.
 
+mod alias;
 mod backend;
 pub mod entry;
 mod file;

@@ -1,0 +1,186 @@
+//! The calls, answered from the daemon's handle.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::proto::v1::{self, agent_server::Agent};
+use super::{convert, metrics};
+use crate::daemon::{Handle, Listener, OrderError, View, WorkloadView};
+use crate::model::escape;
+
+/// Touches that wait for a stream to be written; behind them the listener's own queue
+/// fills, and then counts what it loses.
+const TOUCHES: usize = 256;
+
+/// How often a stream without touches looks whether anybody still reads it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Answers calls.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    pub(super) handle: Handle,
+    /// Most workloads with metrics of their own.
+    pub(super) metrics_workloads: usize,
+}
+
+#[tonic::async_trait]
+impl Agent for Service {
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(convert::status(&self.handle.view())))
+    }
+
+    async fn list_workloads(
+        &self,
+        _: Request<v1::ListWorkloadsRequest>,
+    ) -> Result<Response<v1::ListWorkloadsResponse>, Status> {
+        let view = self.handle.view();
+        let workloads = view.workloads.values();
+        Ok(Response::new(v1::ListWorkloadsResponse {
+            workloads: workloads.map(|w| convert::workload(w, false)).collect(),
+        }))
+    }
+
+    async fn list_profiles(
+        &self,
+        _: Request<v1::ListProfilesRequest>,
+    ) -> Result<Response<v1::ListProfilesResponse>, Status> {
+        let view = self.handle.view();
+        let workloads = view.workloads.values();
+        Ok(Response::new(v1::ListProfilesResponse {
+            profiles: workloads.filter_map(convert::profile).collect(),
+        }))
+    }
+
+    async fn notify(
+        &self,
+        request: Request<v1::NotifyRequest>,
+    ) -> Result<Response<v1::NotifyResponse>, Status> {
+        let asked = request.into_inner().workload;
+        let handle = self.handle.clone();
+        // Waits for the daemon.
+        let notified = tokio::task::spawn_blocking(move || {
+            let view = handle.view();
+            // As it is shown, it may be escaped. The daemon knows profiles of workloads
+            // that were not seen yet, too.
+            let key = match find(&view, &asked)[..] {
+                [workload] => workload.key.clone(),
+                _ => asked,
+            };
+            handle.notify(&key)
+        });
+        let notified = notified
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| refused(&error))?;
+        Ok(Response::new(v1::NotifyResponse {
+            key: notified.key,
+            planned: notified.planned,
+        }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let asked = request.into_inner().workload;
+        let view = self.handle.view();
+        match find(&view, &asked)[..] {
+            [workload] => Ok(Response::new(v1::ExplainResponse {
+                workload: Some(convert::workload(workload, true)),
+            })),
+            [] => Err(refused(&OrderError::Unknown(asked))),
+            _ => Err(refused(&OrderError::Ambiguous(asked))),
+        }
+    }
+
+    async fn metrics(
+        &self,
+        _: Request<v1::MetricsRequest>,
+    ) -> Result<Response<v1::MetricsResponse>, Status> {
+        let text = metrics::render(&self.handle.view(), self.metrics_workloads);
+        Ok(Response::new(v1::MetricsResponse { text }))
+    }
+
+    type WatchTouchesStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchTouchesResponse, Status>> + Send>>;
+
+    async fn watch_touches(
+        &self,
+        request: Request<v1::WatchTouchesRequest>,
+    ) -> Result<Response<Self::WatchTouchesStream>, Status> {
+        let wanted = request.into_inner().workload;
+        let Some(listener) = self.handle.listen() else {
+            return Err(Status::resource_exhausted(
+                "too many are watching touches: end one of them",
+            ));
+        };
+        let (touches, received) = channel(TOUCHES);
+        tokio::task::spawn_blocking(move || pass_on(&listener, &wanted, &touches));
+        Ok(Response::new(Box::pin(ReceiverStream::new(received))))
+    }
+}
+
+/// From the daemon's thread to the stream, until either ends.
+fn pass_on(
+    listener: &Listener,
+    wanted: &str,
+    touches: &Sender<Result<v1::WatchTouchesResponse, Status>>,
+) {
+    while !touches.is_closed() {
+        let touched = match listener.touches.recv_timeout(LOOK) {
+            Ok(touched) => touched,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if !wanted.is_empty() && touched.workload != wanted {
+            continue;
+        }
+        let lost = listener.lost.load(Ordering::Relaxed);
+        if touches
+            .blocking_send(Ok(convert::touch(&touched, lost)))
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Workloads that are called so: by key, else by name, else by either as it is shown.
+fn find<'a>(view: &'a View, text: &str) -> Vec<&'a WorkloadView> {
+    if let Some(workload) = view.workloads.get(text) {
+        return vec![workload];
+    }
+    let named = |is: &dyn Fn(&str) -> bool| -> Vec<&'a WorkloadView> {
+        let workloads = view.workloads.values();
+        workloads.filter(|w| is(&w.key) || is(&w.name)).collect()
+    };
+    let found = named(&|name| name == text);
+    if found.is_empty() {
+        named(&|name| escape(name.as_bytes()) == text)
+    } else {
+        found
+    }
+}
+
+fn refused(error: &OrderError) -> Status {
+    // The text has a name from outside in it.
+    let text = escape(error.to_string().as_bytes());
+    match error {
+        OrderError::Unknown(_) => Status::not_found(text),
+        OrderError::Ambiguous(_) | OrderError::NotWarmed { .. } => {
+            Status::failed_precondition(text)
+        }
+        OrderError::Busy(_) => Status::unavailable(text),
+        OrderError::Store(_) => Status::internal(text),
+    }
+}

@@ -1,0 +1,218 @@
+//! `headstart agent`: the daemon.
+
+use std::io::{IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use rustix::event::{EventfdFlags, eventfd};
+use sd_notify::NotifyState;
+
+use super::args::{AgentArgs, Global};
+use super::config::{Config, DEFAULT_PATH};
+use super::{common, context, format, interrupt};
+use crate::api::{self, ApiOptions};
+use crate::daemon::{self, Handle, Options, Reload, Settings, View};
+use crate::workload::runtime::Roots;
+
+/// How often the configuration is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode> {
+    let config = context::config(global)?;
+    let state_dir = context::state_dir(global)?;
+    // Before any thread is started: they are to leave the signals to those that wait.
+    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("making an event descriptor")?);
+    let stopper = stop.clone();
+    interrupt::on_signal(move || stop_now(&stopper));
+    let again = Arc::new(AtomicBool::new(false));
+    let asked = again.clone();
+    interrupt::on_hangup(move || asked.store(true, Ordering::Relaxed));
+    common::put_back(&state_dir);
+    let options = Options {
+        state_dir,
+        ring_bytes: config.ring_bytes,
+        plans_at_once: config.agent.plans_at_once,
+        runtimes: Roots::default(),
+        settings: settings(&config, args),
+    };
+    let (handle, orders) = Handle::new();
+    // Before the probes: of two agents the second is to end having done nothing.
+    let _server = api::serve(
+        handle.clone(),
+        ApiOptions {
+            socket: global.socket.clone().unwrap_or(config.socket.clone()),
+            metrics_listen: config.metrics_listen,
+            metrics_workloads: config.metrics_workloads,
+        },
+    )?;
+    let mut beat = Beat {
+        file: Watched::new(global, args, again),
+        handle: handle.clone(),
+        live: args.live.then(Line::default),
+        is_ready: false,
+        watchdog: sd_notify::watchdog_enabled().map(|every| (every / 2, Instant::now())),
+    };
+    daemon::run(options, &handle, orders, stop.as_fd(), &mut beat)?;
+    tell(&[NotifyState::Stopping]);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop_now(stop: &OwnedFd) {
+    // It takes a one unless it has one already.
+    let _ = rustix::io::write(stop, &1u64.to_ne_bytes());
+}
+
+fn settings(config: &Config, args: &AgentArgs) -> Settings {
+    let mut settings = config.settings();
+    settings.observe_only |= args.observe_only;
+    settings
+}
+
+/// Tells systemd, where it is listening.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd is not told");
+    }
+}
+
+/// What is done each time the loop has turned.
+struct Beat {
+    file: Watched,
+    handle: Handle,
+    live: Option<Line>,
+    is_ready: bool,
+    watchdog: Option<(Duration, Instant)>,
+}
+
+impl Reload for Beat {
+    fn reload(&mut self) -> Option<Result<Settings, String>> {
+        self.file.changed()
+    }
+
+    fn alive(&mut self) {
+        let view = self.handle.view();
+        if !self.is_ready && view.ready {
+            self.is_ready = true;
+            tell(&[NotifyState::Ready]);
+        }
+        if let Some((every, last)) = &mut self.watchdog
+            && last.elapsed() >= *every
+        {
+            *last = Instant::now();
+            tell(&[NotifyState::Watchdog]);
+        }
+        if let Some(line) = &mut self.live {
+            line.draw(&view);
+        }
+    }
+}
+
+/// The configuration file, and what it was when it was last read.
+struct Watched {
+    path: PathBuf,
+    asked_for: Option<PathBuf>,
+    observe_only: bool,
+    seen: Option<(SystemTime, u64)>,
+    looked: Instant,
+    again: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn new(global: &Global, args: &AgentArgs, again: Arc<AtomicBool>) -> Self {
+        let asked_for = global.config.clone();
+        let path = asked_for.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+        let mut watched = Self {
+            path,
+            asked_for,
+            observe_only: args.observe_only,
+            seen: None,
+            looked: Instant::now(),
+            again,
+        };
+        watched.seen = watched.now();
+        watched
+    }
+
+    /// Followed if it is a link: a ConfigMap changes by one.
+    fn now(&self) -> Option<(SystemTime, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::metadata(&self.path).ok()?;
+        Some((found.modified().ok()?, found.ino()))
+    }
+
+    fn changed(&mut self) -> Option<Result<Settings, String>> {
+        let asked = self.again.swap(false, Ordering::Relaxed);
+        if !asked && self.looked.elapsed() < LOOK_EVERY {
+            return None;
+        }
+        self.looked = Instant::now();
+        let now = self.now();
+        if now == self.seen && !asked {
+            return None;
+        }
+        self.seen = now;
+        Some(match Config::load(self.asked_for.as_deref()) {
+            Ok(config) => {
+                tracing::info!("configuration read again");
+                let mut settings = config.settings();
+                settings.observe_only |= self.observe_only;
+                Ok(settings)
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::warn!(
+                    reason,
+                    "the configuration is not taken; the last good one stays"
+                );
+                Err(reason)
+            }
+        })
+    }
+}
+
+/// The line of `--live`.
+#[derive(Default)]
+struct Line {
+    last: String,
+}
+
+impl Line {
+    fn draw(&mut self, view: &View) {
+        let line = text(view);
+        if line == self.last {
+            return;
+        }
+        let mut err = std::io::stderr();
+        // A terminal that is gone is no reason to end.
+        let _ = if err.is_terminal() {
+            write!(err, "\r\x1b[K{line}")
+        } else {
+            writeln!(err, "{line}")
+        };
+        self.last = line;
+    }
+}
+
+fn text(view: &View) -> String {
+    let totals = &view.totals;
+    let starts: u64 = totals.starts.values().sum();
+    let of = |name| totals.outcome_bytes.get(name).copied().unwrap_or_default();
+    format!(
+        "{} workloads, {} cgroups; {starts} starts ({} learning, {} warming), {} runs learned; \
+         {} used, {} late, {} wasted; {} lost",
+        view.workloads.len(),
+        view.cgroups,
+        view.learning,
+        view.warming,
+        totals.runs_learned,
+        format::bytes(of("used")),
+        format::bytes(of("late")),
+        format::bytes(of("wasted")),
+        totals.records_lost,
+    )
+}

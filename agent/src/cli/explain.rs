@@ -1,0 +1,250 @@
+//! `headstart explain`: what was predicted for a workload's last start, and what became
+//! of it.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use super::args::{ExplainArgs, Global};
+use super::ask::{self, shown, title, why_not};
+use super::format::{self, Align, Table, ago, bytes, count, seconds};
+use crate::api::v1;
+use crate::run::now_ms;
+
+const TOP_FILES: usize = 20;
+
+pub(super) fn run(global: &Global, args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let workload = ask::agent(global)?.explain(&args.workload)?;
+    if global.json {
+        format::emit_json(&workload)?;
+    } else {
+        format::emit(text(&workload, global.verbose > 0, now_ms()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(workload: &v1::Workload, all: bool, now: u64) -> String {
+    let mut out = String::new();
+    // Writing to a String can't fail.
+    let _ = write_text(&mut out, workload, all, now);
+    out
+}
+
+fn write_text(out: &mut String, workload: &v1::Workload, all: bool, now: u64) -> std::fmt::Result {
+    writeln!(out, "{}, a {}", title(workload), shown(&workload.kind))?;
+    writeln!(out, "  key         {}", shown(&workload.key))?;
+    if !workload.image.is_empty() {
+        writeln!(out, "  image       {}", shown(&workload.image))?;
+    }
+    let data = bytes(workload.profile_bytes);
+    writeln!(
+        out,
+        "  profile     {}, {data} of file data",
+        count(workload.runs, "run")
+    )?;
+    match why_not(workload) {
+        None => writeln!(out, "  is warmed   before or beside its next start")?,
+        Some(reason) => writeln!(out, "  not warmed  {reason}")?,
+    }
+    let live = count(workload.live, "cgroup");
+    writeln!(out, "  starts      {}, {live} now", workload.starts)?;
+    match &workload.last {
+        None => writeln!(out, "\nNo start was seen since the agent started."),
+        Some(start) => {
+            write_start(out, start, now)?;
+            write_files(out, &start.files, all)
+        }
+    }
+}
+
+fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Result {
+    let state = if start.over {
+        format!("learned for {}", seconds(start.seconds))
+    } else {
+        "not over: what follows is not final".to_owned()
+    };
+    writeln!(
+        out,
+        "\nLast start, {}, known by {}, {state}",
+        ago(start.began_ms, now),
+        shown(&start.signal)
+    )?;
+    let lead = start.lead_seconds.map_or_else(
+        || "no file on disk was touched yet".to_owned(),
+        |lead| format!("{} from the signal to the first touch", seconds(lead)),
+    );
+    writeln!(out, "  lead        {lead}")?;
+    if let Some(delay) = start.warm_delay_seconds {
+        writeln!(
+            out,
+            "  warming     began {} after the signal and took {}; {} looked up",
+            seconds(delay),
+            seconds(start.warm_seconds),
+            count(start.names_warmed, "name"),
+        )?;
+    }
+    let planned = start.planned;
+    writeln!(out, "  predicted   {:>10}", bytes(planned))?;
+    let there = start.resident_before;
+    writeln!(
+        out,
+        "  was there   {:>10}{}",
+        bytes(there),
+        share(there, planned)
+    )?;
+    writeln!(
+        out,
+        "  warmed      {:>10}{}",
+        bytes(start.read),
+        share(start.read, planned)
+    )?;
+    let outcomes = [
+        ("used", start.used, "begun before the start first used it"),
+        ("late", start.late, "used, but the start was there first"),
+        ("wasted", start.wasted, "not used"),
+        (
+            "unknown",
+            start.unknown,
+            "not begun, or the start was not seen",
+        ),
+    ];
+    for (name, n, meaning) in outcomes {
+        let share = share(n, planned);
+        writeln!(out, "  {name:<10}  {:>10}{share:7}  {meaning}", bytes(n))?;
+    }
+    writeln!(
+        out,
+        "  missed      {:>10}         used, and not predicted",
+        bytes(start.missed)
+    )
+}
+
+/// `  42 %`; nothing of nothing.
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return String::new();
+    }
+    format!("  {:>3.0} %", 100.0 * part as f64 / whole as f64)
+}
+
+fn write_files(out: &mut String, files: &[v1::File], all: bool) -> std::fmt::Result {
+    let mut table = Table::new(&[
+        ("PREDICTED", Align::Right),
+        ("USED", Align::Right),
+        ("LATE", Align::Right),
+        ("WASTED", Align::Right),
+        ("UNKNOWN", Align::Right),
+        ("FILE", Align::Left),
+        ("VOLUME", Align::Left),
+    ]);
+    let limit = if all { files.len() } else { TOP_FILES };
+    for file in files.iter().take(limit) {
+        table.row([
+            bytes(file.planned),
+            bytes(file.used),
+            bytes(file.late),
+            bytes(file.wasted),
+            bytes(file.unknown),
+            // Escaped where it was made: once more would double its backslashes.
+            safe(&file.path),
+            shown(&file.volume),
+        ]);
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    write!(out, "\n{table}")?;
+    let hidden = files.len().saturating_sub(limit);
+    if hidden > 0 {
+        writeln!(
+            out,
+            "and {}; -v shows all",
+            count(hidden as u64, "more file")
+        )?;
+    }
+    Ok(())
+}
+
+/// Text that was escaped; if it was not after all, it is now.
+fn safe(escaped: &str) -> String {
+    let raw = shown(escaped);
+    if raw.replace("\\\\", "\\") == escaped {
+        escaped.to_owned()
+    } else {
+        raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload() -> v1::Workload {
+        v1::Workload {
+            key: "unit:web.service".to_owned(),
+            kind: "unit".to_owned(),
+            name: "web.service".to_owned(),
+            runs: 3,
+            profile_bytes: 1 << 20,
+            starts: 2,
+            ..v1::Workload::default()
+        }
+    }
+
+    #[test]
+    fn before_the_first_start_it_says_so() {
+        let mut workload = workload();
+        workload.not_warmed = "no_gain".to_owned();
+        let text = text(&workload, false, 0);
+        assert!(
+            text.contains("not warmed  its last starts gained nothing"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("No start was seen since the agent started.\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn outcomes_have_their_share_and_files_follow() {
+        let mut workload = workload();
+        let file = |n: usize| v1::File {
+            path: format!("lib/{n}\\x0a"),
+            planned: 4096,
+            used: 4096,
+            ..v1::File::default()
+        };
+        workload.last = Some(v1::Start {
+            over: true,
+            signal: "cgroup".to_owned(),
+            lead_seconds: Some(0.5),
+            warm_delay_seconds: Some(0.001),
+            planned: 8192,
+            read: 4096,
+            used: 6144,
+            wasted: 2048,
+            files: (0..30).map(file).collect(),
+            ..v1::Start::default()
+        });
+        let short = text(&workload, false, 0);
+        for present in [
+            "is warmed   before or beside its next start",
+            "500 ms from the signal to the first touch",
+            "predicted      8.0 KiB\n",
+            "used           6.0 KiB   75 %  begun before",
+            "wasted         2.0 KiB   25 %  not used",
+            "lib/19\\x0a",
+            "and 10 more files; -v shows all",
+        ] {
+            assert!(short.contains(present), "{present} is not in {short}");
+        }
+        assert!(!short.contains("lib/20"), "{short}");
+        assert!(text(&workload, true, 0).contains("lib/29"));
+    }
+
+    #[test]
+    fn what_should_have_been_escaped_is() {
+        assert_eq!(safe("a\\x0a/b\\\\c"), "a\\x0a/b\\\\c");
+        assert_eq!(safe("a\x1b"), "a\\x1b");
+    }
+}

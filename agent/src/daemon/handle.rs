@@ -1,0 +1,226 @@
+//! How the rest of the process asks the daemon: a view that it replaces, orders that it
+//! takes, and touches for whoever listens.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::view::View;
+
+/// Orders that wait to be taken; more are refused.
+const ORDERS: usize = 256;
+
+/// Touches that wait for one listener; more are counted as lost to it.
+const TOUCHES: usize = 4096;
+
+/// Listeners at a time.
+const LISTENERS: usize = 8;
+
+/// Something the daemon is asked to do.
+#[derive(Debug)]
+pub enum Order {
+    /// A workload will start soon: warm for it.
+    Notify {
+        /// Its key or name.
+        workload: String,
+        /// Told what came of it.
+        reply: SyncSender<Result<Notified, OrderError>>,
+    },
+    /// From the daemon to itself: a notification is being carried out, for this key.
+    Notified(String),
+}
+
+/// What came of a notification.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notified {
+    /// The key of the profile that is warmed.
+    pub key: String,
+    /// Bytes that the plan asks for.
+    pub planned: u64,
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Nobody has that key or name.
+    #[error("no workload or profile is called `{0}`; `headstart workloads` lists them")]
+    Unknown(String),
+    /// Several workloads have that name.
+    #[error("several workloads are called `{0}`: name one by its key, from `headstart workloads`")]
+    Ambiguous(String),
+    /// It is not to be warmed.
+    #[error("`{workload}` is not warmed: {reason}")]
+    NotWarmed {
+        /// Its key.
+        workload: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Too much at once, or the daemon is about to end.
+    #[error("the agent takes no orders now: {0}; try again")]
+    Busy(&'static str),
+    /// The store did not give the profile.
+    #[error("{0}")]
+    Store(String),
+}
+
+/// A first touch, for whoever looks on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Key of the workload.
+    pub workload: String,
+    /// Since the start was noticed, ns.
+    pub since_start_ns: u64,
+    /// Path within its filesystem, as bytes; empty where it is not known yet.
+    pub path: Vec<u8>,
+    /// First page.
+    pub page: u64,
+    /// Pages.
+    pub pages: u32,
+    /// A fault's window: not all of its pages were used.
+    pub maybe: bool,
+}
+
+/// A listener's end.
+#[derive(Debug)]
+pub struct Listener {
+    /// Touches as they come.
+    pub touches: Receiver<Touched>,
+    /// Those that this listener was too slow for.
+    pub lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    touches: SyncSender<Touched>,
+    lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    view: Mutex<Arc<View>>,
+    orders: SyncSender<Order>,
+    listeners: Mutex<Vec<Listening>>,
+}
+
+/// The daemon, as seen from its API. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Inner>);
+
+impl Handle {
+    /// A handle, and the end at which the daemon takes orders.
+    pub fn new() -> (Self, Receiver<Order>) {
+        let (orders, taken) = sync_channel(ORDERS);
+        let inner = Inner {
+            view: Mutex::default(),
+            orders,
+            listeners: Mutex::default(),
+        };
+        (Self(Arc::new(inner)), taken)
+    }
+
+    /// As of a moment ago.
+    pub fn view(&self) -> Arc<View> {
+        lock(&self.0.view).clone()
+    }
+
+    /// Replaces what [`Handle::view`] gives.
+    pub fn publish(&self, view: View) {
+        *lock(&self.0.view) = Arc::new(view);
+    }
+
+    /// Says that a workload will start soon. Waits until its plan is made, not until it
+    /// is carried out.
+    ///
+    /// # Errors
+    /// Nobody knows it, or it is not to be warmed.
+    pub fn notify(&self, workload: &str) -> Result<Notified, OrderError> {
+        let (reply, replied) = sync_channel(1);
+        let order = Order::Notify {
+            workload: workload.to_owned(),
+            reply,
+        };
+        self.0.orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => OrderError::Busy("too many are waiting"),
+            TrySendError::Disconnected(_) => OrderError::Busy("it is about to end"),
+        })?;
+        replied
+            .recv()
+            .unwrap_or(Err(OrderError::Busy("it is about to end")))
+    }
+
+    /// Listens to touches; `None` while there are too many listeners.
+    pub fn listen(&self) -> Option<Listener> {
+        let mut listeners = lock(&self.0.listeners);
+        if listeners.len() >= LISTENERS {
+            return None;
+        }
+        let (touches, received) = sync_channel(TOUCHES);
+        let lost = Arc::new(AtomicU64::new(0));
+        listeners.push(Listening {
+            touches,
+            lost: lost.clone(),
+        });
+        Some(Listener {
+            touches: received,
+            lost,
+        })
+    }
+
+    /// Whether anybody listens.
+    pub fn has_listeners(&self) -> bool {
+        !lock(&self.0.listeners).is_empty()
+    }
+
+    /// Tells listeners of a touch; those that are gone are forgotten.
+    pub fn tell(&self, touched: &Touched) {
+        lock(&self.0.listeners).retain(|listener| {
+            match listener.touches.try_send(touched.clone()) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    listener.lost.fetch_add(1, Ordering::Relaxed);
+                    true
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            }
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_listener_loses_and_the_daemon_does_not_wait() {
+        let (handle, _orders) = Handle::new();
+        let listener = handle.listen().expect("room");
+        let touched = Touched {
+            workload: "unit:a.service".into(),
+            since_start_ns: 1,
+            path: Vec::new(),
+            page: 0,
+            pages: 1,
+            maybe: false,
+        };
+        for _ in 0..TOUCHES + 3 {
+            handle.tell(&touched);
+        }
+        assert_eq!(listener.lost.load(Ordering::Relaxed), 3);
+        drop(listener);
+        handle.tell(&touched);
+        assert!(!handle.has_listeners());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_daemon_that_is_gone() {
+        let (handle, orders) = Handle::new();
+        drop(orders);
+        let refused = handle.notify("unit:a.service");
+        assert!(matches!(refused, Err(OrderError::Busy(_))), "{refused:?}");
+    }
+}

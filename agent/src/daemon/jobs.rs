@@ -1,0 +1,206 @@
+//! What is done beside the loop, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Instant;
+
+use super::handle::{Notified, Order, OrderError};
+use super::learn::{Learned, learn};
+use super::pool::Pool;
+use super::prepare::{NotWarmed, Shared, stats_of};
+use super::start::{Carried, Start};
+use crate::plan::Timing;
+use crate::warm::Cancel;
+use crate::workload::{Identified, Place, Volumes, Workload};
+
+/// Starts that wait to be identified, warmed for and learned.
+const QUEUE: usize = 1024;
+
+/// What a job came to.
+pub(super) enum Done {
+    /// An older cgroup's workload, its profile's runs and bytes.
+    Recognised(u64, Option<Box<Workload>>, u64, u64),
+    /// A start's workload.
+    Identified(u64, Option<Box<Workload>>),
+    /// A start's plan was carried out, or why not; with the workload's key.
+    Warmed(u64, String, Box<Result<Carried, NotWarmed>>),
+    /// A start that is over was learned from.
+    Learned(Box<Learned>),
+    /// Somebody asks for something.
+    Ordered(Order),
+    /// A notification's plan was carried out; with the profile's key.
+    Notified(String, Result<Box<Carried>, NotWarmed>),
+}
+
+/// Where what came of jobs goes; it wakes the loop.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    pub(super) done: Sender<Done>,
+    pub(super) wake: Arc<OwnedFd>,
+}
+
+impl Outbox {
+    /// Whether anybody still listens.
+    pub(super) fn send(&self, done: Done) -> bool {
+        let sent = self.done.send(done).is_ok();
+        // Full of wake-ups is woken.
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        sent
+    }
+}
+
+/// The daemon's workers.
+pub(super) struct Jobs {
+    shared: Arc<Shared>,
+    done: Outbox,
+    /// Who is it: a few milliseconds each, and nobody is warmed for before.
+    identify: Option<Pool>,
+    /// As long as the disk takes.
+    warm: Option<Pool>,
+    /// Processor time that nobody waits for.
+    learn: Option<Pool>,
+}
+
+impl Jobs {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        done: Outbox,
+        plans_at_once: usize,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            shared,
+            done,
+            identify: Some(Pool::new("identify", 2, QUEUE)?),
+            warm: Some(Pool::new("warm", plans_at_once.max(1), QUEUE)?),
+            learn: Some(Pool::new("learn", 1, QUEUE)?),
+        })
+    }
+
+    fn submit(pool: &Option<Pool>, job: impl FnOnce() + Send + 'static) -> bool {
+        pool.as_ref().is_some_and(|pool| pool.submit(job))
+    }
+
+    /// Finds out what an older cgroup is.
+    pub(super) fn recognise(&self, id: u64, place: Place) -> bool {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        Self::submit(&self.learn, move || {
+            let workload = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(workload),
+                Identified::Sandbox | Identified::Unknown => None,
+            };
+            let known = workload.as_ref().and_then(|w| w.keys.0.first());
+            let (runs, bytes) = known.map_or((0, 0), |key| stats_of(&shared.store, key));
+            // Where nobody listens the daemon is about to end.
+            done.send(Done::Recognised(id, workload, runs, bytes));
+        })
+    }
+
+    /// Finds out what starts.
+    pub(super) fn identify(&self, id: u64, place: Place) -> bool {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        Self::submit(&self.identify, move || {
+            let workload = shared.identify(&place);
+            done.send(Done::Identified(id, workload.map(Box::new)));
+        })
+    }
+
+    /// Warms beside a start.
+    pub(super) fn warm(
+        &self,
+        id: u64,
+        workload: &Workload,
+        began: Instant,
+        cancel: Cancel,
+    ) -> bool {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        let (keys, volumes) = (workload.keys.clone(), workload.volumes.clone());
+        Self::submit(&self.warm, move || {
+            let key = keys.0.first().cloned().unwrap_or_default();
+            let result = match shared.profile(&keys) {
+                Ok(Some((_, profile))) => {
+                    shared.warm(profile, &volumes, Timing::Beside, began, &cancel)
+                }
+                Ok(None) => Err(NotWarmed::For("no_profile")),
+                Err(error) => Err(NotWarmed::Store(error.to_string())),
+            };
+            done.send(Done::Warmed(id, key, Box::new(result)));
+        })
+    }
+
+    /// Warms ahead of a start that somebody tells of: `called` are the keys of workloads
+    /// of that key or name.
+    pub(super) fn notify(
+        &self,
+        text: String,
+        called: Vec<String>,
+        reply: SyncSender<Result<Notified, OrderError>>,
+    ) {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        let refused = reply.clone();
+        let submitted = Self::submit(&self.warm, move || {
+            let key = match &called[..] {
+                [] => text.clone(),
+                [key] => key.clone(),
+                _ => {
+                    let _ = reply.send(Err(OrderError::Ambiguous(text)));
+                    return;
+                }
+            };
+            let found = shared.wants_warming(&key, &BTreeMap::new());
+            if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
+                let workload = key;
+                let _ = reply.send(Err(OrderError::NotWarmed { workload, reason }));
+                return;
+            }
+            let profile = match shared.store.get(&key) {
+                Ok(Some(profile)) => profile,
+                Ok(None) => {
+                    let _ = reply.send(Err(OrderError::Unknown(text)));
+                    return;
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(OrderError::Store(error.to_string())));
+                    return;
+                }
+            };
+            let planned = shared.planned(&profile);
+            let notified = Notified {
+                key: key.clone(),
+                planned,
+            };
+            done.send(Done::Ordered(Order::Notified(key.clone())));
+            let _ = reply.send(Ok(notified));
+            let result = shared.warm(
+                profile,
+                &Volumes::default(),
+                Timing::Ahead,
+                Instant::now(),
+                &Cancel::new(),
+            );
+            done.send(Done::Notified(key, result.map(Box::new)));
+        });
+        if !submitted {
+            let _ = refused.send(Err(OrderError::Busy("too many plans wait")));
+        }
+    }
+
+    /// Learns from a start that is over.
+    pub(super) fn learn(&self, start: Start) -> bool {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        Self::submit(&self.learn, move || {
+            done.send(Done::Learned(Box::new(learn(start, &shared))));
+        })
+    }
+
+    /// Ends the workers, each after what it does now; starts that wait to be learned
+    /// are.
+    pub(super) fn end(&mut self) {
+        self.identify = None;
+        self.warm = None;
+        if let Some(pool) = self.learn.take() {
+            pool.finish();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A start that is over → its trace, merged into the profile, and what became of what
+//! was warmed. Runs on a worker.
+
+use super::prepare::Shared;
+use super::start::{Start, Warming, judged};
+use super::view::StartView;
+use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
+use crate::model::{RunInfo, StageCounts};
+use crate::profile::from_trace;
+use crate::run::{feedback_by_file, fill_blind, run_id};
+use crate::workload::{self, Workload};
+
+/// Runs that touched less than this are no start worth keeping: a shell that failed.
+const LEAST_PAGES: u64 = 1;
+
+/// What came of a start.
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    /// The workload's key; empty where nobody knows what it was.
+    pub(super) key: String,
+    pub(super) view: StartView,
+    /// Runs in the profile now; 0 where nothing was kept.
+    pub(super) runs: u64,
+    /// Bytes of file data in it.
+    pub(super) profile_bytes: u64,
+    /// Why nothing was kept; empty where it was.
+    pub(super) not_kept: &'static str,
+    pub(super) stages: Vec<StageCounts>,
+}
+
+/// Learns from a start that is ripe.
+pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
+    let mut view = start.view();
+    view.over = true;
+    let nothing = |view, key: &str, why| Learned {
+        key: key.to_owned(),
+        view,
+        not_kept: why,
+        ..Learned::default()
+    };
+    let Some(workload) = start.workload() else {
+        return nothing(view, "", "unknown_workload");
+    };
+    let Some(key) = workload.keys.0.first().cloned() else {
+        return nothing(view, "", "no_key");
+    };
+    if !start.not_learned.is_empty() {
+        return nothing(view, &key, start.not_learned);
+    }
+    if start.phase.pages() < LEAST_PAGES {
+        return nothing(view, &key, "touched_nothing");
+    }
+    let attributed = match attribute_start(&start, workload) {
+        Ok(attributed) => attributed,
+        Err(error) => {
+            tracing::warn!(%error, key, "a start is not learned");
+            return nothing(view, &key, "no_mount_table");
+        }
+    };
+    let Attributed {
+        mut trace, stages, ..
+    } = attributed;
+    let seconds = start
+        .over
+        .map_or_else(|| start.began.elapsed(), |(_, after)| after);
+    trace.duration_ns = seconds.as_nanos() as u64;
+    trace.blind_ns = start.blind_ns;
+    trace.lost = start.lost + start.collector.lost();
+    let mut trace = workload::translate(&workload.volumes, trace);
+    if let Warming::Over(Some(carried)) = &start.warming {
+        let (all, files) = feedback_by_file(&carried.plan, &carried.began_ns(), &trace);
+        judged(&mut view, &all, files);
+    }
+    let known = shared.store.get(&key).ok().flatten();
+    if let Some(known) = &known {
+        fill_blind(&mut trace, known);
+    }
+    let run = RunInfo {
+        started_ms: start.began_ms,
+        id: run_id(),
+        duration_ns: trace.duration_ns,
+        exact: false,
+    };
+    match shared.store.record_into(&key, &from_trace(&trace, run)) {
+        Ok(profile) => {
+            let others = workload.keys.0.get(1..).unwrap_or_default();
+            if let Err(error) = shared.store.alias(others, &key) {
+                tracing::warn!(%error, key, "a profile is found by one name only");
+            }
+            let pages = profile.files.iter().flat_map(|file| &file.extents);
+            let pages: u64 = pages.map(|extent| u64::from(extent.pages)).sum();
+            Learned {
+                key,
+                view,
+                runs: profile.runs.len() as u64,
+                profile_bytes: pages * crate::model::PAGE_SIZE,
+                not_kept: "",
+                stages,
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, key, "a start is not kept");
+            Learned {
+                stages,
+                ..nothing(view, &key, "store")
+            }
+        }
+    }
+}
+
+fn attribute_start(start: &Start, workload: &Workload) -> std::io::Result<Attributed> {
+    let mounts = mountinfo::read()?;
+    let root = workload.volumes.root.as_ref();
+    let around_it = Surroundings {
+        mounts: &mounts,
+        binds: root.map_or(&[], |root| &root.binds),
+        root: root.map_or(b"/", |root| &root.path),
+    };
+    let origin = Origin {
+        time_ns: start.began_ns,
+        tgid: 0,
+    };
+    Ok(attribute_in(around_it, &start.collector, origin, 16))
+}

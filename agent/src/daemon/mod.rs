@@ -1,0 +1,146 @@
+//! The daemon: it watches every workload of this machine and warms the next start.
+//!
+//! One thread, the loop (`watch`), takes signals and records from the kernel and owns
+//! all that is known; workers (`jobs`) find out who starts, warm, and learn. What is told
+//! (`view`) is a copy that the loop replaces.
+//!
+//! Invariant: no start waits for anything here, and what fails here costs only speed.
+
+mod admit;
+mod handle;
+mod hooks;
+mod jobs;
+mod learn;
+mod options;
+mod phase;
+mod pool;
+mod prepare;
+mod start;
+mod starts;
+mod tracked;
+mod view;
+mod watch;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+pub use admit::Room;
+pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
+pub use options::{DaemonError, Options, Settings};
+pub use phase::Limits;
+pub use view::{Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView};
+
+use crate::probe::{ProbeError, Probes};
+use crate::profile::{Access, Store};
+use crate::run::{existing_paths, now_ms};
+use hooks::Hooks;
+use jobs::Done;
+use prepare::Shared;
+use watch::{Kernel, Watch};
+
+/// What may change while the daemon runs; asked for every half second.
+pub trait Reload {
+    /// New settings, if there are any since the last time; a reason, where they are
+    /// refused and the old ones stay.
+    fn reload(&mut self) -> Option<Result<Settings, String>>;
+    /// The loop has turned: for a watchdog.
+    fn alive(&mut self) {}
+}
+
+/// Runs until `stop` can be read.
+///
+/// # Errors
+/// The store can't be opened, or threads can't be started. That nothing can be recorded
+/// is no error: what is imported is warmed all the same.
+pub fn run(
+    options: Options,
+    handle: &Handle,
+    orders: Receiver<Order>,
+    stop: BorrowedFd<'_>,
+    reload: &mut dyn Reload,
+) -> Result<(), DaemonError> {
+    let store = Store::open(&options.state_dir, Access::Write)?;
+    for notice in store.notices() {
+        tracing::warn!("{notice}");
+    }
+    let kernel = load(options.ring_bytes);
+    let mut base = View {
+        started_ms: now_ms(),
+        config_read_ms: now_ms(),
+        ..View::default()
+    };
+    match &kernel {
+        Ok(kernel) => {
+            base.features = kernel.hooks.features();
+            base.hooks = kernel.hooks.states().to_vec();
+        }
+        Err(error) => {
+            tracing::warn!(%error, "nothing is recorded, and no start is noticed by itself");
+            let features = ["record_pages", "record_names", "signal_cgroup"];
+            base.features = features.map(|name| missing(name, error)).into();
+        }
+    }
+    let shared = Arc::new(Shared::new(store, options.runtimes, options.settings));
+    let (mut watch, outbox) = Watch::new(
+        kernel.ok(),
+        shared.clone(),
+        handle.clone(),
+        options.plans_at_once,
+        base,
+    )
+    .map_err(io("starting threads"))?;
+    // It ends with the last handle.
+    std::thread::Builder::new()
+        .name("orders".into())
+        .spawn(move || {
+            while let Ok(order) = orders.recv() {
+                if !outbox.send(Done::Ordered(order)) {
+                    break;
+                }
+            }
+        })
+        .map_err(io("starting threads"))?;
+    match existing_paths() {
+        Ok(existing) => watch.take_up(existing),
+        Err(error) => tracing::warn!(%error, "what runs already is not known"),
+    }
+    watch.run(stop, &mut |watch| {
+        reload.alive();
+        match reload.reload() {
+            None => {}
+            Some(Ok(settings)) => {
+                *shared.settings() = settings;
+                watch.base().config_read_ms = now_ms();
+                watch.base().config_error.clear();
+            }
+            Some(Err(reason)) => watch.base().config_error = reason,
+        }
+    });
+    Ok(())
+}
+
+fn io(operation: &'static str) -> impl Fn(std::io::Error) -> DaemonError {
+    move |source| DaemonError::Io { operation, source }
+}
+
+fn missing(name: &'static str, error: &ProbeError) -> Feature {
+    Feature {
+        name,
+        live: false,
+        reason: error.to_string(),
+    }
+}
+
+fn load(ring_bytes: u32) -> Result<Kernel, ProbeError> {
+    let mut probes = Probes::load(ring_bytes)?;
+    let records = probes.reader()?;
+    let signals = probes.signals()?;
+    let hooks = Hooks::try_all(&mut probes);
+    Ok(Kernel {
+        probes,
+        records,
+        signals,
+        hooks,
+    })
+}

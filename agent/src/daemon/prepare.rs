@@ -1,0 +1,240 @@
+//! On a start's signal: who is it, is there a profile, what may be warmed, and warming.
+//! Runs on the daemon's workers; the start itself waits for none of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::admit::{Readings, admit};
+use super::options::Settings;
+use super::start::Carried;
+use crate::attribute::mountinfo;
+use crate::model::{DeviceCost, PAGE_SIZE, Profile, escape};
+use crate::plan::Timing;
+use crate::profile::{Store, StoreError};
+use crate::run::{Warmup, main_volume};
+use crate::warm::{Cancel, Progress};
+use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
+
+/// How long a runtime may take to write down what it starts, once it has made the cgroup.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What workers share.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    runtimes: Roots,
+    containerd: Vec<Containerd>,
+    pub(super) settings: Mutex<Settings>,
+    /// Bytes of the plans that are being carried out.
+    taken: AtomicU64,
+}
+
+/// Why a start is not warmed for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotWarmed {
+    /// The configuration or the profile says so; the name is that of the metric.
+    #[error("{0}")]
+    For(&'static str),
+    /// There is too little of something.
+    #[error("{0}")]
+    Throttled(&'static str),
+    /// The store failed.
+    #[error("{0}")]
+    Store(String),
+}
+
+/// Neither learned nor warmed for.
+pub(super) const OPTED_OUT: NotWarmed = NotWarmed::For("opted_out");
+
+/// The label or annotation by which a workload says what is to be done for it.
+const MODE_LABEL: &str = "headstart.io/mode";
+
+/// What a workload asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// `warm`, or nothing: learned and warmed for.
+    Warm,
+    /// `observe`: learned.
+    Observe,
+    /// `off`: neither.
+    Off,
+}
+
+impl Mode {
+    fn of(labels: &BTreeMap<String, String>) -> Self {
+        match labels.get(MODE_LABEL).map(String::as_str) {
+            None | Some("warm") => Self::Warm,
+            Some("observe") => Self::Observe,
+            Some("off") => Self::Off,
+            Some(other) => {
+                // Nobody who writes such a label wants more to be done than without it.
+                tracing::warn!(
+                    label = MODE_LABEL,
+                    value = escape(other.as_bytes()),
+                    "neither `warm`, `observe` nor `off`: taken for `off`"
+                );
+                Self::Off
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(store: Store, runtimes: Roots, settings: Settings) -> Self {
+        Self {
+            store,
+            containerd: Containerd::of(&runtimes),
+            runtimes,
+            settings: Mutex::new(settings),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who a cgroup is, as far as it is written down now.
+    pub(super) fn look_up(&self, place: &Place) -> Identified {
+        let mounts = mountinfo::read()
+            .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
+            .unwrap_or_default();
+        workload::identify(place, &self.runtimes, &mounts, &self.containerd)
+    }
+
+    /// Who a cgroup is. A runtime may still be writing it down.
+    pub(super) fn identify(&self, place: &Place) -> Option<Workload> {
+        let until = Instant::now() + WRITTEN_WITHIN;
+        loop {
+            match self.look_up(place) {
+                Identified::Workload(workload) => return Some(*workload),
+                Identified::Sandbox => return None,
+                Identified::Unknown if Instant::now() >= until => return None,
+                Identified::Unknown => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+
+    /// The profile of the surest key that has one.
+    pub(super) fn profile(&self, keys: &Keys) -> Result<Option<(String, Profile)>, StoreError> {
+        self.store.find(&keys.0)
+    }
+
+    /// Makes and carries out the plan for a start.
+    ///
+    /// # Errors
+    /// Why nothing is warmed.
+    pub(super) fn warm(
+        &self,
+        mut profile: Profile,
+        volumes: &Volumes,
+        timing: Timing,
+        since: Instant,
+        cancel: &Cancel,
+    ) -> Result<Carried, NotWarmed> {
+        workload::localize(volumes, &mut profile);
+        let settings = self.settings().clone();
+        let cost = self.device_cost(&profile);
+        let warmup = Warmup {
+            io_class: settings.io_class,
+            cost,
+            ..Warmup::default()
+        };
+        let is_ahead = timing == Timing::Ahead;
+        let readings = Readings::now();
+        let taken = self.taken.load(Ordering::Acquire);
+        let budget =
+            admit(&readings, &settings.room, taken, is_ahead).map_err(NotWarmed::Throttled)?;
+        let warmup = Warmup { budget, ..warmup };
+        let plan = warmup.plan(&profile, timing);
+        let _held = Held::take(&self.taken, plan.totals.bytes);
+        let progress = Arc::new(Progress::default());
+        let began_ns = since.elapsed().as_nanos() as i64;
+        let report = warmup
+            .execute(plan.clone(), timing, &progress, cancel)
+            .map_err(|error| {
+                tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
+                NotWarmed::For("no_mount_table")
+            })?;
+        Ok(Carried {
+            plan,
+            report,
+            began_ns,
+        })
+    }
+
+    /// File data that a plan ahead of a start would ask for, bytes.
+    pub(super) fn planned(&self, profile: &Profile) -> u64 {
+        let budget = self.settings().room.per_start;
+        let warmup = Warmup {
+            budget,
+            cost: self.device_cost(profile),
+            ..Warmup::default()
+        };
+        warmup.plan(profile, Timing::Ahead).totals.bytes
+    }
+
+    fn device_cost(&self, profile: &Profile) -> DeviceCost {
+        let known = main_volume(profile)
+            .and_then(|(volume, _)| self.store.device_cost(&volume.id.0).ok().flatten());
+        known.unwrap_or(DeviceCost::UNMEASURED)
+    }
+
+    /// Whether a workload is to be warmed for at all, by its key and its labels.
+    pub(super) fn wants_warming(
+        &self,
+        key: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), NotWarmed> {
+        let settings = self.settings();
+        let mode = Mode::of(labels);
+        if !settings.wants(key) || mode == Mode::Off {
+            return Err(OPTED_OUT);
+        }
+        if settings.observe_only || mode == Mode::Observe {
+            return Err(NotWarmed::For("observe_only"));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a plan, for as long as it is carried out.
+struct Held<'a>(&'a AtomicU64, u64);
+
+impl<'a> Held<'a> {
+    fn take(taken: &'a AtomicU64, bytes: u64) -> Self {
+        taken.fetch_add(bytes, Ordering::AcqRel);
+        Self(taken, bytes)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::AcqRel);
+    }
+}
+
+/// Runs and bytes of file data of a profile; zeroes where there is none.
+pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
+    let profile = store.get(key).ok().flatten().unwrap_or_default();
+    let extents = profile.files.iter().flat_map(|file| &file.extents);
+    let pages: u64 = extents.map(|extent| u64::from(extent.pages)).sum();
+    (profile.runs.len() as u64, pages * PAGE_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_asks_for_less_and_never_for_more() {
+        let mode = |value: &str| Mode::of(&[(MODE_LABEL.to_owned(), value.to_owned())].into());
+        assert_eq!(Mode::of(&BTreeMap::new()), Mode::Warm);
+        assert_eq!(mode("warm"), Mode::Warm);
+        assert_eq!(mode("observe"), Mode::Observe);
+        assert_eq!(mode("off"), Mode::Off);
+        assert_eq!(mode("Warm\x1b[2J"), Mode::Off);
+    }
+}

@@ -1,0 +1,181 @@
+//! One start, from its first signal to what was learned of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::phase::{Over, Phase};
+use super::view::{FileView, StartView};
+use crate::attribute::Collector;
+use crate::model::Plan;
+use crate::run::{Feedback, FileFeedback};
+use crate::warm::{Cancel, WarmReport};
+use crate::workload::{Place, Workload};
+
+/// Files of a plan that a view names.
+const FILES_SHOWN: usize = 32;
+
+/// How a start's warming stands.
+#[derive(Debug, Default)]
+pub(super) enum Warming {
+    /// It is not known yet whether there is anything to warm.
+    #[default]
+    Unknown,
+    /// Under way.
+    Running(Cancel),
+    /// Nothing, or nothing any more.
+    Over(Option<Box<Carried>>),
+}
+
+/// A plan that was carried out.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) plan: Plan,
+    pub(super) report: WarmReport,
+    /// When it began, since the start's signal; negative: before it.
+    pub(super) began_ns: i64,
+}
+
+/// What is known of what starts.
+#[derive(Debug, Default)]
+pub(super) enum Identity {
+    /// Being looked for.
+    #[default]
+    Pending,
+    /// Nobody can tell.
+    Unknown,
+    /// Found.
+    Known(Box<Workload>),
+}
+
+/// A start that is being learned.
+pub(super) struct Start {
+    pub(super) cgroup: u64,
+    pub(super) place: Place,
+    pub(super) began: Instant,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub(super) began_ns: u64,
+    /// Since the epoch.
+    pub(super) began_ms: u64,
+    pub(super) signal: &'static str,
+    /// From an earlier signal than the cgroup to the cgroup.
+    pub(super) notice: Duration,
+    pub(super) identity: Identity,
+    pub(super) warming: Warming,
+    /// Why it is not learned; empty where it is.
+    pub(super) not_learned: &'static str,
+    /// Touches before this, since the start, were not seen.
+    pub(super) blind_ns: u64,
+    pub(super) collector: Collector,
+    pub(super) phase: Phase,
+    pub(super) over: Option<(Over, Duration)>,
+    /// Records lost on the machine while it was learned.
+    pub(super) lost: u64,
+}
+
+impl Start {
+    /// Whether nothing more will come: it can be learned from.
+    pub(super) fn is_ripe(&self) -> bool {
+        self.over.is_some()
+            && !matches!(self.identity, Identity::Pending)
+            && matches!(self.warming, Warming::Over(_))
+    }
+
+    pub(super) fn workload(&self) -> Option<&Workload> {
+        match &self.identity {
+            Identity::Known(workload) => Some(workload),
+            _ => None,
+        }
+    }
+
+    /// From the first signal to the first touch.
+    pub(super) fn lead(&self) -> Option<Duration> {
+        self.phase.first().map(|first| first + self.notice)
+    }
+
+    /// What can be told of it now.
+    pub(super) fn view(&self) -> StartView {
+        let mut view = StartView {
+            began_ms: self.began_ms,
+            signal: self.signal,
+            over: false,
+            seconds: match self.over {
+                Some((_, after)) => after.as_secs_f64(),
+                None => self.began.elapsed().as_secs_f64(),
+            },
+            lead_seconds: self.lead().map(|lead| lead.as_secs_f64()),
+            ..StartView::default()
+        };
+        if let Warming::Over(Some(carried)) = &self.warming {
+            carried.tell(&mut view);
+        }
+        view
+    }
+}
+
+impl Carried {
+    fn tell(&self, view: &mut StartView) {
+        let report = &self.report;
+        view.warm_delay_seconds = Some(self.began_ns as f64 / 1e9);
+        view.warm_seconds = report.warm_seconds;
+        view.planned = report.data.planned;
+        view.resident_before = report.data.resident_before;
+        view.read = report.data.read;
+        view.names_warmed = report.names_warmed;
+        view.unknown = report.data.planned;
+    }
+
+    /// When each action was begun, ns since the start's signal.
+    pub(super) fn began_ns(&self) -> Vec<Option<u64>> {
+        let since = |us: u32| (i64::from(us) * 1000 + self.began_ns).max(0) as u64;
+        self.report
+            .began_us
+            .iter()
+            .map(|us| us.map(since))
+            .collect()
+    }
+
+    /// What became of the plan's bytes, by the report's names.
+    pub(super) fn results(&self) -> BTreeMap<&'static str, u64> {
+        let data = &self.report.data;
+        BTreeMap::from([
+            ("read", data.read),
+            ("resident", data.resident_before),
+            ("failed", data.failed),
+            ("gone", data.gone),
+            ("evicted", data.evicted),
+            ("left", data.left),
+        ])
+    }
+}
+
+/// Adds to a view what the start made of what was warmed.
+pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileFeedback>) {
+    view.used = feedback.used_bytes;
+    view.late = feedback.late_bytes;
+    view.wasted = feedback.wasted_bytes;
+    view.unknown = feedback.not_begun_bytes;
+    view.missed = feedback.missed_bytes;
+    let mut files = files;
+    files.sort_by_key(|file| std::cmp::Reverse(file.bytes.planned_bytes));
+    files.truncate(FILES_SHOWN);
+    let shown = files.into_iter().map(|file| FileView {
+        volume: file.volume,
+        path: file.path,
+        planned: file.bytes.planned_bytes,
+        used: file.bytes.used_bytes,
+        late: file.bytes.late_bytes,
+        wasted: file.bytes.wasted_bytes,
+        unknown: file.bytes.not_begun_bytes,
+    });
+    view.files = shown.collect();
+}
+
+/// What a start is of; for the log.
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start")
+            .field("cgroup", &self.cgroup)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,264 @@
+//! What the loop does with a start: from the cgroup that was made to what was learned.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::admit::NOTIFIED_HOLDS;
+use super::handle::Order;
+use super::jobs::Done;
+use super::learn::Learned;
+use super::phase::{Over, Phase};
+use super::prepare::{NotWarmed, OPTED_OUT};
+use super::start::{Carried, Identity, Start, Warming};
+use super::watch::{Kernel, Member, Watch};
+use crate::attribute::Collector;
+use crate::probe::CgroupChange;
+use crate::run::now_ms;
+use crate::warm::Cancel;
+use crate::workload::{self, Workload};
+
+/// Cgroups that are remembered at a time.
+pub(super) const CGROUPS: usize = 100_000;
+
+impl Watch {
+    pub(super) fn made(
+        &mut self,
+        kernel: &mut Kernel,
+        id: u64,
+        time_ns: u64,
+        change: &CgroupChange,
+    ) {
+        let parent = change.parent.and_then(|parent| self.cgroups.get(&parent));
+        if let Some(parent) = parent {
+            let start = parent.start;
+            if self.cgroups.len() < CGROUPS {
+                self.cgroups.insert(id, Member { start, key: None });
+            }
+            return;
+        }
+        let Some(place) = workload::place(&change.path) else {
+            return;
+        };
+        if self.cgroups.len() >= CGROUPS {
+            self.not_learned("too_many_cgroups");
+            return;
+        }
+        let not_learned = self.watch(kernel, id);
+        let blind_ns = monotonic_ns().saturating_sub(time_ns);
+        let began = Instant::now()
+            .checked_sub(Duration::from_nanos(blind_ns))
+            .unwrap_or_else(Instant::now);
+        let start = Start {
+            cgroup: id,
+            place: place.clone(),
+            began,
+            began_ns: time_ns,
+            began_ms: now_ms().saturating_sub(blind_ns / 1_000_000),
+            signal: "cgroup",
+            notice: Duration::ZERO,
+            identity: Identity::Pending,
+            warming: Warming::Unknown,
+            not_learned: not_learned.unwrap_or(""),
+            blind_ns,
+            collector: Collector::default(),
+            phase: Phase::default(),
+            over: None,
+            lost: 0,
+        };
+        *self.workloads.totals.starts.entry("cgroup").or_default() += 1;
+        self.cgroups.insert(
+            id,
+            Member {
+                start: Some(id),
+                key: None,
+            },
+        );
+        self.starts.insert(id, start);
+        self.dirty = true;
+        if !self.jobs.identify(id, place) {
+            self.take(Done::Identified(id, None));
+            self.not_learned("queue_full");
+        }
+    }
+
+    /// Watches a cgroup's touches; why not, where that can't be.
+    fn watch(&mut self, kernel: &mut Kernel, id: u64) -> Option<&'static str> {
+        let settings = self.shared.settings().clone();
+        if !kernel.hooks.can_learn() {
+            return Some("no_hooks");
+        }
+        let learning = self.starts.values().filter(|s| s.not_learned.is_empty());
+        if learning.count() >= settings.learn_at_once {
+            return Some("too_many_starts");
+        }
+        if self.starts.is_empty() && kernel.hooks.share() > settings.hook_share {
+            return Some("hook_share");
+        }
+        if let Err(error) = kernel.probes.watch_beside(id) {
+            tracing::debug!(%error, "a start is not learned");
+            return Some("slot_taken");
+        }
+        if !kernel.hooks.attach(&mut kernel.probes) {
+            return Some("no_hooks");
+        }
+        None
+    }
+
+    fn not_learned(&mut self, why: &'static str) {
+        let counts = &mut self.workloads.totals.starts_not_learned;
+        *counts.entry(why).or_default() += 1;
+    }
+
+    pub(super) fn gone(&mut self, id: u64) {
+        let Some(member) = self.cgroups.remove(&id) else {
+            return;
+        };
+        self.dirty = true;
+        if let Some(key) = &member.key {
+            self.workloads.gone(key);
+        }
+        if self.starts.contains_key(&id) {
+            self.finish(id, Over::Gone);
+        }
+    }
+
+    /// A start is over: no more of it is recorded, and what is still to be warmed is not.
+    pub(super) fn finish(&mut self, id: u64, over: Over) {
+        let Some(start) = self.starts.get_mut(&id) else {
+            return;
+        };
+        if start.over.is_none() {
+            start.over = Some((over, start.began.elapsed()));
+            // One that fades may yet need what is read for it.
+            if let (Over::Gone, Warming::Running(cancel)) = (over, &start.warming) {
+                cancel.cancel();
+            }
+            if start.not_learned.is_empty()
+                && let Some(kernel) = &mut self.probes
+                && let Err(error) = kernel.probes.unwatch(id)
+            {
+                tracing::warn!(%error, "a cgroup stays watched");
+            }
+        }
+        self.learn_if_ripe(id);
+    }
+
+    fn learn_if_ripe(&mut self, id: u64) {
+        if !self.starts.get(&id).is_some_and(Start::is_ripe) {
+            return;
+        }
+        let Some(start) = self.starts.remove(&id) else {
+            return;
+        };
+        for member in self.cgroups.values_mut().filter(|m| m.start == Some(id)) {
+            member.start = None;
+        }
+        if !self.jobs.learn(start) {
+            self.not_learned("queue_full");
+        }
+    }
+
+    pub(super) fn identified(&mut self, id: u64, workload: Option<Box<Workload>>) {
+        let Some(start) = self.starts.get_mut(&id) else {
+            return;
+        };
+        let Some(workload) = workload else {
+            start.identity = Identity::Unknown;
+            start.warming = Warming::Over(None);
+            self.learn_if_ripe(id);
+            return;
+        };
+        let key = workload.keys.0.first().cloned();
+        let notified = key.as_ref().and_then(|key| self.notified.remove(key));
+        if let Some(when) = notified.filter(|when| when.elapsed() < NOTIFIED_HOLDS) {
+            start.signal = "notify";
+            start.notice = start.began.saturating_duration_since(when);
+        }
+        self.workloads.starts(&workload, start);
+        if let Some(member) = self.cgroups.get_mut(&id) {
+            member.key.clone_from(&key);
+        } else if let Some(key) = &key {
+            self.workloads.gone(key);
+        }
+        let key = key.unwrap_or_default();
+        let refused = match self.shared.wants_warming(&key, &workload.labels) {
+            Err(refused) => Some(refused),
+            Ok(()) if self.workloads.is_of_no_gain(&key) => Some(NotWarmed::For("no_gain")),
+            Ok(()) if start.over.is_some_and(|(over, _)| over == Over::Gone) => {
+                Some(NotWarmed::For("gone"))
+            }
+            Ok(()) => None,
+        };
+        if let Some(refused) = refused {
+            if refused == OPTED_OUT && start.not_learned.is_empty() {
+                start.not_learned = "opted_out";
+            }
+            start.identity = Identity::Known(workload);
+            start.warming = Warming::Over(None);
+            self.workloads.warmed(&key, Some(&refused));
+            self.learn_if_ripe(id);
+            return;
+        }
+        let cancel = Cancel::new();
+        start.warming = Warming::Running(cancel.clone());
+        let submitted = self.jobs.warm(id, &workload, start.began, cancel);
+        start.identity = Identity::Known(workload);
+        if !submitted {
+            start.warming = Warming::Over(None);
+            self.workloads
+                .warmed(&key, Some(&NotWarmed::Throttled("queue_full")));
+        }
+    }
+
+    pub(super) fn warmed(&mut self, id: u64, key: &str, result: Result<Carried, NotWarmed>) {
+        self.workloads.warmed(key, result.as_ref().err());
+        if let Ok(carried) = &result {
+            self.count(&carried.results());
+        }
+        if let Some(start) = self.starts.get_mut(&id) {
+            start.warming = Warming::Over(result.ok().map(Box::new));
+            self.workloads.refresh(key, start);
+        }
+        self.learn_if_ripe(id);
+    }
+
+    pub(super) fn count(&mut self, results: &BTreeMap<&'static str, u64>) {
+        for (result, bytes) in results {
+            *self
+                .workloads
+                .totals
+                .warmed_bytes
+                .entry(result)
+                .or_default() += bytes;
+        }
+    }
+
+    pub(super) fn learned(&mut self, learned: Learned) {
+        if !learned.key.is_empty() && !learned.not_kept.is_empty() {
+            tracing::debug!(
+                key = learned.key,
+                why = learned.not_kept,
+                "a start is not kept"
+            );
+        }
+        self.workloads.learned(learned);
+    }
+
+    pub(super) fn ordered(&mut self, order: Order) {
+        match order {
+            Order::Notify { workload, reply } => {
+                let called = self.workloads.called(&workload);
+                self.jobs.notify(workload, called, reply);
+            }
+            Order::Notified(key) => {
+                *self.workloads.totals.starts.entry("notify").or_default() += 1;
+                self.notified.insert(key, Instant::now());
+            }
+        }
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,412 @@
+//! The loop: signals and records in, jobs for the workers out. Nothing in it waits for a
+//! disk or for another process.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use headstart_abi::{Outcome, Stage};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::admit::NOTIFIED_HOLDS;
+use super::handle::{Handle, Touched};
+use super::hooks::Hooks;
+use super::jobs::{Done, Jobs, Outbox};
+use super::phase::Over;
+use super::prepare::Shared;
+use super::start::{Start, Warming};
+use super::starts::CGROUPS;
+use super::tracked::Workloads;
+use super::view::View;
+use crate::model::StageCounts;
+use crate::probe::{Probes, Reader, Record, What, decode, wait};
+use crate::run::now_ms;
+use crate::workload;
+
+/// How often the rings are emptied while something is learned, and while nothing is.
+const LEARNING: Duration = Duration::from_millis(20);
+const IDLE: Duration = Duration::from_millis(250);
+
+/// How often starts are looked at, and the view is made.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Records kept of one start: some 30 MB.
+const RECORDS: u64 = 300_000;
+
+/// Records that wait for the signal of their cgroup; more are counted as nobody's.
+const EARLY: usize = 4096;
+
+/// A cgroup that belongs to a workload.
+#[derive(Default)]
+pub(super) struct Member {
+    /// The start that it is part of, while that is learned.
+    pub(super) start: Option<u64>,
+    /// The workload's key, once it is known, where it is the workload's own cgroup.
+    pub(super) key: Option<String>,
+}
+
+/// Everything that the loop owns.
+pub(super) struct Watch {
+    pub(super) probes: Option<Kernel>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) jobs: Jobs,
+    done: Receiver<Done>,
+    /// Can be read when something is done.
+    wake: Arc<OwnedFd>,
+    handle: Handle,
+    /// By the id of its first cgroup.
+    pub(super) starts: HashMap<u64, Start>,
+    pub(super) cgroups: HashMap<u64, Member>,
+    pub(super) workloads: Workloads,
+    /// Key → when somebody said that it will start.
+    pub(super) notified: HashMap<String, Instant>,
+    early: Vec<Record>,
+    /// Records of nobody that is learned: of a start that is over already.
+    not_ours: u64,
+    undecodable: u64,
+    routed: u64,
+    ready: bool,
+    began: Instant,
+    base: View,
+    last_tick: Instant,
+    pub(super) dirty: bool,
+}
+
+/// The probes, loaded, and the reading ends of their rings.
+pub(super) struct Kernel {
+    pub(super) probes: Probes,
+    pub(super) records: Reader,
+    pub(super) signals: Reader,
+    pub(super) hooks: Hooks,
+}
+
+impl Watch {
+    pub(super) fn new(
+        kernel: Option<Kernel>,
+        shared: Arc<Shared>,
+        handle: Handle,
+        plans_at_once: usize,
+        base: View,
+    ) -> std::io::Result<(Self, Outbox)> {
+        let (sender, done) = channel();
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let outbox = Outbox {
+            done: sender,
+            wake: Arc::new(wake),
+        };
+        let wake = outbox.wake.clone();
+        let jobs = Jobs::new(shared.clone(), outbox.clone(), plans_at_once)?;
+        let watch = Self {
+            probes: kernel,
+            shared,
+            jobs,
+            done,
+            wake,
+            handle,
+            starts: HashMap::new(),
+            cgroups: HashMap::new(),
+            workloads: Workloads::default(),
+            notified: HashMap::new(),
+            early: Vec::new(),
+            not_ours: 0,
+            undecodable: 0,
+            routed: 0,
+            ready: false,
+            began: Instant::now(),
+            base,
+            last_tick: Instant::now(),
+            dirty: true,
+        };
+        Ok((watch, outbox))
+    }
+
+    /// Takes up what was there before: to name it, not to learn it.
+    pub(super) fn take_up(&mut self, existing: Vec<(u64, Vec<u8>)>) {
+        for (id, path) in existing {
+            let Some(place) = workload::place(&path) else {
+                continue;
+            };
+            // The topmost cgroup of a workload is its own.
+            let parent = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+            let above = workload::place(&path[..parent]);
+            if above.as_ref() == Some(&place) || self.cgroups.len() >= CGROUPS {
+                continue;
+            }
+            self.cgroups.insert(id, Member::default());
+            self.jobs.recognise(id, place);
+        }
+    }
+
+    /// Goes on until `stop` can be read.
+    pub(super) fn run(&mut self, stop: BorrowedFd<'_>, tick: &mut dyn FnMut(&mut Self)) {
+        self.ready = true;
+        loop {
+            let pause = if self.starts.is_empty() {
+                IDLE
+            } else {
+                LEARNING
+            };
+            if self.wait(pause, stop) {
+                break;
+            }
+            self.drain();
+            while let Ok(done) = self.done.try_recv() {
+                self.take(done);
+            }
+            if self.last_tick.elapsed() >= TICK {
+                self.last_tick = Instant::now();
+                self.look();
+                tick(self);
+                self.publish();
+            }
+        }
+        self.end();
+    }
+
+    fn wait(&self, pause: Duration, stop: BorrowedFd<'_>) -> bool {
+        let signals = self.probes.as_ref().map(|kernel| &kernel.signals);
+        let woken = wait(signals, pause, &[stop, self.wake.as_fd()]);
+        if woken.get(1) == Some(&true) {
+            // What it counts is of no interest.
+            let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        }
+        woken.first() == Some(&true)
+    }
+
+    /// Signals before records: who a record's cgroup belongs to is known by then.
+    fn drain(&mut self) {
+        let Some(mut kernel) = self.probes.take() else {
+            return;
+        };
+        let mut changes = Vec::new();
+        kernel.signals.drain(|bytes| match decode(bytes) {
+            Ok(record) => changes.push(record),
+            Err(error) => tracing::warn!(%error, "a signal was not understood"),
+        });
+        let mut gone = Vec::new();
+        for record in changes {
+            match record.what {
+                What::CgroupMade(change) => {
+                    self.made(&mut kernel, record.cgroup, record.time_ns, &change);
+                }
+                What::CgroupGone(_) => gone.push(record.cgroup),
+                _ => {}
+            }
+        }
+        let listened = self.handle.has_listeners();
+        // Their cgroups were not known the last time: the signal came after the look.
+        for record in std::mem::take(&mut self.early) {
+            if let Err(record) = self.route(record, listened) {
+                self.not_ours += 1;
+                drop(record);
+            }
+        }
+        let mut taken = 0;
+        kernel.records.drain(|bytes| {
+            taken += 1;
+            match decode(bytes).map(|record| self.route(record, listened)) {
+                Ok(Ok(())) => {}
+                Ok(Err(record)) if self.early.len() < EARLY => self.early.push(record),
+                Ok(Err(_)) => self.not_ours += 1,
+                Err(error) => {
+                    tracing::debug!(%error, "a record was not understood");
+                    self.undecodable += 1;
+                }
+            }
+        });
+        self.workloads.totals.records += taken;
+        self.probes = Some(kernel);
+        // After its last records.
+        for id in gone {
+            self.gone(id);
+        }
+    }
+
+    /// Gives a record to the start that it is of; back, where nobody knows its cgroup.
+    fn route(&mut self, record: Record, listened: bool) -> Result<(), Record> {
+        let Some(member) = self.cgroups.get(&record.cgroup) else {
+            return Err(record);
+        };
+        let start = member.start.and_then(|id| self.starts.get_mut(&id));
+        let Some(start) = start.filter(|start| start.over.is_none()) else {
+            self.not_ours += 1;
+            return Ok(());
+        };
+        self.routed += 1;
+        let since = record.time_ns.saturating_sub(start.began_ns);
+        let pages = match &record.what {
+            What::Touch(touch) => u64::from(touch.pages.count_ones()),
+            What::Fault(fault) => fault.last - fault.start + 1,
+            _ => 0,
+        };
+        if pages > 0 {
+            start.phase.touched(pages, Duration::from_nanos(since));
+        }
+        if listened {
+            tell(&self.handle, start, &record, since);
+        }
+        if start.collector.records() < RECORDS {
+            start.collector.take(record);
+        } else {
+            start.lost += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, done: Done) {
+        self.dirty = true;
+        match done {
+            Done::Recognised(id, workload, runs, bytes) => {
+                if let (Some(member), Some(workload)) = (self.cgroups.get_mut(&id), workload) {
+                    member.key = workload.keys.0.first().cloned();
+                    self.workloads.exists(&workload, runs, bytes);
+                }
+            }
+            Done::Identified(id, workload) => self.identified(id, workload),
+            Done::Warmed(id, key, result) => self.warmed(id, &key, *result),
+            Done::Learned(learned) => self.learned(*learned),
+            Done::Ordered(order) => self.ordered(order),
+            Done::Notified(key, result) => match result {
+                Ok(carried) => self.count(&carried.results()),
+                Err(refused) => self.workloads.warmed(&key, Some(&refused)),
+            },
+        }
+    }
+
+    /// Every half second: which starts are over?
+    fn look(&mut self) {
+        let limits = self.shared.settings().learn;
+        let mut over = Vec::new();
+        for (id, start) in &mut self.starts {
+            if start.over.is_none()
+                && let Some(why) = start.phase.look(start.began.elapsed(), &limits)
+            {
+                over.push((*id, why));
+            }
+        }
+        for (id, why) in over {
+            self.finish(id, why);
+        }
+        let learning = self.starts.values().any(|start| start.over.is_none());
+        if let (false, Some(kernel)) = (learning, &mut self.probes) {
+            kernel.hooks.detach(&mut kernel.probes);
+        }
+        self.notified
+            .retain(|_, when| when.elapsed() < NOTIFIED_HOLDS);
+        self.dirty |= !self.starts.is_empty();
+    }
+
+    /// What can be told, for whoever asks.
+    fn publish(&mut self) {
+        let mut view = self.base.clone();
+        view.alive_ms = now_ms();
+        view.ready = self.ready;
+        let totals = &mut self.workloads.totals;
+        totals.uptime_seconds = self.began.elapsed().as_secs_f64();
+        if let Some(kernel) = &mut self.probes {
+            totals.hooks_attached_seconds = kernel.hooks.attached_for().as_secs_f64();
+            if let Ok(counters) = kernel.probes.counters() {
+                totals.records_lost = counters.get(Stage::Ring, Outcome::Lost);
+                totals.signals_lost = counters.get(Stage::Signal, Outcome::Lost);
+                view.totals.stages = counters.stages();
+            }
+        }
+        let mut stages = std::mem::take(&mut view.totals.stages);
+        stages.push(self.route_counts());
+        let totals = &self.workloads.totals;
+        view.totals = totals.clone();
+        view.totals.stages.splice(0..0, stages);
+        view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
+        view.learning = self.starts.values().filter(|s| s.over.is_none()).count() as u64;
+        let running = |s: &&Start| matches!(s.warming, Warming::Running(_));
+        view.warming = self.starts.values().filter(running).count() as u64;
+        if self.dirty {
+            for start in self.starts.values() {
+                if let Some(key) = start.workload().and_then(|w| w.keys.0.first()) {
+                    self.workloads.refresh(key, start);
+                }
+            }
+            view.workloads = self.workloads.views();
+            self.dirty = false;
+        } else {
+            view.workloads.clone_from(&self.handle.view().workloads);
+        }
+        self.handle.publish(view);
+    }
+
+    /// What became of the records that were taken from the ring buffer.
+    fn route_counts(&self) -> StageCounts {
+        let mut counts = StageCounts::new("route", "records");
+        counts.seen = self.workloads.totals.records - self.early.len() as u64;
+        counts.out = self.routed;
+        counts.filter("nobodys", self.not_ours);
+        counts.filter("undecodable", self.undecodable);
+        counts
+    }
+
+    /// The configuration in use, for the view.
+    pub(super) fn base(&mut self) -> &mut View {
+        &mut self.base
+    }
+
+    /// What is under way is given up; starts that were learned so far are kept.
+    fn end(&mut self) {
+        let ids: Vec<u64> = self.starts.keys().copied().collect();
+        for start in self.starts.values() {
+            if let Warming::Running(cancel) = &start.warming {
+                cancel.cancel();
+            }
+        }
+        for id in &ids {
+            self.finish(*id, Over::Long);
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        while !self.starts.is_empty() && Instant::now() < until {
+            match self.done.recv_timeout(Duration::from_millis(50)) {
+                Ok(done) => self.take(done),
+                Err(_) => continue,
+            }
+        }
+        self.jobs.end();
+        while let Ok(done) = self.done.try_recv() {
+            self.take(done);
+        }
+        self.ready = false;
+        self.publish();
+    }
+}
+
+fn tell(handle: &Handle, start: &Start, record: &Record, since_start_ns: u64) {
+    let (inode, page, pages, maybe) = match &record.what {
+        What::Touch(touch) if touch.pages != 0 => (
+            touch.inode,
+            touch.base_page + u64::from(touch.pages.trailing_zeros()),
+            touch.pages.count_ones(),
+            false,
+        ),
+        What::Fault(fault) => (
+            fault.inode,
+            fault.start,
+            (fault.last - fault.start + 1) as u32,
+            true,
+        ),
+        _ => return,
+    };
+    let key = start
+        .workload()
+        .and_then(|workload| workload.keys.0.first());
+    handle.tell(&Touched {
+        workload: key.cloned().unwrap_or_default(),
+        since_start_ns,
+        path: start
+            .collector
+            .path(&inode)
+            .map(<[u8]>::to_vec)
+            .unwrap_or_default(),
+        page,
+        pages,
+        maybe,
+    });
+}

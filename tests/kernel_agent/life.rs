@@ -1,0 +1,110 @@
+//! The agent's own life: what it finds, what it leaves, what it says.
+
+use crate::node::{Node, Unit, until};
+
+const SLICE: &str = "headstart-life.slice";
+
+#[test]
+fn what_is_older_than_the_agent_is_known_by_name() {
+    let Some(mut node) = Node::new() else { return };
+    let unit = Unit::make(SLICE, "older.service");
+    node.start();
+    let known = until("the older unit is known", || {
+        node.workload("unit:older.service")
+    });
+    assert_eq!(known["live"], 1, "{known}");
+    assert_eq!(known["starts"], 0, "{known}");
+    drop(unit);
+    until("it is known to be gone", || {
+        node.workload("unit:older.service")
+            .filter(|w| w["live"] == 0)
+    });
+}
+
+#[test]
+fn it_ends_and_the_next_one_goes_on_from_the_store() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 1 << 20);
+    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    let before = programs();
+    node.start();
+    assert!(programs() > before);
+    Unit::make(SLICE, "kept.service").run("sh", &script);
+    node.learned("unit:kept.service", 1);
+    let (status, _) = node.stop(libc::SIGTERM);
+    assert!(status.success(), "{status:?}");
+    assert!(!node.socket().exists(), "the socket stays");
+    node.start();
+    Unit::make(SLICE, "kept.service").run("sh", &script);
+    node.learned("unit:kept.service", 2);
+    // Killed, it leaves a socket that its successor replaces, and nothing else.
+    node.stop(libc::SIGKILL);
+    until("its programs are gone", || {
+        (programs() <= before).then_some(())
+    });
+    assert!(node.socket().exists());
+    let output = node.run(&["cleanup"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!node.socket().exists());
+    node.start();
+    node.stop(libc::SIGKILL);
+    // Its successor does not need that.
+    node.start();
+    Unit::make(SLICE, "kept.service").run("sh", &script);
+    node.learned("unit:kept.service", 3);
+}
+
+/// Programs by which an agent notices starts, in the kernel.
+fn programs() -> usize {
+    let loaded = aya::programs::loaded_programs().filter_map(Result::ok);
+    let names = loaded.filter_map(|program| program.name_as_str().map(str::to_owned));
+    names.filter(|name| name.starts_with("signal_")).count()
+}
+
+#[test]
+fn two_agents_on_one_socket_are_one_too_many() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    let second = node.run(&["agent"]);
+    assert!(!second.status.success(), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another agent"), "{said}");
+    assert_eq!(node.json(&["status"]).expect("answers")["ready"], true);
+}
+
+#[test]
+fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    node.configure("observe_onyl = true");
+    let status = until("the agent has seen it", || {
+        node.json(&["status"]).filter(|status| {
+            status["config_error"]
+                .as_str()
+                .is_some_and(|e| !e.is_empty())
+        })
+    });
+    let error = status["config_error"].as_str().expect("text");
+    assert!(error.contains("observe_onyl"), "{error}");
+    node.configure("");
+    until("it is taken again", || {
+        node.json(&["status"])
+            .filter(|status| status["config_error"] == "")
+    });
+}
+
+#[test]
+fn without_an_agent_its_commands_say_how_to_start_one() {
+    let node = Node::without_probes();
+    for command in [
+        &["status"][..],
+        &["workloads"],
+        &["explain", "x"],
+        &["notify", "x"],
+    ] {
+        let output = node.run(command);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("headstart agent"), "{said}");
+    }
+}

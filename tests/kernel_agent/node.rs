@@ -1,0 +1,248 @@
+//! A node: a state directory, an agent over it, and cgroups in which things start.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use serde_json::Value;
+
+pub(crate) const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
+
+/// Longest that anything here may take; a failure, not a measurement.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `found` gives something.
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(began.elapsed() < DEADLINE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where agents run and things start.
+pub(crate) struct Node {
+    dir: tempfile::TempDir,
+    agent: Option<Agent>,
+}
+
+struct Agent {
+    child: Child,
+}
+
+impl Node {
+    /// `None`, and why, where nothing can be recorded.
+    pub(crate) fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: not root");
+            return None;
+        }
+        if let Err(error) = headstart::probe::Probes::load(4096) {
+            eprintln!("SKIPPED: {error}");
+            return None;
+        }
+        Some(Self::without_probes())
+    }
+
+    pub(crate) fn without_probes() -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let node = Self { dir, agent: None };
+        node.configure("");
+        node
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("agent.sock")
+    }
+
+    /// Writes the configuration, with `more` keys of `[agent]`.
+    pub(crate) fn configure(&self, more: &str) {
+        let text = format!(
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\n{more}\n",
+            self.socket()
+        );
+        fs::write(self.path("new.toml"), text).expect("written");
+        fs::rename(self.path("new.toml"), self.path("config.toml")).expect("renamed");
+    }
+
+    /// `headstart ARGS` with this node's configuration and state.
+    pub(crate) fn headstart(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(HEADSTART);
+        command
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            // Also where the configuration is broken.
+            .arg("--socket")
+            .arg(self.socket())
+            .args(args)
+            .env_remove("HEADSTART_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.headstart(args).output().expect("it starts")
+    }
+
+    /// What `headstart --json ARGS` says.
+    pub(crate) fn json(&self, args: &[&str]) -> Option<Value> {
+        let output = self.run(&[&["--json"], args].concat());
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Starts an agent, and waits until it is ready.
+    pub(crate) fn start(&mut self) {
+        let mut child = self.headstart(&["agent"]).spawn().expect("it starts");
+        let stderr = child.stderr.take().expect("piped");
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("agent: {line}");
+            }
+        });
+        self.agent = Some(Agent { child });
+        until("the agent is ready", || {
+            self.assert_alive();
+            self.json(&["status"])
+                .filter(|status| status["ready"] == true)
+        });
+    }
+
+    fn assert_alive(&self) {
+        let agent = self.agent.as_ref().expect("started");
+        let path = format!("/proc/{}/stat", agent.child.id());
+        let stat = fs::read_to_string(path).unwrap_or_default();
+        assert!(!stat.contains(") Z "), "the agent ended");
+    }
+
+    /// Ends the agent by a signal; how it ended, and the rest of what it printed.
+    pub(crate) fn stop(&mut self, signal: i32) -> (std::process::ExitStatus, String) {
+        let mut agent = self.agent.take().expect("started");
+        send(agent.child.id(), signal);
+        let status = until("the agent has ended", || {
+            agent.child.try_wait().expect("waited")
+        });
+        let mut stdout = String::new();
+        let _ = agent
+            .child
+            .stdout
+            .take()
+            .map(|mut out| out.read_to_string(&mut stdout));
+        (status, stdout)
+    }
+
+    /// What is known of a workload.
+    pub(crate) fn workload(&self, key: &str) -> Option<Value> {
+        let all = self.json(&["workloads"])?;
+        let all = all["workloads"].as_array()?;
+        all.iter().find(|w| w["key"] == key).cloned()
+    }
+
+    /// The workload once so many runs of it are learned.
+    pub(crate) fn learned(&self, key: &str, runs: u64) -> Value {
+        until(&format!("{key} has {runs} runs"), || {
+            self.assert_alive();
+            self.workload(key)
+                .filter(|w| w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true)
+        })
+    }
+
+    /// A file on the disk that is not in memory.
+    pub(crate) fn file(&self, name: &str, bytes: usize) -> PathBuf {
+        let path = self.path(name);
+        let data: Vec<u8> = (0..bytes).map(|i| (i / 7) as u8).collect();
+        fs::write(&path, data).expect("written");
+        evict(&path);
+        path
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            let _ = agent.child.kill();
+            let _ = agent.child.wait();
+        }
+    }
+}
+
+pub(crate) fn send(pid: u32, signal: i32) {
+    let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
+    rustix::process::kill_process(pid, signal).expect("it is there");
+}
+
+/// Throws the file's pages out of memory.
+pub(crate) fn evict(path: &Path) {
+    let file = fs::File::open(path).expect("open");
+    file.sync_all().expect("on disk");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
+}
+
+/// A cgroup (v2) as systemd makes one for a unit; removed when dropped.
+pub(crate) struct Unit {
+    root: OwnedFd,
+    slice: String,
+    name: String,
+}
+
+impl Unit {
+    /// Makes `/SLICE/NAME`; the slice stays, as systemd's do while something is in them.
+    pub(crate) fn make(slice: &str, name: &str) -> Self {
+        let root = headstart::run::detached_mount("cgroup2").expect("cgroup2");
+        let make = |path: &str| match rustix::fs::mkdirat(&root, path, Mode::from(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => panic!("making {path}: {error}"),
+        };
+        make(slice);
+        make(&format!("{slice}/{name}"));
+        Self {
+            root,
+            slice: slice.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Runs a command in it, to its end.
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Output {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let path = format!("{}/{}/cgroup.procs", self.slice, self.name);
+        let procs = rustix::fs::openat(&self.root, path, flags, Mode::empty()).expect("open");
+        let mut command = Command::new(program);
+        command.args(args);
+        // SAFETY: between fork and exec it writes to an open descriptor, and nothing else.
+        unsafe {
+            use std::os::unix::process::CommandExt;
+            command.pre_exec(move || {
+                rustix::io::write(&procs, b"0")?;
+                Ok(())
+            });
+        }
+        command.output().expect("it starts")
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        let path = format!("{}/{}", self.slice, self.name);
+        until("the cgroup is empty", || {
+            rustix::fs::unlinkat(&self.root, &*path, AtFlags::REMOVEDIR).ok()
+        });
+        // Others may be in it.
+        let _ = rustix::fs::unlinkat(&self.root, &*self.slice, AtFlags::REMOVEDIR);
+    }
+}

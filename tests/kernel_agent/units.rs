@@ -1,0 +1,129 @@
+//! Units: learned when they start, warmed when they start again.
+
+use crate::node::{Node, Unit, evict, until};
+use crate::residency::resident_pages;
+
+const SLICE: &str = "headstart-test.slice";
+const MIB: usize = 1 << 20;
+
+fn key(name: &str) -> String {
+    format!("unit:{name}")
+}
+
+/// Runs something in a unit's cgroup once and has it learned.
+fn learn(node: &Node, name: &str, runs: u64, program: &str, args: &[&str]) {
+    {
+        let unit = Unit::make(SLICE, name);
+        let output = unit.run(program, args);
+        assert!(output.status.success(), "{output:?}");
+    }
+    node.learned(&key(name), runs);
+}
+
+#[test]
+fn a_unit_is_learned_and_its_next_start_is_warmed() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 8 * MIB);
+    let unused = node.file("unused", MIB);
+    node.start();
+    let name = "learned.service";
+    let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    learn(&node, name, 1, "sh", &cat);
+    evict(&used);
+    assert!(resident_pages(&used).iter().all(|&there| !there));
+    // Its cgroup alone tells that it will start: it is warm before anything runs.
+    let unit = Unit::make(SLICE, name);
+    until("the unit's file is in memory", || {
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
+    });
+    assert!(resident_pages(&unused).iter().all(|&there| !there));
+    unit.run("sh", &cat);
+    drop(unit);
+    let known = node.learned(&key(name), 2);
+    let last = &known["last"];
+    assert_eq!(last["signal"], "cgroup", "{known}");
+    let bytes = |name: &str| last[name].as_u64().expect("bytes");
+    assert!(bytes("read") >= 8 * MIB as u64, "{known}");
+    assert!(bytes("used") >= 8 * MIB as u64, "{known}");
+    assert_eq!(
+        bytes("planned"),
+        bytes("used") + bytes("late") + bytes("wasted") + bytes("unknown"),
+        "{known}"
+    );
+}
+
+#[test]
+fn a_notification_warms_ahead() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 4 * MIB);
+    node.start();
+    let name = "notified.service";
+    let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    learn(&node, name, 1, "sh", &cat);
+    evict(&used);
+    let output = node.run(&["notify", &key(name)]);
+    assert!(output.status.success(), "{output:?}");
+    until("the unit's file is in memory", || {
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
+    });
+    learn(&node, name, 2, "sh", &cat);
+    let known = node.workload(&key(name)).expect("known");
+    assert_eq!(known["last"]["signal"], "notify", "{known}");
+    let refused = node.run(&["notify", "unit:nobody.service"]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("headstart workloads"), "{said}");
+}
+
+#[test]
+fn who_only_observes_warms_nothing() {
+    let Some(mut node) = Node::new() else { return };
+    node.configure("observe_only = true");
+    let used = node.file("used", MIB);
+    node.start();
+    let name = "observed.service";
+    let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    learn(&node, name, 1, "sh", &cat);
+    evict(&used);
+    learn(&node, name, 2, "true", &[]);
+    let known = node.workload(&key(name)).expect("known");
+    assert_eq!(known["not_warmed"], "observe_only", "{known}");
+    assert!(resident_pages(&used).iter().all(|&there| !there));
+    // The configuration is read again when it changes.
+    node.configure("observe_only = false");
+    until("it is taken", || {
+        drop(Unit::make(SLICE, name));
+        node.workload(&key(name))
+            .filter(|known| known["not_warmed"] == "")
+    });
+    let _unit = Unit::make(SLICE, name);
+    until("the unit's file is in memory", || {
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
+    });
+}
+
+#[test]
+fn what_is_never_wanted_is_not_warmed() {
+    let Some(mut node) = Node::new() else { return };
+    node.configure("never = [\"unit:private\"]");
+    let used = node.file("used", MIB);
+    node.start();
+    let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    learn(&node, "public.service", 1, "sh", &cat);
+    {
+        let unit = Unit::make(SLICE, "private.service");
+        unit.run("sh", &cat);
+    }
+    learn(&node, "public.service", 2, "true", &[]);
+    let known = node.workload(&key("private.service"));
+    assert!(known.is_none_or(|known| known["runs"] == 0));
+}
