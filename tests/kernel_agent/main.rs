@@ -6,5 +6,6 @@
 #[path = "../common/residency.rs"]
 mod residency;
 mod life;
+mod load;
 mod node;
 mod units;
