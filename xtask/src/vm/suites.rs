@@ -185,6 +185,12 @@ const CHOSEN: &[Chosen] = &[
         ..TRUTH
     },
     Chosen {
+        suite: "kernel_agent",
+        only: &["units::a_unit_is_learned", "life::it_ends"],
+        without: &[],
+        ..TRUTH
+    },
+    Chosen {
         only: &["devices::", "memory::"],
         ..DEGRADED
     },

@@ -22,6 +22,7 @@ pub(in super::super) fn good() -> Snapshot {
             reachable: true,
             v1_controllers: Vec::new(),
         },
+        runtimes: vec![("/run/containerd".into(), Ok(()))],
         tracefs: Some("/sys/kernel/tracing".into()),
         bpffs: Some("/sys/fs/bpf".into()),
         hooks: Ok(HOOKS.iter().map(|hook| state(hook, "")).collect()),
