@@ -1,7 +1,5 @@
 //! The agent's own life: what it finds, what it leaves, what it says.
 
-use std::fs;
-
 use crate::node::{Node, Unit, until};
 
 const SLICE: &str = "headstart-life.slice";
@@ -28,7 +26,9 @@ fn it_ends_and_the_next_one_goes_on_from_the_store() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 1 << 20);
     let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    let before = programs();
     node.start();
+    assert!(programs() > before);
     Unit::make(SLICE, "kept.service").run("sh", &script);
     node.learned("unit:kept.service", 1);
     let (status, _) = node.stop(libc::SIGTERM);
@@ -40,35 +40,25 @@ fn it_ends_and_the_next_one_goes_on_from_the_store() {
     // Killed, it leaves a socket that its successor replaces, and nothing else.
     node.stop(libc::SIGKILL);
     until("its programs are gone", || {
-        (count_programs() == 0).then_some(())
+        (programs() <= before).then_some(())
     });
+    assert!(node.socket().exists());
+    let output = node.run(&["cleanup"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!node.socket().exists());
+    node.start();
+    node.stop(libc::SIGKILL);
+    // Its successor does not need that.
     node.start();
     Unit::make(SLICE, "kept.service").run("sh", &script);
     node.learned("unit:kept.service", 3);
 }
 
-/// Programs of ours that are loaded.
-fn count_programs() -> usize {
-    let loaded = aya_programs();
-    loaded
-        .iter()
-        .filter(|name| name.starts_with("signal_"))
-        .count()
-}
-
-fn aya_programs() -> Vec<String> {
-    // What holds a program is a descriptor, and says so.
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc").expect("/proc").flatten() {
-        let fdinfo = process.path().join("fdinfo");
-        for fd in fs::read_dir(fdinfo).into_iter().flatten().flatten() {
-            let text = fs::read_to_string(fd.path()).unwrap_or_default();
-            if text.contains("prog_id:") && !text.contains("link_type:") {
-                found.push("signal_".to_owned());
-            }
-        }
-    }
-    found
+/// Programs by which an agent notices starts, in the kernel.
+fn programs() -> usize {
+    let loaded = aya::programs::loaded_programs().filter_map(Result::ok);
+    let names = loaded.filter_map(|program| program.name_as_str().map(str::to_owned));
+    names.filter(|name| name.starts_with("signal_")).count()
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -38,8 +37,6 @@ pub(crate) struct Node {
 
 struct Agent {
     child: Child,
-    /// What it says on standard error, line by line.
-    said: Receiver<String>,
 }
 
 impl Node {
@@ -108,6 +105,9 @@ impl Node {
             .arg(self.path("config.toml"))
             .arg("--state-dir")
             .arg(self.path("state"))
+            // Also where the configuration is broken.
+            .arg("--socket")
+            .arg(self.socket())
             .args(args)
             .env_remove("HEADSTART_LOG")
             .stdin(Stdio::null())
@@ -130,16 +130,12 @@ impl Node {
     pub(crate) fn start(&mut self) {
         let mut child = self.headstart(&["agent"]).spawn().expect("it starts");
         let stderr = child.stderr.take().expect("piped");
-        let (sender, said) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 eprintln!("agent: {line}");
-                if sender.send(line).is_err() {
-                    break;
-                }
             }
         });
-        self.agent = Some(Agent { child, said });
+        self.agent = Some(Agent { child });
         until("the agent is ready", || {
             self.assert_alive();
             self.json(&["status"])
@@ -152,20 +148,6 @@ impl Node {
         let path = format!("/proc/{}/stat", agent.child.id());
         let stat = fs::read_to_string(path).unwrap_or_default();
         assert!(!stat.contains(") Z "), "the agent ended");
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.agent.as_ref().expect("started").child.id()
-    }
-
-    /// What the agent has said since the last time.
-    pub(crate) fn said(&self) -> Vec<String> {
-        self.agent
-            .as_ref()
-            .expect("started")
-            .said
-            .try_iter()
-            .collect()
     }
 
     /// Ends the agent by a signal; how it ended, and the rest of what it printed.

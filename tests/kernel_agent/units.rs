@@ -97,11 +97,17 @@ fn who_only_observes_warms_nothing() {
     assert!(resident_pages(&used).iter().all(|&there| !there));
     // The configuration is read again when it changes.
     node.configure("observe_only = false");
+    until("it is taken", || {
+        drop(Unit::make(SLICE, name));
+        node.workload(&key(name))
+            .filter(|known| known["not_warmed"] == "")
+    });
+    let _unit = Unit::make(SLICE, name);
     until("the unit's file is in memory", || {
-        let unit = Unit::make(SLICE, name);
-        let warmed = resident_pages(&used).iter().all(|&there| there);
-        drop(unit);
-        warmed.then_some(())
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
     });
 }
 

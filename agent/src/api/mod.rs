@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub use client::{Client, ClientError};
 pub use proto::v1;
 pub use server::{Server, serve};
-pub use socket::SocketError;
+pub use socket::{SocketError, remove_left};
 
 /// Where the agent's socket is, unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/headstart/agent.sock";

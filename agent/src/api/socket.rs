@@ -110,6 +110,23 @@ impl Bound {
     }
 }
 
+/// Removes the socket of an agent that is dead; whether there was one.
+///
+/// # Errors
+/// It can't be found out whether an agent listens there, or the file can't be removed.
+pub fn remove_left(path: &Path) -> Result<bool, SocketError> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if !is_socket || listening(path)?.is_some() {
+        return Ok(false);
+    }
+    std::fs::remove_file(path).map_err(|source| SocketError::Io {
+        action: "removing",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(true)
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|now| now == self.identity)

@@ -4,14 +4,22 @@ use std::collections::BTreeMap;
 
 use super::args::Global;
 use super::context;
-use crate::api::{Client, v1};
+use crate::api::{Client, DEFAULT_SOCKET, v1};
 use crate::model::escape;
 
 /// Connects to the agent: at `--socket`, else where the configuration has it listen.
 pub(super) fn agent(global: &Global) -> anyhow::Result<Client> {
     let socket = match &global.socket {
         Some(socket) => socket.clone(),
-        None => context::config(global)?.socket,
+        // Whatever is wrong with the configuration, the agent goes on with its last good
+        // one, and can say so.
+        None => match context::config(global) {
+            Ok(config) => config.socket,
+            Err(error) => {
+                tracing::warn!("{error:#}; the agent is asked at {DEFAULT_SOCKET}");
+                DEFAULT_SOCKET.into()
+            }
+        },
     };
     Ok(Client::connect(&socket)?)
 }

@@ -7,15 +7,28 @@ use serde_json::json;
 
 use super::args::Global;
 use super::{context, format};
+use crate::api::remove_left;
+use crate::model::escape;
 use crate::run::{Left, put_back_left};
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let state_dir = context::state_dir(global)?;
     let left = put_back_left(&state_dir).context("not put back")?;
+    let socket = match &global.socket {
+        Some(socket) => socket.clone(),
+        None => context::config(global)?.socket,
+    };
+    let removed = remove_left(&socket)?;
     if global.json {
-        format::emit_json(&json!({"fault_around_bytes": left}))?;
+        format::emit_json(&json!({"fault_around_bytes": left, "socket_removed": removed}))?;
     } else {
-        format::emit(text(left))?;
+        let socket = escape(socket.as_os_str().as_encoded_bytes());
+        let said = match (left, removed) {
+            (Left::Nothing, true) => format!("{socket}: removed, its agent is dead\n"),
+            (left, true) => format!("{}{socket}: removed, its agent is dead\n", text(left)),
+            (left, false) => text(left),
+        };
+        format::emit(said)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! What is done beside the loop, and what comes of it.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
@@ -12,7 +13,7 @@ use super::prepare::{NotWarmed, Shared, stats_of};
 use super::start::{Carried, Start};
 use crate::plan::Timing;
 use crate::warm::Cancel;
-use crate::workload::{Identified, Keys, Place, Volumes, Workload};
+use crate::workload::{Identified, Place, Volumes, Workload};
 
 /// Starts that wait to be identified, warmed for and learned.
 const QUEUE: usize = 1024;
@@ -147,7 +148,7 @@ impl Jobs {
                     return;
                 }
             };
-            let found = shared.wants_warming(&Keys(vec![key.clone()]));
+            let found = shared.wants_warming(&key, &BTreeMap::new());
             if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
                 let workload = key;
                 let _ = reply.send(Err(OrderError::NotWarmed { workload, reason }));

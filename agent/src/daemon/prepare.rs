@@ -1,6 +1,7 @@
 //! On a start's signal: who is it, is there a profile, what may be warmed, and warming.
 //! Runs on the daemon's workers; the start itself waits for none of it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use super::admit::{Readings, admit};
 use super::options::Settings;
 use super::start::Carried;
 use crate::attribute::mountinfo;
-use crate::model::{DeviceCost, PAGE_SIZE, Profile};
+use crate::model::{DeviceCost, PAGE_SIZE, Profile, escape};
 use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
@@ -42,6 +43,42 @@ pub(super) enum NotWarmed {
     /// The store failed.
     #[error("{0}")]
     Store(String),
+}
+
+/// Neither learned nor warmed for.
+pub(super) const OPTED_OUT: NotWarmed = NotWarmed::For("opted_out");
+
+/// The label or annotation by which a workload says what is to be done for it.
+const MODE_LABEL: &str = "headstart.io/mode";
+
+/// What a workload asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// `warm`, or nothing: learned and warmed for.
+    Warm,
+    /// `observe`: learned.
+    Observe,
+    /// `off`: neither.
+    Off,
+}
+
+impl Mode {
+    fn of(labels: &BTreeMap<String, String>) -> Self {
+        match labels.get(MODE_LABEL).map(String::as_str) {
+            None | Some("warm") => Self::Warm,
+            Some("observe") => Self::Observe,
+            Some("off") => Self::Off,
+            Some(other) => {
+                // Nobody who writes such a label wants more to be done than without it.
+                tracing::warn!(
+                    label = MODE_LABEL,
+                    value = escape(other.as_bytes()),
+                    "neither `warm`, `observe` nor `off`: taken for `off`"
+                );
+                Self::Off
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -145,15 +182,19 @@ impl Shared {
         known.unwrap_or(DeviceCost::UNMEASURED)
     }
 
-    /// Whether the profile is to be warmed at all.
-    pub(super) fn wants_warming(&self, keys: &Keys) -> Result<(), NotWarmed> {
+    /// Whether a workload is to be warmed for at all, by its key and its labels.
+    pub(super) fn wants_warming(
+        &self,
+        key: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), NotWarmed> {
         let settings = self.settings();
-        if settings.observe_only {
-            return Err(NotWarmed::For("observe_only"));
+        let mode = Mode::of(labels);
+        if !settings.wants(key) || mode == Mode::Off {
+            return Err(OPTED_OUT);
         }
-        let key = keys.0.first().map_or("", String::as_str);
-        if !settings.wants(key) {
-            return Err(NotWarmed::For("opted_out"));
+        if settings.observe_only || mode == Mode::Observe {
+            return Err(NotWarmed::For("observe_only"));
         }
         Ok(())
     }
@@ -181,4 +222,19 @@ pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
     let extents = profile.files.iter().flat_map(|file| &file.extents);
     let pages: u64 = extents.map(|extent| u64::from(extent.pages)).sum();
     (profile.runs.len() as u64, pages * PAGE_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_asks_for_less_and_never_for_more() {
+        let mode = |value: &str| Mode::of(&[(MODE_LABEL.to_owned(), value.to_owned())].into());
+        assert_eq!(Mode::of(&BTreeMap::new()), Mode::Warm);
+        assert_eq!(mode("warm"), Mode::Warm);
+        assert_eq!(mode("observe"), Mode::Observe);
+        assert_eq!(mode("off"), Mode::Off);
+        assert_eq!(mode("Warm\x1b[2J"), Mode::Off);
+    }
 }

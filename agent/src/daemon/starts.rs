@@ -8,7 +8,7 @@ use super::handle::Order;
 use super::jobs::Done;
 use super::learn::Learned;
 use super::phase::{Over, Phase};
-use super::prepare::NotWarmed;
+use super::prepare::{NotWarmed, OPTED_OUT};
 use super::start::{Carried, Identity, Start, Warming};
 use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
@@ -181,7 +181,7 @@ impl Watch {
             self.workloads.gone(key);
         }
         let key = key.unwrap_or_default();
-        let refused = match self.shared.wants_warming(&workload.keys) {
+        let refused = match self.shared.wants_warming(&key, &workload.labels) {
             Err(refused) => Some(refused),
             Ok(()) if self.workloads.is_of_no_gain(&key) => Some(NotWarmed::For("no_gain")),
             Ok(()) if start.over.is_some_and(|(over, _)| over == Over::Gone) => {
@@ -190,6 +190,9 @@ impl Watch {
             Ok(()) => None,
         };
         if let Some(refused) = refused {
+            if refused == OPTED_OUT && start.not_learned.is_empty() {
+                start.not_learned = "opted_out";
+            }
             start.identity = Identity::Known(workload);
             start.warming = Warming::Over(None);
             self.workloads.warmed(&key, Some(&refused));
