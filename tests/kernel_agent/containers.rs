@@ -249,6 +249,18 @@ fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
     let there = second.learned(&key(&known), 3);
     assert_eq!(there["starts"], 1, "{there}");
     was_warmed(&there);
+    second.stop(libc::SIGTERM);
+
+    // A third, where somebody knows before there is a container that tells of its layers.
+    let mut third = node(&scene, &elsewhere.roots()).expect("as the first");
+    third.run(&["profile", "import", &exported, "--as", &key(&known)]);
+    third.start();
+    evict(&image);
+    let output = third.run(&["notify", &key(&known)]);
+    assert!(output.status.success(), "{output:?}");
+    until("the image's file is in memory", || {
+        is_resident(&image).then_some(())
+    });
 }
 
 #[test]

@@ -201,8 +201,8 @@ fn findings(all: &[Measured], rounds: u32) -> Findings {
         .table(
             "What became of what was warmed. *In time* is the share of the bytes used that the \
              agent had begun to read before their first use (it is not said whether they had \
-             arrived). *Lead* is from the signal to the first touch of any file by the \
-             container's cgroup, which is the runtime's own:",
+             arrived). *Lead* is from the signal to the container's first touch of a \
+             file of its own:",
             &outcomes(all),
         );
     match all.iter().find(|m| m.container.name == "weights") {
