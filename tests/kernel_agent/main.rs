@@ -3,9 +3,12 @@
 //! Needs root and a kernel that the probes load into; what is missing is said on standard
 //! error.
 
-#[path = "../common/residency.rs"]
-mod residency;
+mod containers;
 mod life;
 mod load;
 mod node;
+#[path = "../common/residency.rs"]
+mod residency;
+#[path = "../common/containers.rs"]
+mod scene;
 mod units;

@@ -31,6 +31,8 @@ pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 pub(crate) struct Node {
     dir: tempfile::TempDir,
     agent: Option<Agent>,
+    /// A process in whose mount namespace everything runs: its directory in /proc.
+    inside: Option<String>,
 }
 
 struct Agent {
@@ -53,9 +55,19 @@ impl Node {
 
     pub(crate) fn without_probes() -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let node = Self { dir, agent: None };
+        let node = Self {
+            dir,
+            agent: None,
+            inside: None,
+        };
         node.configure("");
         node
+    }
+
+    /// Has everything run in the mount namespace of a process.
+    pub(crate) fn inside(mut self, process: String) -> Self {
+        self.inside = Some(process);
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -78,7 +90,16 @@ impl Node {
 
     /// `headstart ARGS` with this node's configuration and state.
     pub(crate) fn headstart(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(HEADSTART);
+        let mut command = match &self.inside {
+            None => Command::new(HEADSTART),
+            Some(process) => {
+                // It becomes the program.
+                let mut command = Command::new("nsenter");
+                let namespace = format!("--mount={process}/ns/mnt");
+                command.args([&namespace, "--", HEADSTART]);
+                command
+            }
+        };
         command
             .arg("--config")
             .arg(self.path("config.toml"))

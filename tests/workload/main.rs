@@ -4,6 +4,8 @@
 //! The containers need root, the runtimes, runc and busybox; what is missing is said on
 //! standard error.
 
+#[path = "../common/containers.rs"]
+mod containers;
 mod scene;
 mod travel;
 
@@ -14,7 +16,8 @@ use headstart::workload::{
     Containerd, Identified, Place, Runtime, Workload, identify, place, translate,
 };
 
-use scene::{Running, Scene};
+use containers::Scene;
+use scene::{Running, in_containerd, in_podman};
 
 /// Who a container is, by the path of its cgroup.
 fn who(running: &Running) -> Workload {
@@ -96,10 +99,12 @@ fn names_become_those_of_layers(workload: &Workload) {
 
 #[test]
 fn one_image_is_known_again_in_another_store() {
-    let Some(scene) = Scene::new(&["podman", "buildah"]) else {
+    let Some(scene) = Scene::new(&[]) else {
         return;
     };
-    let (first, second) = (scene.podman("one"), scene.podman("two"));
+    let stores = (scene.podman("one"), scene.podman("two"));
+    let first = in_podman(&scene, &stores.0);
+    let second = in_podman(&scene, &stores.1);
     assert!(matches!(
         place(&first.cgroup),
         Some(Place::Container {
@@ -129,10 +134,12 @@ fn one_image_is_known_again_in_another_store() {
 
 #[test]
 fn containerd_tells_image_labels_and_layers() {
-    let Some(scene) = Scene::new(&["podman", "buildah", "containerd", "ctr"]) else {
+    let Some(scene) = Scene::new(&["containerd", "ctr"]) else {
         return;
     };
-    let (by_podman, by_containerd) = (scene.podman("one"), scene.containerd());
+    let (podman, daemon) = (scene.podman("one"), scene.containerd());
+    let by_podman = in_podman(&scene, &podman);
+    let by_containerd = in_containerd(&scene, &daemon);
     let (a, b) = (who(&by_podman), who(&by_containerd));
     let in_pod = matches!(
         place(&by_containerd.cgroup),

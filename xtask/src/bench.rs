@@ -4,6 +4,7 @@
 //! A measurement gives Markdown, which is printed and, with `--out`, written:
 //! into the marks that a file has for it (`docs/benchmarks.md`), or as a file.
 
+mod agent;
 mod bound;
 mod compared;
 pub mod disk;
@@ -46,6 +47,13 @@ enum What {
         slow: bool,
         /// Programs [default: all]
         programs: Vec<String>,
+    },
+    /// Starts of containers that the agent knows, and on a second node
+    Agent {
+        #[command(flatten)]
+        common: Common,
+        /// Containers [default: all]
+        containers: Vec<String>,
     },
     /// How much of what is warmed is used, and how much of what is used was warmed
     Precision {
@@ -115,6 +123,10 @@ fn all(common: &Common) -> [What; 9] {
     [
         starts(false),
         starts(true),
+        What::Agent {
+            common: common.clone(),
+            containers: Vec::new(),
+        },
         precision,
         What::Probes(common.clone()),
         What::Record(common.clone()),
@@ -136,6 +148,9 @@ fn one(what: &What) -> Result<()> {
         What::Starts {
             common, programs, ..
         } => common.publish("starts-slow", 5, |b| starts::measure(b, programs, true)),
+        What::Agent { common, containers } => {
+            common.publish("agent", 5, |b| agent::measure(b, containers))
+        }
         What::Precision { common, programs } => {
             common.publish("precision", 1, |b| b.example("precision", programs))
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
+use super::paths::{below, join};
 use crate::model::NameKind;
 
 /// Symbolic links followed in one path, as in the kernel (MAXSYMLINKS).
@@ -45,6 +46,9 @@ pub(super) struct Walker<'a> {
     /// not in a view of the kernel).
     allowed: &'a dyn Fn(&[u8]) -> bool,
     binds: &'a [Bind],
+    /// A directory that is not mounted any more, and those that it showed as one, the
+    /// uppermost first.
+    gone: (&'a [u8], &'a [Vec<u8>]),
     too_long: u64,
 }
 
@@ -54,8 +58,49 @@ impl<'a> Walker<'a> {
             seen: HashMap::new(),
             allowed,
             binds,
+            gone: (b"", &[]),
             too_long: 0,
         }
+    }
+
+    /// Looks what lies below `root` up in the directories that were shown there as one.
+    /// One of them that is opaque is taken for an ordinary one.
+    pub(super) fn over(mut self, root: &'a [u8], layers: &'a [Vec<u8>]) -> Self {
+        self.gone = (root, layers);
+        self
+    }
+
+    /// Where what is seen at `path` is found now.
+    pub(super) fn place(&self, path: &[u8]) -> Vec<u8> {
+        let in_layers = self.look_in_layers(path).flatten();
+        in_layers.map_or_else(|| path.to_vec(), |(place, _)| place)
+    }
+
+    /// Where a layer has what was shown at `path`, and what it is. `None`: it was not shown
+    /// from layers; in it: none has it, or it can't be told.
+    fn look_in_layers(&self, path: &[u8]) -> Option<Option<(Vec<u8>, Found)>> {
+        let (root, layers) = self.gone;
+        if layers.is_empty() {
+            return None;
+        }
+        let rel = below(root, path)?;
+        let mut missing = None;
+        for layer in layers {
+            let place = join(layer, rel);
+            if !(self.allowed)(&place) || place.len() > LONGEST_PATH {
+                return Some(None);
+            }
+            match look_up(&place) {
+                Some(Looked::Is(found)) if found.kind == NameKind::Missing => {
+                    missing = Some((place, found));
+                }
+                Some(Looked::Is(found)) => return Some(Some((place, found))),
+                Some(Looked::Whiteout) => return Some(Some((place, MISSING))),
+                // Where it is a file here, the layers above have a directory.
+                None => {}
+            }
+        }
+        Some(missing)
     }
 
     /// Walks that ended because a path became too long to be looked at.
@@ -147,19 +192,49 @@ impl<'a> Walker<'a> {
             self.too_long += 1;
             return None;
         }
-        let found = look_up(path)?;
+        let found = match self.look_in_layers(path) {
+            Some(in_layers) => in_layers?.1,
+            None => match look_up(path)? {
+                Looked::Is(found) => found,
+                // Where no layers are shown it is a device like others.
+                Looked::Whiteout => Found {
+                    kind: NameKind::File,
+                    ..MISSING
+                },
+            },
+        };
         self.seen.insert(path.to_vec(), found.clone());
         Some(found)
     }
 }
 
-fn look_up(path: &[u8]) -> Option<Found> {
+/// What one look tells.
+enum Looked {
+    Is(Found),
+    /// What hides whatever lower layers have by that name.
+    Whiteout,
+}
+
+/// Nothing.
+const MISSING: Found = Found {
+    kind: NameKind::Missing,
+    ino: 0,
+    links: 0,
+    target: None,
+};
+
+fn look_up(path: &[u8]) -> Option<Looked> {
     let os_path = Path::new(std::ffi::OsStr::from_bytes(path));
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::NLINK;
     match rustix::fs::statx(CWD, os_path, flags, wanted) {
         Ok(stat) => {
-            let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            let file_type = FileType::from_raw_mode(stat.stx_mode.into());
+            let device = (stat.stx_rdev_major, stat.stx_rdev_minor);
+            if file_type == FileType::CharacterDevice && device == (0, 0) {
+                return Some(Looked::Whiteout);
+            }
+            let kind = match file_type {
                 FileType::Directory => NameKind::Directory,
                 FileType::Symlink => NameKind::Symlink,
                 _ => NameKind::File,
@@ -168,19 +243,14 @@ fn look_up(path: &[u8]) -> Option<Found> {
                 .then(|| rustix::fs::readlinkat(CWD, os_path, Vec::new()).ok())
                 .flatten()
                 .map(|target| target.into_bytes());
-            Some(Found {
+            Some(Looked::Is(Found {
                 kind,
                 ino: stat.stx_ino,
                 links: stat.stx_nlink,
                 target,
-            })
+            }))
         }
-        Err(rustix::io::Errno::NOENT) => Some(Found {
-            kind: NameKind::Missing,
-            ino: 0,
-            links: 0,
-            target: None,
-        }),
+        Err(rustix::io::Errno::NOENT) => Some(Looked::Is(MISSING)),
         Err(_) => None,
     }
 }
@@ -236,6 +306,46 @@ mod tests {
         );
         assert_eq!(walk(b"real/file/x").len(), 2);
         assert_eq!(walk(b"loop").len(), MAX_LINKS as usize + 1);
+    }
+
+    #[test]
+    fn what_is_not_mounted_any_more_is_found_in_its_layers() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let top = dir.path().canonicalize().expect("real path");
+        for name in ["merged", "upper/bin", "lower/bin", "lower/etc"] {
+            std::fs::create_dir_all(top.join(name)).expect("dir");
+        }
+        std::fs::write(top.join("lower/bin/sh"), b"x").expect("file");
+        std::fs::write(top.join("upper/etc"), b"x").expect("file");
+        std::fs::write(top.join("lower/etc/conf"), b"x").expect("file");
+        std::os::unix::fs::symlink("/bin/sh", top.join("upper/link")).expect("link");
+        let at = |name: &str| top.join(name).into_os_string().into_encoded_bytes();
+        let layers = [at("upper"), at("lower")];
+        let root = at("merged");
+        let allowed = |_: &[u8]| true;
+        let mut walker = Walker::new(&allowed, &[]).over(&root, &layers);
+        let mut names = Vec::new();
+        let end = walker.walk(&root, b"/", b"/link", &mut |name, found| {
+            names.push((name.to_vec(), found.kind));
+        });
+        let wanted = [
+            (at("merged/link"), NameKind::Symlink),
+            (at("merged/bin"), NameKind::Directory),
+            (at("merged/bin/sh"), NameKind::File),
+        ];
+        assert_eq!(names, wanted);
+        let end = end.expect("it is there");
+        assert_eq!(walker.place(&end.path), at("lower/bin/sh"));
+        // A file of the upper layer hides a directory below; what none has is missing.
+        assert!(
+            walker
+                .walk(&root, b"/", b"/etc/conf", &mut |_, _| {})
+                .is_none()
+        );
+        let missing = walker.look(&at("merged/none")).expect("it can be told");
+        assert_eq!(missing.kind, NameKind::Missing);
+        // Elsewhere nothing is different.
+        assert_eq!(walker.place(&at("upper/bin")), at("upper/bin"));
     }
 
     #[test]

@@ -52,12 +52,13 @@ pub fn attribute_in(
         mounts,
         binds,
         root,
+        layers,
     } = around_it;
     let allowed = |path: &[u8]| {
         mountinfo::covering(mounts, path)
             .is_some_and(|mount| is_on_disk(&mount.fs_type) && !may_hang(&mount.fs_type))
     };
-    let mut walker = Walker::new(&allowed, binds);
+    let mut walker = Walker::new(&allowed, binds).over(root, layers);
     let mut resolver = Resolver::new(mounts, root, records, origin);
     // Names first: they say which of a file's names the run used.
     resolver.names(&mut walker);
@@ -351,7 +352,7 @@ impl<'a> Resolver<'a> {
             let Some(end) = walker.walk(root, root, &path, &mut |_, _| {}) else {
                 return;
             };
-            let Some(head) = read_head(&end.path) else {
+            let Some(head) = read_head(&walker.place(&end.path)) else {
                 return;
             };
             let Some(next) = interpreter(&head) else {

@@ -12,6 +12,9 @@ pub struct Surroundings<'a> {
     pub binds: &'a [Bind],
     /// Root directory of its processes, as this process sees it, where they don't tell.
     pub root: &'a [u8],
+    /// Where `root` is not mounted any more: the directories that were shown there as one
+    /// (overlay), the uppermost first. Else empty.
+    pub layers: &'a [Vec<u8>],
 }
 
 impl<'a> Surroundings<'a> {
@@ -21,6 +24,7 @@ impl<'a> Surroundings<'a> {
             mounts,
             binds: &[],
             root: b"/",
+            layers: &[],
         }
     }
 }

@@ -17,7 +17,6 @@ use super::config::{Config, DEFAULT_PATH};
 use super::{common, context, format, interrupt};
 use crate::api::{self, ApiOptions};
 use crate::daemon::{self, Handle, Options, Reload, Settings, View};
-use crate::workload::runtime::Roots;
 
 /// How often the configuration is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -37,7 +36,7 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
         state_dir,
         ring_bytes: config.ring_bytes,
         plans_at_once: config.agent.plans_at_once,
-        runtimes: Roots::default(),
+        runtimes: config.agent.runtimes.roots(),
         settings: settings(&config, args),
     };
     let (handle, orders) = Handle::new();

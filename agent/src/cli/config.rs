@@ -13,6 +13,8 @@ use crate::daemon::{Limits, Room, Settings};
 use crate::model::escape;
 use crate::run::RING_BYTES;
 use crate::warm::IoClass;
+use crate::workload::Roots;
+use crate::workload::runtime::Storage;
 
 use super::args::{parse_duration, parse_size};
 
@@ -80,6 +82,37 @@ pub struct AgentConfig {
     /// this, percent.
     #[serde(deserialize_with = "percent")]
     pub io_pressure: f64,
+    /// Where container runtimes keep what they know.
+    pub runtimes: RuntimesConfig,
+}
+
+/// Directories of container runtimes; those that are not there cost nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimesConfig {
+    /// State directories of containerd, Docker's too.
+    #[serde(deserialize_with = "directories")]
+    pub containerd: Vec<PathBuf>,
+    /// Storages of Podman and CRI-O.
+    pub storage: Vec<StorageConfig>,
+    /// Docker's data directories.
+    #[serde(deserialize_with = "directories")]
+    pub docker: Vec<PathBuf>,
+    /// The kubelet's directories.
+    #[serde(deserialize_with = "directories")]
+    pub kubelet: Vec<PathBuf>,
+}
+
+/// A storage of Podman or CRI-O.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// Images and layers: `graphroot` of storage.conf.
+    #[serde(deserialize_with = "directory")]
+    pub graph: PathBuf,
+    /// What does not outlive a reboot: `runroot`.
+    #[serde(deserialize_with = "directory")]
+    pub run: PathBuf,
 }
 
 /// I/O scheduling class of warming.
@@ -123,8 +156,60 @@ impl Default for AgentConfig {
             free_memory_floor: settings.room.floor,
             memory_pressure: settings.room.memory_pressure,
             io_pressure: settings.room.io_pressure,
+            runtimes: RuntimesConfig::default(),
         }
     }
+}
+
+impl Default for RuntimesConfig {
+    fn default() -> Self {
+        let Roots {
+            containerd,
+            storage,
+            docker,
+            kubelet,
+        } = Roots::default();
+        let storage = storage.into_iter();
+        Self {
+            containerd,
+            storage: storage
+                .map(|Storage { graph, run }| StorageConfig { graph, run })
+                .collect(),
+            docker,
+            kubelet,
+        }
+    }
+}
+
+impl RuntimesConfig {
+    /// As the daemon takes them.
+    pub fn roots(&self) -> Roots {
+        let storage = self.storage.iter().cloned();
+        Roots {
+            containerd: self.containerd.clone(),
+            storage: storage
+                .map(|StorageConfig { graph, run }| Storage { graph, run })
+                .collect(),
+            docker: self.docker.clone(),
+            kubelet: self.kubelet.clone(),
+        }
+    }
+}
+
+/// Absolute: relative to what the agent was started in it would be found by chance.
+fn directory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    absolute(PathBuf::deserialize(deserializer)?)
+}
+
+fn directories<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    paths.into_iter().map(absolute).collect()
+}
+
+fn absolute<E: serde::de::Error>(path: PathBuf) -> Result<PathBuf, E> {
+    path.is_absolute()
+        .then_some(path)
+        .ok_or_else(|| E::custom("not an absolute path"))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -265,7 +350,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 19, "every key is documented");
+        assert_eq!(keys, 23, "every key is documented");
     }
 
     #[test]
@@ -297,6 +382,31 @@ mod tests {
             priority.contains("`idle`") && priority.contains("io_priority"),
             "{priority}"
         );
+    }
+
+    #[test]
+    fn runtimes_may_keep_their_things_elsewhere() {
+        let config = Config::parse(
+            "[agent.runtimes]\ncontainerd = []\nstorage = [{ graph = \"/g\", run = \"/r\" }]\n",
+        )
+        .expect("valid");
+        let roots = config.agent.runtimes.roots();
+        assert_eq!(roots.containerd, Vec::<PathBuf>::new());
+        assert_eq!(roots.storage.len(), 1);
+        assert_eq!(roots.storage[0].run, Path::new("/r"));
+        assert_eq!(roots.docker, Roots::default().docker);
+        assert_eq!(RuntimesConfig::default().roots(), Roots::default());
+        for (text, wanted) in [
+            ("crio = []", "unknown field `crio`"),
+            ("storage = [{ graph = \"/g\" }]", "missing field `run`"),
+            ("docker = [\"docker\"]", "not an absolute path"),
+        ] {
+            let error = Config::parse(&format!("[agent.runtimes]\n{text}\n")).expect_err("refused");
+            assert!(
+                error.starts_with("line 2") && error.contains(wanted),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::prepare::{NotWarmed, Shared, stats_of};
 use super::start::{Carried, Start};
 use crate::plan::Timing;
 use crate::warm::Cancel;
-use crate::workload::{Identified, Place, Volumes, Workload};
+use crate::workload::{Identified, Place, Workload};
 
 /// Starts that wait to be identified, warmed for and learned.
 const QUEUE: usize = 1024;
@@ -166,6 +166,7 @@ impl Jobs {
                 }
             };
             let planned = shared.planned(&profile);
+            let volumes = shared.stored(&profile);
             let notified = Notified {
                 key: key.clone(),
                 planned,
@@ -174,7 +175,7 @@ impl Jobs {
             let _ = reply.send(Ok(notified));
             let result = shared.warm(
                 profile,
-                &Volumes::default(),
+                &volumes,
                 Timing::Ahead,
                 Instant::now(),
                 &Cancel::new(),

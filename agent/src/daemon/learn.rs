@@ -1,9 +1,13 @@
 //! A start that is over → its trace, merged into the profile, and what became of what
 //! was warmed. Runs on a worker.
 
+use std::time::Duration;
+
+use super::phase::Over;
 use super::prepare::Shared;
 use super::start::{Start, Warming, judged};
 use super::view::StartView;
+use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
 use crate::profile::from_trace;
@@ -67,6 +71,10 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     trace.blind_ns = start.blind_ns;
     trace.lost = start.lost + start.collector.lost();
     let mut trace = workload::translate(&workload.volumes, trace);
+    // Of its own files: what its runtime touched first is not what it waited for.
+    let touches = trace.files.iter().flat_map(|file| &file.touches);
+    let first = touches.map(|touch| touch.first_use_ns).min();
+    view.lead_seconds = first.map(|ns| (start.notice + Duration::from_nanos(ns)).as_secs_f64());
     if let Warming::Over(Some(carried)) = &start.warming {
         let (all, files) = feedback_by_file(&carried.plan, &carried.began_ns(), &trace);
         judged(&mut view, &all, files);
@@ -109,12 +117,25 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
 }
 
 fn attribute_start(start: &Start, workload: &Workload) -> std::io::Result<Attributed> {
-    let mounts = mountinfo::read()?;
+    let mut mounts = mountinfo::read()?;
     let root = workload.volumes.root.as_ref();
+    let mut layers: &[Vec<u8>] = &[];
+    if let Some(root) = root {
+        // A runtime unmounts it about when it removes the cgroup: it is not looked at.
+        let is_it = |mount: &Mount| mount.id == root.mount.id && mount.mount_point == root.path;
+        let is_there = mounts.iter().any(is_it);
+        if !is_there || matches!(start.over, Some((Over::Gone, _))) {
+            layers = &root.lower;
+        }
+        if !is_there {
+            mounts.push(root.mount.clone());
+        }
+    }
     let around_it = Surroundings {
         mounts: &mounts,
         binds: root.map_or(&[], |root| &root.binds),
         root: root.map_or(b"/", |root| &root.path),
+        layers,
     };
     let origin = Origin {
         time_ns: start.began_ns,

@@ -122,6 +122,16 @@ impl Shared {
         self.store.find(&keys.0)
     }
 
+    /// Where a profile's layers are on this node, while there is no container that tells.
+    pub(super) fn stored(&self, profile: &Profile) -> Volumes {
+        let ids = profile.volumes.iter().map(|volume| volume.id.0.as_str());
+        let layers = ids.filter(|id| id.starts_with("layer:")).collect();
+        Volumes {
+            directories: workload::layers::stored(&self.runtimes, &layers),
+            root: None,
+        }
+    }
+
     /// Makes and carries out the plan for a start.
     ///
     /// # Errors

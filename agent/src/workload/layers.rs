@@ -10,14 +10,15 @@
 //! neither is known the layer has no identity, and its files are named by their path on
 //! this node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::file::read_bounded;
-use super::overlay;
+use super::runtime::{Roots, Storage};
+use super::{Directory, overlay};
 use crate::attribute::mountinfo::Mount;
 
 /// Largest list of layers that is read, bytes.
@@ -225,6 +226,42 @@ fn docker_layers(store: &Path, found: &mut dyn FnMut(&str, String) -> bool) {
     }
 }
 
+/// Where layers of these identities lie in the stores of Podman, CRI-O and Docker on this
+/// node, whether or not a container shows them. containerd does not tell before there is
+/// one.
+pub fn stored(roots: &Roots, wanted: &BTreeSet<&str>) -> Vec<Directory> {
+    let mut directories = Vec::new();
+    let mut found = |store: &Path, driver: &str, name: &str, digest: String| {
+        let id = format!("layer:{digest}");
+        // One component, whatever the list says.
+        let is_name = !name.contains('/') && !matches!(name, "" | "." | "..");
+        if is_name
+            && wanted.contains(id.as_str())
+            && let Ok(path) = store.join(driver).join(name).join("diff").canonicalize()
+        {
+            directories.push(Directory {
+                path: bytes_of(path),
+                id: Some(id),
+            });
+        }
+        true
+    };
+    if wanted.is_empty() {
+        return directories;
+    }
+    for Storage { graph, .. } in &roots.storage {
+        containers_layers(graph, &mut |name, digest| {
+            found(graph, "overlay", name, digest)
+        });
+    }
+    for docker in &roots.docker {
+        docker_layers(docker, &mut |name, digest| {
+            found(docker, "overlay2", name, digest)
+        });
+    }
+    directories
+}
+
 /// `<algorithm>:<digits>`.
 pub(super) fn is_digest(text: &str) -> bool {
     let Some((algorithm, digits)) = text.split_once(':') else {
@@ -297,6 +334,21 @@ mod tests {
             assert_eq!(layers.lower[1].path, a.as_bytes());
             assert_eq!(layers.lower[1].id, Some(format!("layer:{}", digest('a'))));
         }
+        let roots = Roots {
+            storage: vec![Storage {
+                graph: store.clone(),
+                run: store.join("run"),
+            }],
+            docker: Vec::new(),
+            ..Roots::default()
+        };
+        let (wanted, other) = (format!("layer:{}", digest('a')), "layer:x".to_owned());
+        let known = super::stored(&roots, &BTreeSet::from([&*wanted, &*other]));
+        let directory = Directory {
+            path: a.clone().into_bytes(),
+            id: Some(wanted),
+        };
+        assert_eq!(known, [directory]);
         // One that is not there: none is known.
         let gone = layers(&mount("rw,lowerdir=l/BBB:l/ZZZ", &point), &[]);
         assert_eq!(gone, Layers::default());

@@ -111,8 +111,13 @@ pub struct Directory {
 pub struct Root {
     /// Where this node has it mounted.
     pub path: Vec<u8>,
+    /// The mount itself: when it is learned what the container read, it may be gone.
+    pub mount: crate::attribute::mountinfo::Mount,
     /// Directories of the layers, absolute, the uppermost first.
     pub lower: Vec<Vec<u8>>,
+    /// Directories and files of this node that it shows besides, by every path that they
+    /// have here.
+    pub shown: Vec<Vec<u8>>,
     /// What is mounted for the container alone: where, below `path`, and what of this
     /// node is there instead; `None` for what holds no data (proc, tmpfs).
     pub binds: Vec<crate::attribute::Bind>,

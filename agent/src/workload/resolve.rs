@@ -153,14 +153,17 @@ fn workload(
         (name, "") => name.to_owned(),
         (name, owner) => format!("{owner}/{name}"),
     };
-    let root = root.map(|mount| Root {
+    let root = root.map(|mount| (mount, binds(&mount.mount_point, &container, mounts)));
+    let root = root.map(|(mount, binds)| Root {
         path: mount.mount_point.clone(),
+        mount: mount.clone(),
         lower: layers
             .lower
             .iter()
             .map(|layer| layer.path.clone())
             .collect(),
-        binds: binds(&mount.mount_point, &container, mounts),
+        shown: shown(&binds, mounts),
+        binds,
     });
     Workload {
         kind: "container",
@@ -270,6 +273,18 @@ fn binds(root: &[u8], container: &Container, mounts: &[Mount]) -> Vec<Bind> {
         Some((join(root, rel.as_bytes()), from.flatten()))
     });
     binds.collect()
+}
+
+/// Where the sources of mounts are on this node.
+fn shown(binds: &[Bind], mounts: &[Mount]) -> Vec<Vec<u8>> {
+    let sources = binds.iter().filter_map(|(_, from)| from.clone());
+    sources
+        .flat_map(|from| {
+            let others = volumes::elsewhere(&from, mounts);
+            std::iter::once(from).chain(others)
+        })
+        .take(MOST_OTHERS)
+        .collect()
 }
 
 /// An absolute path without links, of what is there; as it is where looking might wait for

@@ -157,7 +157,7 @@ fn in_containerd(roots: &Roots, id: &str) -> Result<Option<Container>, RuntimeEr
                 image_id: String::new(),
                 name: String::new(),
                 labels: Labels::new(),
-                private: Vec::new(),
+                private: vec![bundle.clone()],
                 config,
                 bundle,
             };

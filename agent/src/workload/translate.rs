@@ -7,7 +7,7 @@ mod merged;
 
 use std::collections::HashMap;
 
-use super::{Directory, Volumes};
+use super::{Directory, Root, Volumes};
 use crate::attribute::paths::below;
 use crate::model::{FileTouches, NameTouch, Profile, RelPath, Trace, Volume, VolumeId};
 
@@ -20,9 +20,9 @@ use merged::Merged;
 pub struct Translated {
     /// The trace.
     pub trace: Trace,
-    /// Files in directories that are never recorded.
+    /// Files in directories that are never recorded, and the runtime's own.
     pub files_private: u64,
-    /// Names in such directories.
+    /// Such names.
     pub names_private: u64,
     /// Names of a container's root filesystem that no layer could be told for.
     pub names_unplaced: u64,
@@ -54,6 +54,9 @@ pub fn translate_with(
     for file in trace.files {
         let to = translator.place(file.volume, &file.path);
         match to {
+            To::Same if translator.is_runtimes(file.volume, &file.path) => {
+                out.files_private += 1;
+            }
             To::Same => files.push(file),
             To::Moved(volume, path) => files.push(FileTouches {
                 volume,
@@ -68,6 +71,9 @@ pub fn translate_with(
     let mut merged = Merged::new(root.map_or(&[], |root| root.lower.as_slice()), look);
     for name in trace.names {
         match translator.place(name.volume, &name.path) {
+            To::Same if translator.is_runtimes(name.volume, &name.path) => {
+                out.names_private += 1;
+            }
             To::Same => names.add(name),
             To::Moved(volume, path) => names.add(NameTouch {
                 volume,
@@ -173,6 +179,8 @@ struct Translator<'a> {
     /// Of each of the trace's volumes: whether any of the directories lies in it, or it
     /// in one of them.
     concerned: Vec<Concern>,
+    /// The container's root filesystem, if it is known what that shows.
+    layered: Option<&'a Root>,
     /// The directory that was found for files of the last parent.
     last: Option<(Vec<u8>, Option<&'a [u8]>)>,
 }
@@ -204,6 +212,7 @@ impl<'a> Translator<'a> {
             }
         };
         Self {
+            layered: volumes.root.as_ref().filter(|root| !root.lower.is_empty()),
             concerned: of_trace.iter().map(concern).collect(),
             directories,
             volumes: of_trace.to_vec(),
@@ -226,6 +235,18 @@ impl<'a> Translator<'a> {
             Some(directory) => self.moved(directory, &absolute, Some(at)),
             None => To::Same,
         }
+    }
+
+    /// Whether a path of the trace is of nothing that the container sees. Before a runtime
+    /// becomes the container's program it reads its own, and that of this one container, in
+    /// the container's cgroup.
+    fn is_runtimes(&self, volume: u32, path: &RelPath) -> bool {
+        let (Some(root), Some(volume)) = (self.layered, self.volumes.get(volume as usize)) else {
+            return false;
+        };
+        let absolute = volume.absolute(path);
+        let mut seen = root.lower.iter().chain(&root.shown);
+        !seen.any(|dir| below(dir, &absolute).is_some())
     }
 
     /// Where an absolute path of a layer goes: into its volume, or into that of the trace

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::attribute::mountinfo;
 use crate::model::{Certainty, FileVersion, NameKind, PageTouch};
-use crate::workload::Root;
 
 fn rel(path: &str) -> RelPath {
     RelPath::new(path.as_bytes().to_vec()).expect("valid")
@@ -153,6 +153,32 @@ fn nothing_known_changes_nothing() {
     );
 }
 
+#[test]
+fn what_a_container_does_not_see_is_its_runtimes() {
+    let (volumes, _) = container();
+    let trace = Trace {
+        volumes: vec![volume("uuid:root", "ext4", "/")],
+        files: vec![
+            file(0, "usr/sbin/runc"),
+            file(0, "data/model"),
+            file(0, "s/b/bin"),
+            file(0, "s/a/bin"),
+            file(0, "database"),
+        ],
+        names: vec![name(0, "s", 1), name(0, "run/root", 1), name(0, "data", 1)],
+        ..Trace::default()
+    };
+    let out = translate_with(&volumes, trace, &mut nothing);
+    let wanted = [
+        pair("uuid:root", "data/model"),
+        pair("layer:b", "bin"),
+        pair("uuid:root", "s/a/bin"),
+    ];
+    assert_eq!(files_of(&out.trace), wanted);
+    assert_eq!(names_of(&out.trace), [pair("uuid:root", "data")]);
+    assert_eq!((out.files_private, out.names_private), (2, 2));
+}
+
 /// A container of three layers, the lowest without an identity.
 fn container() -> (Volumes, BTreeMap<&'static str, Seen>) {
     let volumes = Volumes {
@@ -161,8 +187,12 @@ fn container() -> (Volumes, BTreeMap<&'static str, Seen>) {
             directory("/s/b", Some("layer:b")),
         ],
         root: Some(Root {
+            mount: mountinfo::parse(b"7 1 0:50 / /node/merged rw - overlay overlay rw\n")
+                .expect("valid")
+                .remove(0),
             path: b"/run/root".to_vec(),
             lower: vec![b"/s/init".to_vec(), b"/s/b".to_vec(), b"/s/a".to_vec()],
+            shown: vec![b"/data".to_vec()],
             binds: Vec::new(),
         }),
     };

@@ -1,0 +1,303 @@
+//! Containers: learned when they start, warmed when they start again under another id, and
+//! on another node by what was learned here.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use headstart::profile::decode;
+use headstart::workload::Roots;
+use serde_json::Value;
+
+use crate::node::{Node, evict, until};
+use crate::residency::resident_pages;
+use crate::scene::{Daemon, IMAGE_NAME, Podman, Scene, done};
+
+const MIB: u64 = 1 << 20;
+
+/// Waits until it is told to go on: until then only warming brings files into memory.
+const READS: &str = "read -r go < /vol/go; cat /data/image.bin /vol/model > /dev/null";
+
+/// A node over these stores, in the scene's namespace.
+fn node(scene: &Scene, roots: &Roots) -> Option<Node> {
+    let node = Node::new()?.inside(scene.process());
+    let storage = roots
+        .storage
+        .iter()
+        .map(|storage| format!("{{ graph = {:?}, run = {:?} }}", storage.graph, storage.run));
+    let storage: Vec<String> = storage.collect();
+    node.configure(&format!(
+        "[agent.runtimes]\nstorage = [{}]\ncontainerd = {:?}\n",
+        storage.join(", "),
+        roots.containerd
+    ));
+    Some(node)
+}
+
+/// A directory to be mounted into containers: 8 MiB of data, and a FIFO that holds them.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new(scene: &Scene) -> Self {
+        let dir = scene.path().join("vol");
+        fs::create_dir(&dir).expect("a directory");
+        let data: Vec<u8> = (0..8 * MIB).map(|i| (i / 7) as u8).collect();
+        fs::write(dir.join("model"), data).expect("written");
+        done(Command::new("mkfifo").arg(dir.join("go")));
+        Self(dir)
+    }
+
+    fn model(&self) -> PathBuf {
+        self.0.join("model")
+    }
+
+    /// Lets the container that waits go on.
+    fn go(&self) {
+        let open = || {
+            // Without a reader it would wait: of a container that never came.
+            let mut options = OpenOptions::new();
+            options.write(true).custom_flags(libc::O_NONBLOCK);
+            options.open(self.0.join("go")).ok()
+        };
+        let mut fifo = until("the container waits", open);
+        fifo.write_all(b"\n").expect("a reader");
+    }
+}
+
+/// `podman run` of the image with the directory in it.
+fn by_podman(podman: &Podman<'_>, shared: &Shared, command: &[&str]) -> Command {
+    let volume = format!("--volume={}:/vol:ro", shared.0.display());
+    let mut run = podman.run(&["--rm", "--name=web", &volume, IMAGE_NAME]);
+    run.args(command);
+    run
+}
+
+/// `ctr run`, as a pod's container.
+fn by_containerd(
+    daemon: &Daemon<'_>,
+    shared: &Shared,
+    id: &str,
+    name: &str,
+    command: &[&str],
+) -> Command {
+    let mount = format!(
+        "type=bind,src={},dst=/vol,options=rbind:ro",
+        shared.0.display()
+    );
+    let label = format!("io.kubernetes.container.name={name}");
+    let options = ["--rm", "--mount", &mount, "--label", &label, IMAGE_NAME, id];
+    let mut run = daemon.run(id, &options);
+    run.args(command);
+    run
+}
+
+fn spawn(command: &mut Command) -> Child {
+    let command = command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    command.spawn().expect("it starts")
+}
+
+fn ended(mut child: Child) {
+    let status = until("the container has ended", || {
+        child.try_wait().expect("waited")
+    });
+    assert!(status.success(), "{status}");
+}
+
+/// The image's file in the layers of a store.
+fn image_file(store: &Path) -> PathBuf {
+    let mut find = Command::new("find");
+    let found = done(find.arg(store).args(["-path", "*/data/image.bin"]));
+    let mut found = found.lines();
+    let file = found.next().expect("a layer has it").into();
+    assert_eq!(found.next(), None, "in one layer only");
+    file
+}
+
+fn is_resident(path: &Path) -> bool {
+    resident_pages(path).iter().all(|&there| there)
+}
+
+fn is_away(path: &Path) -> bool {
+    resident_pages(path).iter().all(|&there| !there)
+}
+
+/// The workload of this name, once so many of its runs are learned.
+fn named(node: &Node, name: &str, runs: u64) -> Value {
+    until(&format!("{name} has {runs} runs"), || {
+        let all = node.json(&["workloads"])?;
+        let all = all["workloads"].as_array()?;
+        let is_it = |w: &&Value| {
+            w["name"] == name && w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true
+        };
+        all.iter().find(is_it).cloned()
+    })
+}
+
+fn key(workload: &Value) -> String {
+    workload["key"].as_str().expect("a key").to_owned()
+}
+
+/// Starts something whose files were thrown out of memory, and has it warmed before it
+/// reads them.
+fn starts_warmed(start: &mut Command, shared: &Shared, image: &Path) {
+    let model = shared.model();
+    evict(image);
+    evict(&model);
+    assert!(is_away(image) && is_away(&model));
+    let child = spawn(start);
+    until("its files are in memory", || {
+        (is_resident(image) && is_resident(&model)).then_some(())
+    });
+    shared.go();
+    ended(child);
+}
+
+/// What became of what was warmed.
+fn was_warmed(workload: &Value) {
+    let last = &workload["last"];
+    let bytes = |name: &str| last[name].as_u64().expect("bytes");
+    assert_eq!(last["signal"], "cgroup", "{workload}");
+    assert!(bytes("read") >= 16 * MIB, "{workload}");
+    assert!(bytes("used") >= 16 * MIB, "{workload}");
+    assert!(bytes("late") <= MIB, "{workload}");
+    let sum = bytes("used") + bytes("late") + bytes("wasted") + bytes("unknown");
+    assert_eq!(bytes("planned"), sum, "{workload}");
+}
+
+/// What the profile names, and what it never does.
+fn profile_is_portable(node: &Node, key: &str, scene: &Scene) {
+    let shown = node.json(&["profile", "show", key]).expect("a profile");
+    let files = shown["files"].as_array().expect("files");
+    let text = |file: &Value, field: &str| file[field].as_str().expect("text").to_owned();
+    let of_image = files
+        .iter()
+        .find(|file| text(file, "path") == "data/image.bin")
+        .unwrap_or_else(|| panic!("the image's file: {shown}"));
+    assert!(text(of_image, "volume").starts_with("layer:"), "{of_image}");
+    assert_eq!(of_image["certain_bytes"], 8 * MIB, "{of_image}");
+    let model = files
+        .iter()
+        .find(|file| text(file, "path").ends_with("vol/model"))
+        .unwrap_or_else(|| panic!("the volume's file: {shown}"));
+    assert!(!text(model, "volume").starts_with("layer:"), "{model}");
+    // Nothing of this node's stores, of its runtime, of what that makes for each container.
+    let outside = scene.path().join("vol");
+    let outside = outside.strip_prefix("/").expect("absolute");
+    for file in files {
+        let is_layers = text(file, "volume").starts_with("layer:");
+        let path = text(file, "path");
+        assert!(is_layers || Path::new(&path).starts_with(outside), "{file}");
+        for private in ["hosts", "hostname", "resolv.conf"] {
+            assert!(!path.ends_with(private), "{file}");
+        }
+    }
+    let exported = node.path("exported");
+    let output = node.run(&["profile", "export", key, &exported.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    let (_, profile) = decode(&fs::read(exported).expect("a file")).expect("a profile");
+    for wanted in ["bin/sh", "bin/busybox", "data/image.bin"] {
+        let is_of_layer = profile.names.iter().any(|name| {
+            let volume = &profile.volumes[name.volume as usize];
+            name.path.as_bytes() == wanted.as_bytes() && volume.id.0.starts_with("layer:")
+        });
+        assert!(is_of_layer, "{wanted}: {:?}", profile.names);
+    }
+}
+
+#[test]
+fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
+    let Some(scene) = Scene::new(&[]) else { return };
+    let podman = scene.podman("one");
+    let Some(mut first) = node(&scene, &podman.roots()) else {
+        return;
+    };
+    let shared = Shared::new(&scene);
+    let sh = ["/bin/sh", "-c", READS];
+    first.start();
+    let child = spawn(&mut by_podman(&podman, &shared, &sh));
+    shared.go();
+    ended(child);
+    let known = named(&first, "web", 1);
+    assert_eq!(known["runs"], 1, "{known}");
+    assert_eq!(known["image"], IMAGE_NAME, "{known}");
+    assert_eq!(known["kind"], "container", "{known}");
+    profile_is_portable(&first, &key(&known), &scene);
+
+    // One that dies at once, and one that never is.
+    done(&mut by_podman(&podman, &shared, &["/bin/true"]));
+    let none = by_podman(&podman, &shared, &["/bin/none"]).output();
+    assert!(!none.expect("it starts").status.success());
+
+    let image = image_file(&scene.path().join("one/graph/overlay"));
+    starts_warmed(&mut by_podman(&podman, &shared, &sh), &shared, &image);
+    let again = first.learned(&key(&known), 2);
+    was_warmed(&again);
+    let exported = first.path("exported").display().to_string();
+    first.run(&["profile", "export", &key(&known), &exported]);
+    first.stop(libc::SIGTERM);
+
+    // Another node: nothing is the same but the image and the profile.
+    let elsewhere = scene.podman("two");
+    let mut second = node(&scene, &elsewhere.roots()).expect("as the first");
+    let output = second.run(&["profile", "import", &exported, "--as", &key(&known)]);
+    assert!(output.status.success(), "{output:?}");
+    second.start();
+    let image = image_file(&scene.path().join("two/graph/overlay"));
+    starts_warmed(&mut by_podman(&elsewhere, &shared, &sh), &shared, &image);
+    let there = second.learned(&key(&known), 3);
+    assert_eq!(there["starts"], 1, "{there}");
+    was_warmed(&there);
+    second.stop(libc::SIGTERM);
+
+    // A third, where somebody knows before there is a container that tells of its layers.
+    let mut third = node(&scene, &elsewhere.roots()).expect("as the first");
+    third.run(&["profile", "import", &exported, "--as", &key(&known)]);
+    third.start();
+    evict(&image);
+    let output = third.run(&["notify", &key(&known)]);
+    assert!(output.status.success(), "{output:?}");
+    until("the image's file is in memory", || {
+        is_resident(&image).then_some(())
+    });
+}
+
+#[test]
+fn a_pods_container_in_containerd_is_learned_and_warmed() {
+    let Some(scene) = Scene::new(&["containerd", "ctr"]) else {
+        return;
+    };
+    let daemon = scene.containerd();
+    let Some(mut node) = node(&scene, &daemon.roots()) else {
+        return;
+    };
+    let shared = Shared::new(&scene);
+    let sh = ["/bin/sh", "-c", READS];
+    let id = |n: u8| format!("{n:064x}");
+    node.start();
+    let child = spawn(&mut by_containerd(&daemon, &shared, &id(1), "app", &sh));
+    shared.go();
+    ended(child);
+    let known = named(&node, "app", 1);
+    assert_eq!(known["image"], IMAGE_NAME, "{known}");
+    assert!(key(&known).starts_with("container:app@"), "{known}");
+    profile_is_portable(&node, &key(&known), &scene);
+
+    // What labels say is shown to people.
+    let odd = "a\nb\u{1b}[31m";
+    let command = ["/bin/cat", "/data/image.bin"];
+    done(&mut by_containerd(&daemon, &shared, &id(2), odd, &command));
+    let oddly = named(&node, odd, 1);
+    assert!(!key(&oddly).contains(['\n', '\u{1b}']), "{oddly}");
+    for command in [&["workloads"][..], &["explain", &key(&oddly)]] {
+        let output = node.run(command);
+        assert!(output.status.success(), "{output:?}");
+        assert!(!output.stdout.contains(&0x1b), "{output:?}");
+    }
+
+    let image = image_file(&scene.path().join("containerd/root"));
+    let mut start = by_containerd(&daemon, &shared, &id(3), "app", &sh);
+    starts_warmed(&mut start, &shared, &image);
+    was_warmed(&node.learned(&key(&known), 2));
+}
