@@ -13,6 +13,7 @@ mod exact;
 mod fault_around;
 mod feedback;
 mod lockdown;
+mod mapped;
 mod mount;
 pub mod procfs;
 mod record;

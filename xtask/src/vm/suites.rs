@@ -141,9 +141,7 @@ const TRUTH: Chosen = Chosen {
         "others::",
         "narrow::",
     ],
-    // A fault there maps more of a large folio than its page, and 96 % of what is mapped
-    // hot is seen.
-    without: &[("newest", "narrow::nearly_all")],
+    without: &[],
 };
 
 /// The commands on machines that lack something; each takes minutes.
