@@ -88,6 +88,31 @@ pub const TESTS: &[Package] = &[
         reason: "images are mounted from it",
     },
     Package {
+        name: "podman",
+        brings: "podman",
+        reason: "containers that start",
+    },
+    Package {
+        name: "buildah",
+        brings: "buildah",
+        reason: "an image of layers",
+    },
+    Package {
+        name: "runc",
+        brings: "runc",
+        reason: "what Podman and containerd run containers with",
+    },
+    Package {
+        name: "containerd",
+        brings: "containerd",
+        reason: "containers that start as a kubelet's do",
+    },
+    Package {
+        name: "busybox-static",
+        brings: "busybox",
+        reason: "all that is in the image",
+    },
+    Package {
         name: "strace",
         brings: "strace",
         reason: "a second opinion on which names a run looked up",
@@ -169,9 +194,19 @@ pub const BENCH: &[Package] = &[
         reason: "a start to measure",
     },
     Package {
+        name: "podman",
+        brings: "podman",
+        reason: "containers that start",
+    },
+    Package {
         name: "python3",
         brings: "python3",
         reason: "a start to measure",
+    },
+    Package {
+        name: "runc",
+        brings: "runc",
+        reason: "what Podman runs containers with",
     },
     Package {
         name: "vmtouch",

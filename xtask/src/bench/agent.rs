@@ -281,16 +281,23 @@ fn outcomes(all: &[Measured]) -> Table {
 
 fn bound(weights: &Measured) -> String {
     let bound = WEIGHTS_BYTES / BANDWIDTH as f64;
-    let over = |way: usize| {
-        let median = spread(&weights.took[way], |took| took.command).median;
-        format!("{} {:.2}", WAYS[way], median / bound)
+    let cold = spread(&weights.took[COLD], |took| took.command).median / bound;
+    // With an agent the disk is busy from its signal on.
+    let since_signal = |at: usize| {
+        let ended = weights.took[WARMED[at]].iter().map(|took| took.ended);
+        let starts = ended.zip(&weights.last[at]);
+        let seconds: Vec<f64> = starts
+            .map(|(ended, last)| (ended - last.began_ms as f64 / 1e3) / bound)
+            .collect();
+        Spread::of(&seconds).unwrap_or(Spread::NONE)
     };
-    let ways = [COLD, WARMED[0], WARMED[2]].map(over);
     format!(
-        "The weights are {:.0} MB, and the disk needs {bound:.2} s for these. The command's time \
-         ÷ this bound: {}. (Where warming has begun before the command, the bound counts from \
-         then.)",
+        "The weights are {:.0} MB, and the disk needs {bound:.2} s for these: that is the bound \
+         for what is not told of earlier. Cold the command takes {cold:.2} times the bound. With \
+         an agent, from its signal (the cgroup) to the command's end, it is {:.2} of the bound; \
+         on the second node {:.2}.",
         WEIGHTS_BYTES / 1e6,
-        ways.join(", ")
+        since_signal(0),
+        since_signal(2),
     )
 }

@@ -42,6 +42,8 @@ pub(super) struct Took {
     pub(super) all: f64,
     /// Of this the command alone, as Podman has it.
     pub(super) command: f64,
+    /// When the command ended, since the epoch.
+    pub(super) ended: f64,
 }
 
 impl Store {
@@ -118,8 +120,11 @@ impl Host {
         let [from, to] = times[..] else {
             bail!("podman says `{said}` of when the container ran");
         };
-        let command = (to - from) as f64 / 1e9;
-        Ok(Took { all, command })
+        Ok(Took {
+            all,
+            command: (to - from) as f64 / 1e9,
+            ended: to as f64 / 1e9,
+        })
     }
 
     /// Has Podman, runc and what they keep in memory, as they are on a node that runs
@@ -175,6 +180,7 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Last {
     over: bool,
+    pub(super) began_ms: u64,
     pub(super) signal: String,
     pub(super) lead_seconds: Option<f64>,
     pub(super) read: u64,
