@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn all(common: &Common) -> [What; 9] {
+fn all(common: &Common) -> [What; 10] {
     let starts = |slow| What::Starts {
         common: common.clone(),
         slow,
