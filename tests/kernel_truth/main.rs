@@ -7,6 +7,7 @@
 
 #[path = "../common/residency.rs"]
 mod residency;
+mod cost;
 mod disks;
 mod exact;
 mod exec;

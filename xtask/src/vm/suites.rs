@@ -160,8 +160,16 @@ const OTHER_HOOKS: Chosen = Chosen {
     ..TRUTH
 };
 
+/// Hooks of every kind on a kernel that has them all, for what they cost.
+const COST: Chosen = Chosen {
+    kernel: Some("6.12"),
+    only: &["cost::"],
+    ..TRUTH
+};
+
 const CHOSEN: &[Chosen] = &[
     TRUTH,
+    COST,
     Chosen {
         hooks: "fentry",
         ..OTHER_HOOKS
