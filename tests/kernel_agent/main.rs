@@ -5,6 +5,7 @@
 
 mod containers;
 mod life;
+mod load;
 mod node;
 #[path = "../common/residency.rs"]
 mod residency;

@@ -2,6 +2,8 @@
 
 use std::process::Output;
 
+use serde_json::Value;
+
 use crate::scene::{Scene, end, evict, json, resident, stderr, stdout};
 
 /// The rest of a command line runs without these.
@@ -11,7 +13,7 @@ const NOTHING: &str = "set -- setpriv --bounding-set=-all \"$@\"";
 const READ_ONLY: &str = "mount -o remount,bind,ro \"$(findmnt -n -o TARGET -T .)\"";
 
 /// Warming needs no probes: what was in the profile is there afterwards.
-fn warms(scene: &Scene, setup: &str) {
+pub(crate) fn warms(scene: &Scene, setup: &str) {
     let data = scene.path("data");
     evict(&data);
     let warm = end(&mut scene.apart(setup, ["--json", "warm", "p"]));
@@ -22,7 +24,7 @@ fn warms(scene: &Scene, setup: &str) {
 }
 
 /// The command runs, with its output and its status.
-fn runs(scene: &Scene, setup: &str) -> Output {
+pub(crate) fn runs(scene: &Scene, setup: &str) -> Output {
     let command = [
         "run",
         "--profile",
@@ -38,7 +40,7 @@ fn runs(scene: &Scene, setup: &str) -> Output {
     run
 }
 
-fn refuses_to_record(scene: &Scene, setup: &str) -> String {
+pub(crate) fn refuses_to_record(scene: &Scene, setup: &str) -> String {
     let command = ["record", "--profile", "p", "--", "touch", "ran"];
     let record = end(&mut scene.apart(setup, command));
     assert_eq!(record.status.code(), Some(1), "{record:?}");
@@ -48,15 +50,24 @@ fn refuses_to_record(scene: &Scene, setup: &str) -> String {
     said
 }
 
-/// What doctor says of `row` on a machine that only warms.
-fn only_warms(scene: &Scene, setup: &str, row: &str) -> serde_json::Value {
+/// What doctor says of a machine, its exit status, and one of its rows.
+pub(crate) fn doctor(scene: &Scene, setup: &str, row: &str) -> (Option<i32>, Value) {
     let doctor = end(&mut scene.apart(setup, ["--json", "doctor"]));
     let said = json(&doctor);
-    assert_eq!(doctor.status.code(), Some(1), "{said}");
     let rows = said["checks"].as_array().expect("rows");
     let row = rows.iter().find(|r| r["name"] == row).expect("a row");
-    assert_eq!(row["status"], "missing", "{row}");
-    row.clone()
+    (doctor.status.code(), row.clone())
+}
+
+/// What doctor says of `row` on a machine that only warms.
+pub(crate) fn only_warms(scene: &Scene, setup: &str, row: &str) -> Value {
+    let (status, row) = doctor(scene, setup, row);
+    assert_eq!(
+        (status, &row["status"]),
+        (Some(1), &"missing".into()),
+        "{row}"
+    );
+    row
 }
 
 #[test]

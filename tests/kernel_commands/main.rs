@@ -5,12 +5,16 @@
 
 #[path = "../common/residency.rs"]
 mod residency;
+mod cgroups;
 mod compare;
 mod config;
 mod degraded;
 mod devices;
 mod doctor;
+mod lockdown;
 mod machine;
+mod memory;
+mod nfs;
 mod record;
 mod run;
 mod scene;

@@ -3,9 +3,17 @@
 use crate::residency::resident_pages;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use headstart::attribute::mountinfo;
+use headstart::attribute::volume::identify;
+use headstart::model::{
+    Certainty, FileTouches, FileVersion, PAGE_SIZE, PageTouch, RelPath, RunInfo, Trace,
+};
+use headstart::profile::{encode, from_trace};
 use serde_json::Value;
 
 /// The binary under test.
@@ -21,12 +29,18 @@ pub(crate) struct Scene {
 impl Scene {
     /// `None`, and why, where commands can't be recorded.
     pub(crate) fn recording() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: not root");
-            return None;
-        }
+        let scene = Self::as_root()?;
         if let Err(error) = headstart::probe::Probes::load(4096) {
             eprintln!("SKIPPED: {error}");
+            return None;
+        }
+        Some(scene)
+    }
+
+    /// `None`, and why, where this is not root.
+    pub(crate) fn as_root() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: not root");
             return None;
         }
         Some(Self::new())
@@ -118,9 +132,23 @@ impl Scene {
         last_json(&output)
     }
 
-    /// What `profile show` says of a file of this scene.
+    /// Imports a profile, as made elsewhere, of a run that read these files to their ends.
+    pub(crate) fn import(&self, profile: &str, files: &[&str]) {
+        let run = RunInfo {
+            started_ms: 1_700_000_000_000,
+            id: 1,
+            duration_ns: 1_000_000_000,
+            exact: true,
+        };
+        let made = from_trace(&read_whole(self.dir.path(), files), run);
+        fs::write(self.path("exported"), encode(profile, &made)).expect("written");
+        let output = self.run(&["profile", "import", "exported"]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// What `profile show -v` says of a file of this scene.
     pub(crate) fn shown(&self, profile: &str, file: &str) -> Option<Value> {
-        let output = self.run(&["--json", "profile", "show", profile]);
+        let output = self.run(&["--json", "-v", "profile", "show", profile]);
         assert!(output.status.success(), "{output:?}");
         let shown = json(&output);
         let path = self.path(file).display().to_string();
@@ -136,6 +164,40 @@ impl Scene {
         let output = self.run(&["--json", "profile", "show", profile]);
         assert!(output.status.success(), "{output:?}");
         json(&output)["runs"].as_array().expect("runs").len()
+    }
+}
+
+/// What a run would leave that read files of `dir` to their ends.
+fn read_whole(dir: &Path, files: &[&str]) -> Trace {
+    let mounts = mountinfo::read().expect("mountinfo");
+    let mount = mountinfo::covering(&mounts, dir.as_os_str().as_bytes()).expect("mounted");
+    let below = |path: &Path| {
+        let root = Path::new(OsStr::from_bytes(&mount.mount_point));
+        let path = path.strip_prefix(root).expect("below its mount");
+        RelPath::new(path.as_os_str().as_bytes()).expect("a path")
+    };
+    let touches = |name: &&str| {
+        let path = dir.join(name);
+        let meta = fs::metadata(&path).expect("metadata");
+        FileTouches {
+            volume: 0,
+            path: below(&path),
+            version: FileVersion {
+                size: meta.size(),
+                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+            },
+            touches: vec![PageTouch {
+                start_page: 0,
+                pages: meta.size().div_ceil(PAGE_SIZE) as u32,
+                certainty: Certainty::Certain,
+                first_use_ns: 0,
+            }],
+        }
+    };
+    Trace {
+        volumes: vec![identify(mount)],
+        files: files.iter().map(touches).collect(),
+        ..Trace::default()
     }
 }
 

@@ -9,6 +9,7 @@ mod bound;
 mod compared;
 pub mod disk;
 pub mod fio;
+mod idle;
 mod overhead;
 pub mod programs;
 mod prototype;
@@ -69,6 +70,8 @@ enum What {
     WarmRate(Common),
     /// What commands cost that have nothing to do
     Overhead(Common),
+    /// What the agent costs a node on which nothing starts, or much comes and goes
+    Idle(Common),
     /// Reading and writing profiles, by size
     ProfileLoad(Common),
     /// All of them
@@ -107,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn all(common: &Common) -> [What; 9] {
+fn all(common: &Common) -> [What; 10] {
     let starts = |slow| What::Starts {
         common: common.clone(),
         slow,
@@ -129,6 +132,7 @@ fn all(common: &Common) -> [What; 9] {
         What::Record(common.clone()),
         What::WarmRate(common.clone()),
         What::Overhead(common.clone()),
+        What::Idle(common.clone()),
         What::ProfileLoad(common.clone()),
     ]
 }
@@ -154,6 +158,7 @@ fn one(what: &What) -> Result<()> {
         What::Record(common) => common.publish("record", 30, record::measure),
         What::WarmRate(common) => common.publish("warm-rate", 7, |b| b.example("warm_rate", &[])),
         What::Overhead(common) => common.publish("overhead", 20, overhead::measure),
+        What::Idle(common) => common.publish("idle", 10, idle::measure),
         What::ProfileLoad(common) => {
             common.publish("profile-load", 7, |b| b.example("profile_load", &[]))
         }

@@ -154,6 +154,11 @@ pub const VM: &[Package] = &[
         brings: "dmsetup",
         reason: "a guest's disks that fail, or take their time",
     },
+    Package {
+        name: "iproute2",
+        brings: "tc",
+        reason: "a guest's link to its file server, slowed down",
+    },
 ];
 
 /// What is measured, or measured against.

@@ -6,8 +6,9 @@
 //! and the programs that the tests start. What the guest is to do is a [`job::Job`];
 //! what became of it comes over a serial line, and ends in one [`table`].
 //!
-//! What a suite needs of its guest (modules, programs, kernel parameters, memory) is
-//! said in [`suites`]: a new one is a row there.
+//! What a suite needs of its guest (modules, programs, kernel parameters) is said in
+//! [`suites`]: a new one is a row there. A kernel boots once for each setup in which
+//! there is something to run.
 
 mod cpio;
 pub mod initramfs;
@@ -138,13 +139,25 @@ fn one(
     println!("kernel {}: {}", kernel.name, root.version);
     let dir = workspace.target.join("vm").join(kernel.name);
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let job = suites::job(binaries, kernel.name, &args.test);
-    let initramfs = initramfs::write(&dir, &root, binaries, &job)?;
-    let machine = qemu::Machine {
-        kernel: &root.image,
-        initramfs: &initramfs,
-        dir: &dir,
-        append: &args.append,
-    };
-    machine.boot(|message| run.take(message, args.verbose))
+    for setup in suites::SETUPS {
+        let job = suites::job(binaries, kernel.name, setup, &args.test);
+        if job.suites.is_empty() {
+            continue;
+        }
+        if !setup.name.is_empty() {
+            println!("--> {}", setup.name);
+        }
+        let machine = qemu::Machine {
+            kernel: &root.image,
+            initramfs: &initramfs::write(&dir, &root, binaries, setup, &job)?,
+            dir: &dir,
+            append: format!("{} {}", setup.parameters, args.append),
+        };
+        let booted = machine.boot(|message| run.take(message, args.verbose));
+        // The others may come up all the same.
+        if let Err(error) = booted {
+            run.broken(&error);
+        }
+    }
+    Ok(())
 }

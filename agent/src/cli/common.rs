@@ -77,7 +77,7 @@ pub(super) fn record_exactly(
     output: Output,
     window: Option<Duration>,
 ) -> Result<(Recording, Child), RecordError> {
-    match FaultAround::claim(state_dir) {
+    match FaultAround::claim(state_dir).and_then(|around| around.tried_in(state_dir)) {
         Ok(around) => recorder.record_narrowed(command, output, window, around),
         Err(error) => {
             tracing::debug!(%error, "not narrowed, traced");

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::args::{Global, ObserveArgs};
 use super::{context, format, interrupt};
 use crate::probe::{Group, Probes, What, decode};
-use crate::run::existing_cgroups;
+use crate::run::{existing_cgroups, sees_pages};
 
 /// How often the line is drawn.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -36,6 +36,7 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
     let mut probes = Probes::load(context::ring_bytes(global)?)?;
     let mut reader = probes.reader()?;
     let hooks = probes.attach(&[Group::Use, Group::Miss, Group::Names, Group::Lifecycle]);
+    sees_pages(&hooks)?;
     for hook in hooks.iter().filter(|hook| !hook.live) {
         eprintln!("{}: {}; {}", hook.place, hook.reason, hook.without);
     }

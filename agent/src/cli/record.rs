@@ -10,7 +10,7 @@ use super::{common, context, format, stages};
 use crate::model::Profile;
 use crate::predict::wants_exact;
 use crate::profile::{Store, check_name};
-use crate::run::{Output, Recorder, Recording};
+use crate::run::{Output, RecordError, Recorder, Recording};
 
 pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.profile)?;
@@ -24,12 +24,16 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
         // A profile that can't be read is told of when this run is to be kept.
         Exact::Auto => wants_exact(&store.get(&args.profile).ok().flatten().unwrap_or_default()),
     };
-    let (mut recording, mut child) = if exact {
-        let (command, window) = (&args.command, args.window);
-        common::record_exactly(&mut recorder, &state_dir, command, Output::Inherit, window)?
+    let (command, window) = (&args.command, args.window);
+    let recorded = if exact {
+        common::record_exactly(&mut recorder, &state_dir, command, Output::Inherit, window)
     } else {
-        recorder.record(&args.command, Output::Inherit, args.window)?
+        recorder.record(command, Output::Inherit, window)
     };
+    let (mut recording, mut child) = recorded.map_err(|error| match error {
+        RecordError::Cgroup(_) => anyhow::Error::new(error).context("nothing was run"),
+        error => error.into(),
+    })?;
     drop(recorder);
     let kept = keep(&store, args, &mut recording);
     // The command's standard output is its own: people are told on the other

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::view::Feature;
 use crate::probe::{Group, HookState, Probes};
+use crate::run::sees_pages;
 
 /// What costs something on every read, fault or call of the machine.
 const READ_PATH: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
@@ -41,36 +42,34 @@ impl Hooks {
         &self.states
     }
 
-    fn live(&self, group: Group) -> bool {
-        self.states
-            .iter()
-            .any(|state| state.live && state.group == group)
-    }
-
     /// Whether starts can be learned: pages used can be seen.
     pub(super) fn can_learn(&self) -> bool {
-        self.live(Group::Use)
+        sees_pages(&self.states).is_ok()
     }
 
     /// What the machine lets the probes do.
     pub(super) fn features(&self) -> Vec<Feature> {
-        let of = |name, group: Group| Feature {
+        let pages = sees_pages(&self.states).map_err(|error| error.to_string());
+        let of = |group: Group| {
+            let states = self.states.iter().filter(|state| state.group == group);
+            let refused: Vec<&str> = states
+                .filter(|state| !state.live)
+                .map(|state| state.reason.as_str())
+                .collect();
+            match refused[..] {
+                [] => Ok(()),
+                _ => Err(refused.join("; ")),
+            }
+        };
+        let feature = |name, works: Result<(), String>| Feature {
             name,
-            live: self.live(group),
-            reason: if self.live(group) {
-                String::new()
-            } else {
-                let states = self.states.iter().filter(|state| state.group == group);
-                states
-                    .map(|s| s.reason.as_str())
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            },
+            live: works.is_ok(),
+            reason: works.err().unwrap_or_default(),
         };
         vec![
-            of("record_pages", Group::Use),
-            of("record_names", Group::Names),
-            of("signal_cgroup", Group::Signal),
+            feature("record_pages", pages),
+            feature("record_names", of(Group::Names)),
+            feature("signal_cgroup", of(Group::Signal)),
         ]
     }
 
@@ -78,10 +77,7 @@ impl Hooks {
     pub(super) fn attach(&mut self, probes: &mut Probes) -> bool {
         if self.attached.is_none() {
             let states = probes.attach(&READ_PATH);
-            let live = states
-                .iter()
-                .any(|state| state.live && state.group == Group::Use);
-            if !live {
+            if sees_pages(&states).is_err() {
                 probes.detach(&READ_PATH);
                 return false;
             }

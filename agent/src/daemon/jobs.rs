@@ -191,7 +191,12 @@ impl Jobs {
     pub(super) fn learn(&self, start: Start) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.learn, move || {
-            done.send(Done::Learned(Box::new(learn(start, &shared))));
+            let records = start.collector.records();
+            let learned = Learned {
+                records,
+                ..learn(start, &shared)
+            };
+            done.send(Done::Learned(Box::new(learned)));
         })
     }
 

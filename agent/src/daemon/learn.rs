@@ -30,6 +30,8 @@ pub(super) struct Learned {
     /// Why nothing was kept; empty where it was.
     pub(super) not_kept: &'static str,
     pub(super) stages: Vec<StageCounts>,
+    /// Records that were kept of it.
+    pub(super) records: u64,
 }
 
 /// Learns from a start that is ripe.
@@ -104,6 +106,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
                 profile_bytes: pages * crate::model::PAGE_SIZE,
                 not_kept: "",
                 stages,
+                records: 0,
             }
         }
         Err(error) => {

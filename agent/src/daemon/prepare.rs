@@ -2,7 +2,6 @@
 //! Runs on the daemon's workers; the start itself waits for none of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,7 @@ pub(super) struct Shared {
     containerd: Vec<Containerd>,
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
-    taken: AtomicU64,
+    taken: Mutex<u64>,
 }
 
 /// Why a start is not warmed for.
@@ -88,7 +87,7 @@ impl Shared {
             containerd: Containerd::of(&runtimes),
             runtimes,
             settings: Mutex::new(settings),
-            taken: AtomicU64::new(0),
+            taken: Mutex::new(0),
         }
     }
 
@@ -152,14 +151,13 @@ impl Shared {
             cost,
             ..Warmup::default()
         };
-        let is_ahead = timing == Timing::Ahead;
-        let readings = Readings::now();
-        let taken = self.taken.load(Ordering::Acquire);
-        let budget =
-            admit(&readings, &settings.room, taken, is_ahead).map_err(NotWarmed::Throttled)?;
-        let warmup = Warmup { budget, ..warmup };
-        let plan = warmup.plan(&profile, timing);
-        let _held = Held::take(&self.taken, plan.totals.bytes);
+        let within = |budget| Warmup { budget, ..warmup };
+        let wanted = within(settings.room.per_start).plan(&profile, timing);
+        let (budget, _held) = self.hold(&settings, wanted.totals.bytes, timing)?;
+        let plan = match wanted.totals.bytes <= budget {
+            true => wanted,
+            false => within(budget).plan(&profile, timing),
+        };
         let progress = Arc::new(Progress::default());
         let began_ns = since.elapsed().as_nanos() as i64;
         let report = warmup
@@ -173,6 +171,22 @@ impl Shared {
             report,
             began_ns,
         })
+    }
+
+    /// Takes what a plan needs of what there is; less, where there is less.
+    fn hold(
+        &self,
+        settings: &Settings,
+        wanted: u64,
+        timing: Timing,
+    ) -> Result<(u64, Held<'_>), NotWarmed> {
+        let readings = Readings::now();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ahead = timing == Timing::Ahead;
+        let room = admit(&readings, &settings.room, *taken, is_ahead);
+        let budget = room.map_err(NotWarmed::Throttled)?.min(wanted);
+        *taken += budget;
+        Ok((budget, Held(&self.taken, budget)))
     }
 
     /// File data that a plan ahead of a start would ask for, bytes.
@@ -211,18 +225,11 @@ impl Shared {
 }
 
 /// Bytes of a plan, for as long as it is carried out.
-struct Held<'a>(&'a AtomicU64, u64);
-
-impl<'a> Held<'a> {
-    fn take(taken: &'a AtomicU64, bytes: u64) -> Self {
-        taken.fetch_add(bytes, Ordering::AcqRel);
-        Self(taken, bytes)
-    }
-}
+struct Held<'a>(&'a Mutex<u64>, u64);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::AcqRel);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) -= self.1;
     }
 }
 

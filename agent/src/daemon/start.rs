@@ -61,6 +61,8 @@ pub(super) struct Start {
     pub(super) notice: Duration,
     pub(super) identity: Identity,
     pub(super) warming: Warming,
+    /// Its touches are sent.
+    pub(super) watched: bool,
     /// Why it is not learned; empty where it is.
     pub(super) not_learned: &'static str,
     /// Touches before this, since the start, were not seen.
@@ -78,6 +80,11 @@ impl Start {
         self.over.is_some()
             && !matches!(self.identity, Identity::Pending)
             && matches!(self.warming, Warming::Over(_))
+    }
+
+    /// Whether it is being learned.
+    pub(super) fn is_learned(&self) -> bool {
+        self.over.is_none() && self.not_learned.is_empty()
     }
 
     pub(super) fn workload(&self) -> Option<&Workload> {

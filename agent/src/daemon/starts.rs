@@ -58,6 +58,7 @@ impl Watch {
             notice: Duration::ZERO,
             identity: Identity::Pending,
             warming: Warming::Unknown,
+            watched: not_learned.is_none(),
             not_learned: not_learned.unwrap_or(""),
             blind_ns,
             collector: Collector::default(),
@@ -87,11 +88,11 @@ impl Watch {
         if !kernel.hooks.can_learn() {
             return Some("no_hooks");
         }
-        let learning = self.starts.values().filter(|s| s.not_learned.is_empty());
+        let learning = self.starts.values().filter(|start| start.is_learned());
         if learning.count() >= settings.learn_at_once {
             return Some("too_many_starts");
         }
-        if self.starts.is_empty() && kernel.hooks.share() > settings.hook_share {
+        if kernel.hooks.share() > settings.hook_share {
             return Some("hook_share");
         }
         if let Err(error) = kernel.probes.watch_beside(id) {
@@ -133,14 +134,34 @@ impl Watch {
             if let (Over::Gone, Warming::Running(cancel)) = (over, &start.warming) {
                 cancel.cancel();
             }
-            if start.not_learned.is_empty()
-                && let Some(kernel) = &mut self.probes
-                && let Err(error) = kernel.probes.unwatch(id)
-            {
-                tracing::warn!(%error, "a cgroup stays watched");
+        }
+        self.unwatch(id);
+        self.learn_if_ripe(id);
+    }
+
+    /// No more touches of a start are sent.
+    fn unwatch(&mut self, id: u64) {
+        let Some(start) = self.starts.get_mut(&id) else {
+            return;
+        };
+        if std::mem::take(&mut start.watched)
+            && let Some(kernel) = &mut self.probes
+            && let Err(error) = kernel.probes.unwatch(id)
+        {
+            tracing::warn!(%error, "a cgroup stays watched");
+        }
+    }
+
+    /// A start that nobody is to learn: what was recorded of it is forgotten.
+    fn give_up(&mut self, id: u64, why: &'static str) {
+        if let Some(start) = self.starts.get_mut(&id) {
+            self.held -= start.collector.records();
+            start.collector = Collector::default();
+            if start.not_learned.is_empty() {
+                start.not_learned = why;
             }
         }
-        self.learn_if_ripe(id);
+        self.unwatch(id);
     }
 
     fn learn_if_ripe(&mut self, id: u64) {
@@ -153,7 +174,9 @@ impl Watch {
         for member in self.cgroups.values_mut().filter(|m| m.start == Some(id)) {
             member.start = None;
         }
+        let records = start.collector.records();
         if !self.jobs.learn(start) {
+            self.held -= records;
             self.not_learned("queue_full");
         }
     }
@@ -165,7 +188,8 @@ impl Watch {
         let Some(workload) = workload else {
             start.identity = Identity::Unknown;
             start.warming = Warming::Over(None);
-            self.learn_if_ripe(id);
+            self.give_up(id, "unknown_workload");
+            self.finish(id, Over::Long);
             return;
         };
         let key = workload.keys.0.first().cloned();
@@ -190,12 +214,12 @@ impl Watch {
             Ok(()) => None,
         };
         if let Some(refused) = refused {
-            if refused == OPTED_OUT && start.not_learned.is_empty() {
-                start.not_learned = "opted_out";
-            }
             start.identity = Identity::Known(workload);
             start.warming = Warming::Over(None);
             self.workloads.warmed(&key, Some(&refused));
+            if refused == OPTED_OUT {
+                self.give_up(id, "opted_out");
+            }
             self.learn_if_ripe(id);
             return;
         }

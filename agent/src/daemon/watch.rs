@@ -1,7 +1,7 @@
 //! The loop: signals and records in, jobs for the workers out. Nothing in it waits for a
 //! disk or for another process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -23,7 +23,7 @@ use super::view::View;
 use crate::model::StageCounts;
 use crate::probe::{Probes, Reader, Record, What, decode, wait};
 use crate::run::now_ms;
-use crate::workload;
+use crate::workload::{self, Place};
 
 /// How often the rings are emptied while something is learned, and while nothing is.
 const LEARNING: Duration = Duration::from_millis(20);
@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Records kept of one start: some 30 MB.
 const RECORDS: u64 = 300_000;
+
+/// Records kept of all starts: some 200 MB.
+const ALL_RECORDS: u64 = 2_000_000;
 
 /// Records that wait for the signal of their cgroup; more are counted as nobody's.
 const EARLY: usize = 4096;
@@ -62,6 +65,10 @@ pub(super) struct Watch {
     pub(super) workloads: Workloads,
     /// Key → when somebody said that it will start.
     pub(super) notified: HashMap<String, Instant>,
+    /// Older cgroups that nobody has looked at yet.
+    older: VecDeque<(u64, Place)>,
+    /// Records that are kept, of all starts.
+    pub(super) held: u64,
     early: Vec<Record>,
     /// Records of nobody that is learned: of a start that is over already.
     not_ours: u64,
@@ -109,6 +116,8 @@ impl Watch {
             cgroups: HashMap::new(),
             workloads: Workloads::default(),
             notified: HashMap::new(),
+            older: VecDeque::new(),
+            held: 0,
             early: Vec::new(),
             not_ours: 0,
             undecodable: 0,
@@ -135,7 +144,7 @@ impl Watch {
                 continue;
             }
             self.cgroups.insert(id, Member::default());
-            self.jobs.recognise(id, place);
+            self.older.push_back((id, place));
         }
     }
 
@@ -230,7 +239,7 @@ impl Watch {
             return Err(record);
         };
         let start = member.start.and_then(|id| self.starts.get_mut(&id));
-        let Some(start) = start.filter(|start| start.over.is_none()) else {
+        let Some(start) = start.filter(|start| start.is_learned()) else {
             self.not_ours += 1;
             return Ok(());
         };
@@ -247,7 +256,8 @@ impl Watch {
         if listened {
             tell(&self.handle, start, &record, since);
         }
-        if start.collector.records() < RECORDS {
+        if start.collector.records() < RECORDS && self.held < ALL_RECORDS {
+            self.held += 1;
             start.collector.take(record);
         } else {
             start.lost += 1;
@@ -266,7 +276,10 @@ impl Watch {
             }
             Done::Identified(id, workload) => self.identified(id, workload),
             Done::Warmed(id, key, result) => self.warmed(id, &key, *result),
-            Done::Learned(learned) => self.learned(*learned),
+            Done::Learned(learned) => {
+                self.held -= learned.records;
+                self.learned(*learned);
+            }
             Done::Ordered(order) => self.ordered(order),
             Done::Notified(key, result) => match result {
                 Ok(carried) => self.count(&carried.results()),
@@ -289,7 +302,13 @@ impl Watch {
         for (id, why) in over {
             self.finish(id, why);
         }
-        let learning = self.starts.values().any(|start| start.over.is_none());
+        while let Some((id, place)) = self.older.pop_front() {
+            if !self.jobs.recognise(id, place.clone()) {
+                self.older.push_front((id, place));
+                break;
+            }
+        }
+        let learning = self.starts.values().any(Start::is_learned);
         if let (false, Some(kernel)) = (learning, &mut self.probes) {
             kernel.hooks.detach(&mut kernel.probes);
         }
@@ -319,7 +338,7 @@ impl Watch {
         view.totals = totals.clone();
         view.totals.stages.splice(0..0, stages);
         view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
-        view.learning = self.starts.values().filter(|s| s.over.is_none()).count() as u64;
+        view.learning = self.starts.values().filter(|s| s.is_learned()).count() as u64;
         let running = |s: &&Start| matches!(s.warming, Warming::Running(_));
         view.warming = self.starts.values().filter(running).count() as u64;
         if self.dirty {

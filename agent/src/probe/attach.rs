@@ -92,6 +92,7 @@ fn one(
     let mut state = HookState {
         program: hook.program,
         group: hook.group,
+        sees_pages: hook.sees_pages,
         place: hook
             .places
             .first()

@@ -91,6 +91,8 @@ pub struct Hook {
     pub program: &'static str,
     /// What it is for.
     pub group: Group,
+    /// Whether it tells of pages; the others say more of those, or of something else.
+    pub sees_pages: bool,
     /// The first that this kernel takes is used.
     pub places: &'static [Place],
     /// What is missing where none can be attached.
@@ -136,24 +138,28 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         program: "filemap_get_pages",
         group: Group::Use,
+        sees_pages: true,
         places: READ,
         without: "pages read by read(2), sendfile(2) and splice(2) are not recorded",
     },
     Hook {
         program: "filemap_map_pages",
         group: Group::Use,
+        sees_pages: true,
         places: MAP,
         without: "mapped pages that were cached already are not recorded",
     },
     Hook {
         program: "filemap_fault",
         group: Group::Use,
+        sees_pages: true,
         places: FAULT,
         without: "mapped pages that were not cached are not recorded",
     },
     Hook {
         program: "page_fault_user",
         group: Group::Use,
+        sees_pages: false,
         places: &[place(
             Kind::RawTracepoint,
             "page_fault_user",
@@ -164,6 +170,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         program: "page_fault_kernel",
         group: Group::Use,
+        sees_pages: false,
         places: &[place(
             Kind::RawTracepoint,
             "page_fault_kernel",
@@ -174,6 +181,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         program: "filemap_add",
         group: Group::Miss,
+        sees_pages: false,
         places: &[place(
             Kind::RawTracepoint,
             "filemap_add",
@@ -184,12 +192,14 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         program: "sys_exit",
         group: Group::Names,
+        sees_pages: false,
         places: &[place(Kind::BtfTracepoint, "sys_exit", "sys_exit")],
         without: "names given to system calls are not recorded: only the file data is warmed",
     },
     Hook {
         program: "process_exec",
         group: Group::Lifecycle,
+        sees_pages: false,
         places: &[place(
             Kind::RawTracepoint,
             "process_exec",
@@ -200,18 +210,21 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         program: "cgroup_mkdir",
         group: Group::Lifecycle,
+        sees_pages: false,
         places: &[place(Kind::RawTracepoint, "cgroup_mkdir", "cgroup_mkdir")],
         without: "cgroups made by the command itself are not followed",
     },
     Hook {
         program: "signal_mkdir",
         group: Group::Signal,
+        sees_pages: false,
         places: &[place(Kind::RawTracepoint, "signal_mkdir", "cgroup_mkdir")],
         without: "the agent does not notice that something starts",
     },
     Hook {
         program: "signal_rmdir",
         group: Group::Signal,
+        sees_pages: false,
         places: &[place(Kind::RawTracepoint, "signal_rmdir", "cgroup_rmdir")],
         without: "the agent does not notice that something is gone",
     },
@@ -224,6 +237,8 @@ pub struct HookState {
     pub program: &'static str,
     /// What it is for.
     pub group: Group,
+    /// See [`Hook::sees_pages`].
+    pub sees_pages: bool,
     /// Kind and place: `tp_btf mm_filemap_get_pages`; the first of those tried where
     /// it is not attached.
     pub place: String,

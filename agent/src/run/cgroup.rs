@@ -1,13 +1,20 @@
 //! A cgroup of its own for one command.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::mount::detached_mount;
 use super::procfs;
+use crate::attribute::mountinfo;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 
 /// Why there is no cgroup.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +43,11 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes `headstart-<pid>-<n>` at the root of the v2 hierarchy, with no
-    /// controllers: nothing about how the command runs changes. The hierarchy
-    /// is mounted apart, seen by nobody else.
+    /// Makes `headstart-<pid>-<n>` below the cgroup that this process is in, with no
+    /// controllers: nothing about how the command runs changes, and the limits that
+    /// it would have had it has.
     pub fn create(n: u32) -> Result<Self, CgroupError> {
-        let parent = detached_mount("cgroup2").map_err(CgroupError::Hierarchy)?;
+        let parent = own_directory().map_err(CgroupError::Hierarchy)?;
         let name = format!("headstart-{}-{n}", std::process::id());
         let make = |source: rustix::io::Errno| CgroupError::Make {
             name: name.clone(),
@@ -50,22 +57,24 @@ impl Cgroup {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(make(error)),
         }
-        let directory = rustix::fs::openat(
-            &parent,
-            &*name,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(make)?;
+        let directory =
+            rustix::fs::openat(&parent, &*name, DIRECTORY, Mode::empty()).map_err(make)?;
         // kernfs: the inode number is the cgroup's id on 64-bit machines.
         let id = rustix::fs::fstat(&directory).map_err(make)?.st_ino;
-        let name = CString::new(name).unwrap_or_default();
-        Ok(Self {
+        let cgroup = Self {
             parent,
             directory,
-            name,
+            name: CString::new(&*name).unwrap_or_default(),
             id,
-        })
+        };
+        // No process can be born in one below a threaded cgroup. (5.10 knows the file.)
+        match cgroup.read("cgroup.type") {
+            Ok(kind) if kind.trim() != "domain" => Err(CgroupError::Make {
+                source: io::Error::other(format!("it is {}", kind.trim())),
+                name,
+            }),
+            _ => Ok(cgroup),
+        }
     }
 
     /// What `bpf_get_current_cgroup_id` returns inside.
@@ -113,8 +122,7 @@ impl Drop for Cgroup {
 
 /// Removes what earlier commands had to leave behind, where it is empty now.
 fn sweep(parent: &OwnedFd) {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(parent, ".", flags, Mode::empty());
+    let opened = rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty());
     let Ok(entries) = opened.and_then(rustix::fs::Dir::new) else {
         return;
     };
@@ -135,6 +143,40 @@ fn maker(name: &[u8]) -> Option<u32> {
     rest.split_once('-')?.0.parse().ok()
 }
 
+/// The root of the v2 hierarchy: mounted apart, seen by nobody else, or where that is
+/// not allowed as it is mounted here.
+fn root_directory() -> io::Result<OwnedFd> {
+    let refused = match detached_mount("cgroup2") {
+        // The mount's own descriptor only names its place.
+        Ok(mount) => return Ok(rustix::fs::openat(mount, ".", DIRECTORY, Mode::empty())?),
+        Err(error) => error,
+    };
+    let mounts = mountinfo::read()?;
+    let whole = |mount: &&mountinfo::Mount| mount.fs_type == "cgroup2" && mount.root == b"/";
+    let mount = mounts.iter().find(whole).ok_or(refused)?;
+    let path = Path::new(OsStr::from_bytes(&mount.mount_point));
+    Ok(rustix::fs::open(path, DIRECTORY, Mode::empty())?)
+}
+
+/// The directory of the cgroup that this process is in.
+fn own_directory() -> io::Result<OwnedFd> {
+    let root = root_directory()?;
+    let text = std::fs::read("/proc/self/cgroup")?;
+    let path = own_path(&text).ok_or_else(|| io::Error::other("this process is in none"))?;
+    if path.is_empty() {
+        return Ok(root);
+    }
+    Ok(rustix::fs::openat(&root, path, DIRECTORY, Mode::empty())?)
+}
+
+/// The v2 cgroup in what `/proc/PID/cgroup` says, relative to the root.
+fn own_path(text: &[u8]) -> Option<&OsStr> {
+    let line = text
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"0::/"))?;
+    Some(OsStr::from_bytes(line))
+}
+
 /// Ids of the cgroups (v2) that exist now, the root included.
 ///
 /// # Errors
@@ -149,11 +191,8 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
 /// # Errors
 /// The hierarchy can't be reached or read.
 pub fn existing_paths() -> io::Result<Vec<(u64, Vec<u8>)>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    // The mount's own descriptor only names its place.
-    let root = rustix::fs::openat(detached_mount("cgroup2")?, ".", flags, Mode::empty())?;
     let mut found = Vec::new();
-    let mut ahead = vec![(root, b"/".to_vec())];
+    let mut ahead = vec![(root_directory()?, b"/".to_vec())];
     while let Some((directory, path)) = ahead.pop() {
         found.push((rustix::fs::fstat(&directory)?.st_ino, path.clone()));
         for entry in rustix::fs::Dir::read_from(&directory)? {
@@ -165,11 +204,24 @@ pub fn existing_paths() -> io::Result<Vec<(u64, Vec<u8>)>> {
                 continue;
             }
             // Gone since it was listed: nothing to watch.
-            let child = rustix::fs::openat(&directory, name, flags, Mode::empty());
+            let child = rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty());
             let base = if path == b"/" { &b""[..] } else { &path };
             let below = [base, b"/", name.to_bytes()].concat();
             ahead.extend(child.ok().map(|child| (child, below)));
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_cgroup_is_the_one_of_version_2() {
+        let hybrid = b"4:memory:/a\n1:name=systemd:/b\n0::/pods/c d\n";
+        assert_eq!(own_path(hybrid), Some(OsStr::new("pods/c d")));
+        assert_eq!(own_path(b"0::/\n"), Some(OsStr::new("")));
+        assert_eq!(own_path(b"4:memory:/a\n"), None);
+    }
 }

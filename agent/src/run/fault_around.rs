@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::mapped::pages_of_a_fault;
+
 const SETTING: &str = "fault_around_bytes";
 const JOURNAL: &str = "fault-around-bytes";
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -44,6 +46,9 @@ pub enum FaultAroundError {
         /// Cause.
         source: io::Error,
     },
+    /// A large folio is mapped as a whole, whatever the window.
+    #[error("a fault maps {0} pages of a large folio here, though fault_around_bytes was one page")]
+    MapsMore(usize),
     /// Another process has narrowed it, or is about to.
     #[error("fault_around_bytes is another headstart's for now")]
     InUse,
@@ -184,6 +189,39 @@ impl FaultAround {
             put_back(&setting, &journal, &entry)?;
         }
         Ok(Self { setting, journal })
+    }
+
+    /// Narrows the window for a moment, to see whether a fault maps one page then. It does
+    /// not where the kernel maps large folios as a whole: there a fault's neighbours can't be
+    /// known, and narrowing is of no use. Where that can't be found out (no room in
+    /// `directory`), it is taken to be of use.
+    ///
+    /// # Errors
+    /// It is of none, or it can't be narrowed or put back.
+    pub fn tried_in(self, directory: &Path) -> Result<Self, FaultAroundError> {
+        let page = rustix::param::page_size() as u64;
+        let entry = Entry {
+            before: self.setting.read()?,
+            set: page,
+            boot: boot(),
+        };
+        if entry.before <= page {
+            return Ok(self);
+        }
+        self.journal.write(&entry)?;
+        let mapped = self
+            .setting
+            .write(page)
+            .map(|()| pages_of_a_fault(directory));
+        put_back(&self.setting, &self.journal, &entry)?;
+        match mapped? {
+            Ok(pages) if pages > 1 => Err(FaultAroundError::MapsMore(pages)),
+            Ok(_) => Ok(self),
+            Err(error) => {
+                tracing::debug!(%error, "how much a fault maps is not known");
+                Ok(self)
+            }
+        }
     }
 
     /// Narrows the window.

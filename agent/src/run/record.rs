@@ -36,9 +36,14 @@ pub enum RecordError {
     /// No command.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// Nothing is attached.
-    #[error("no hook is live, nothing can be recorded: {0}")]
+    /// No hook is attached that tells of pages.
+    #[error("no hook tells of pages, nothing can be recorded: {0}")]
     NoHooks(String),
+    /// The kernel refuses them all.
+    #[error(
+        "the kernel is locked down (confidentiality): probes may not read its memory, nothing can be recorded; boot with lockdown=integrity or without lockdown"
+    )]
+    LockedDown,
     /// Something around the command failed.
     #[error("while {operation}: {source}")]
     Io {
@@ -127,16 +132,7 @@ impl Recorder {
         let mut probes = Probes::load(ring_bytes)?;
         let reader = probes.reader()?;
         let hooks = probes.attach_where(&RECORDING, takes);
-        if !hooks
-            .iter()
-            .any(|hook| hook.live && hook.group == Group::Use)
-        {
-            let reasons: Vec<String> = hooks
-                .iter()
-                .map(|h| format!("{}: {}", h.program, h.reason))
-                .collect();
-            return Err(RecordError::NoHooks(reasons.join("; ")));
-        }
+        sees_pages(&hooks)?;
         Ok(Self {
             probes,
             reader,
@@ -348,6 +344,26 @@ impl Recorder {
             narrowed,
         })
     }
+}
+
+/// Whether hooks as they are attached tell of pages.
+///
+/// # Errors
+/// Why they don't.
+pub fn sees_pages(hooks: &[HookState]) -> Result<(), RecordError> {
+    let mut seers = hooks.iter().filter(|hook| hook.sees_pages);
+    if seers.clone().any(|hook| hook.live) {
+        return Ok(());
+    }
+    // What it refuses then is a helper function, which the verifier calls unknown.
+    if super::lockdown().is_some_and(|mode| mode == "confidentiality") {
+        return Err(RecordError::LockedDown);
+    }
+    let reasons: Vec<String> = seers
+        .by_ref()
+        .map(|hook| format!("{}: {}", hook.program, hook.reason))
+        .collect();
+    Err(RecordError::NoHooks(reasons.join("; ")))
 }
 
 fn maybe_pages(trace: &Trace) -> u64 {

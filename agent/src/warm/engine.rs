@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
 use super::roots::{VolumeRoot, VolumeRoots};
 use super::submit::Depth;
-use super::verify::{Check, Of};
+use super::verify::{Check, MAX_RETRIES, Of};
 use super::work::{Cursors, Part, Worker};
 use super::{Cancel, Lead, WarmOptions, sys};
 use crate::model::{Plan, escape};
@@ -35,10 +35,10 @@ pub(super) struct Shared {
     pub(super) opener: Opener,
     pub(super) cursors: Cursors,
     /// Filled for the second phase.
-    pub(super) checks: OnceLock<Vec<Check>>,
+    pub(super) checks: Mutex<Arc<Vec<Check>>>,
     pub(super) next_check: AtomicUsize,
     pub(super) retries: AtomicUsize,
-    /// Settled as failed or gone: not to be found missing once more.
+    /// Settled as failed, gone or evicted: not to be found missing once more.
     pub(super) settled: Mutex<Vec<(Of, u64, u64)>>,
     pub(super) unverified_bytes: AtomicU64,
     /// When each action was begun: µs since the beginning, plus one; 0: not yet.
@@ -257,7 +257,7 @@ pub(super) fn execute(
         served,
         opener,
         cursors: Cursors::default(),
-        checks: OnceLock::new(),
+        checks: Mutex::default(),
         next_check: AtomicUsize::new(0),
         retries: AtomicUsize::new(0),
         settled: Mutex::default(),
@@ -284,10 +284,18 @@ pub(super) fn execute(
     if options.verify && !shared.stopped() {
         // Where nothing was read, the look before was the last one too.
         if !(progress.data.all_there() && progress.blocks.all_there()) {
-            let checks = super::verify::checks(&shared);
             let threads = threads.min(std::thread::available_parallelism().map_or(2, usize::from));
-            let _ = shared.checks.set(checks);
-            run_phase(&shared, Phase::Check, threads, share);
+            let look = || {
+                *lock(&shared.checks) = Arc::new(super::verify::checks(&shared));
+                shared.next_check.store(0, Ordering::Relaxed);
+                run_phase(&shared, Phase::Check, threads, share);
+            };
+            look();
+            // Where memory is short, what was read again has pushed out what was seen.
+            if shared.retries.swap(MAX_RETRIES, Ordering::Relaxed) > 0 && !shared.stopped() {
+                shared.unverified_bytes.store(0, Ordering::Relaxed);
+                look();
+            }
         }
         verified = !shared.stopped();
     }

@@ -15,7 +15,7 @@ use crate::model::{Action, PAGE_SIZE};
 /// Most pages, over a whole execution, that are read one by one because they
 /// were not there at the check. More are missing only where memory is short,
 /// and reading them again would push others out.
-const MAX_RETRIES: usize = 4096;
+pub(super) const MAX_RETRIES: usize = 4096;
 
 /// Pages that one look covers at most.
 const MAX_SPAN: u64 = 1 << 16;
@@ -80,7 +80,7 @@ pub(super) fn checks(shared: &Shared) -> Vec<Check> {
             }),
         }
     }
-    let mut settled = std::mem::take(&mut *lock(&shared.settled));
+    let mut settled = lock(&shared.settled).clone();
     settled.sort_unstable();
     for (of, start, pages) in settled {
         if let Ok(at) = checks.binary_search_by_key(&of, |check| check.of) {
@@ -113,9 +113,7 @@ impl Worker<'_> {
     /// Checks until there is nothing left to check.
     pub(super) fn check(&mut self) {
         let shared = self.shared;
-        let Some(checks) = shared.checks.get() else {
-            return;
-        };
+        let checks = lock(&shared.checks).clone();
         while !self.stopped() {
             let Some(check) = checks.get(self.next_check()) else {
                 break;
@@ -212,7 +210,15 @@ impl Worker<'_> {
         let allowed = MAX_RETRIES.saturating_sub(shared.retries.load(Ordering::Relaxed));
         let tried = pages.min(allowed);
         shared.retries.fetch_add(tried, Ordering::Relaxed);
-        bytes.retract((pages - tried) as u64 * PAGE_SIZE, &bytes.evicted);
+        let settle = |start: u64, pages: u64| {
+            let of = source.file.map_or(Of::Device(source.volume), Of::File);
+            lock(&shared.settled).push((of, start, pages));
+        };
+        let untried = (pages - tried) as u64;
+        if untried > 0 {
+            bytes.retract(untried * PAGE_SIZE, &bytes.evicted);
+            settle(start + tried as u64, untried);
+        }
         if tried == 0 {
             return;
         }
@@ -221,8 +227,12 @@ impl Worker<'_> {
             read_missing(source, start, &vec![0; tried], super::submit::MAX_RETRIES)
         });
         bytes.retract(outcome.gone * PAGE_SIZE, &bytes.gone);
+        if outcome.gone > 0 {
+            settle(start, tried as u64);
+        }
         for failed in &outcome.failed {
             bytes.retract(failed.pages * PAGE_SIZE, &bytes.failed);
+            settle(failed.start_page, failed.pages);
             self.name_failure(source, failed.errno, failed.start_page, failed.pages);
         }
     }

@@ -6,6 +6,8 @@ use headstart::workload::layers::parse_layers;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(layers) = parse_layers(bytes) else { return };
+    let Ok(layers) = parse_layers(bytes) else {
+        return;
+    };
     assert!(layers.values().all(|digest| digest.contains(':')));
 });

@@ -7,7 +7,9 @@ use headstart::workload::{Facts, container_keys, oci};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(config) = oci::parse(bytes) else { return };
+    let Ok(config) = oci::parse(bytes) else {
+        return;
+    };
     let text = |name: &str| config.annotations.get(name).map_or("", String::as_str);
     let keys = container_keys(&Facts {
         name: text("name"),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use xtask::vm::job::{ANSWERS, JOB, Job, MODULES, Message, Outcome, Suite};
+use xtask::vm::job::{ANSWERS, Cgroups, JOB, Job, MODULES, Message, Outcome, Suite};
 
 /// Source, where, type.
 const MOUNTS: &[(&str, &str, &str)] = &[
@@ -19,11 +19,14 @@ const MOUNTS: &[(&str, &str, &str)] = &[
     ("tracefs", "/sys/kernel/tracing", "tracefs"),
     ("debugfs", "/sys/kernel/debug", "debugfs"),
     ("bpf", "/sys/fs/bpf", "bpf"),
-    ("cgroup2", "/sys/fs/cgroup", "cgroup2"),
 ];
 
+/// Where control groups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// Controllers that the root of the cgroup tree hands on.
 const CONTROLLERS: &[&str] = &["memory", "io", "cpu", "pids"];
+/// Controllers of version 1.
+const V1_CONTROLLERS: &[&str] = &["memory", "blkio", "cpu", "pids"];
 
 fn main() {
     let mut trouble = Vec::new();
@@ -45,14 +48,15 @@ fn main() {
     answers.send(&Message::Ready {
         kernel: version.trim().to_owned(),
     });
-    for controller in CONTROLLERS {
-        let control = "/sys/fs/cgroup/cgroup.subtree_control";
-        if let Err(error) = fs::write(control, format!("+{controller}")) {
-            trouble.push(format!("handing on {controller}: {error}"));
-        }
-    }
     match job() {
         Ok(job) => {
+            let made = match job.cgroups {
+                Cgroups::V2 => one_tree(),
+                Cgroups::V1 => a_tree_each(),
+            };
+            if let Err(error) = made {
+                trouble.push(format!("control groups: {error}"));
+            }
             for what in trouble.drain(..) {
                 answers.send(&Message::Trouble { what });
             }
@@ -121,9 +125,44 @@ impl Answers {
 }
 
 fn mount(source: &str, at: &str, kind: &str) -> io::Result<()> {
+    mount_with(source, at, kind, "")
+}
+
+fn mount_with(source: &str, at: &str, kind: &str, options: &str) -> io::Result<()> {
     fs::create_dir_all(at)?;
     let flags = rustix::mount::MountFlags::empty();
-    Ok(rustix::mount::mount(source, at, kind, flags, None)?)
+    let options = CString::new(options).map_err(io::Error::other)?;
+    Ok(rustix::mount::mount(source, at, kind, flags, &*options)?)
+}
+
+/// The tree of version 2, with all controllers for the groups below its root.
+fn one_tree() -> io::Result<()> {
+    mount("cgroup2", CGROUPS, "cgroup2")?;
+    CONTROLLERS.iter().try_for_each(|controller| {
+        fs::write(
+            format!("{CGROUPS}/cgroup.subtree_control"),
+            format!("+{controller}"),
+        )
+    })
+}
+
+/// Trees of version 1, of those controllers that this kernel has there, and none of
+/// version 2.
+fn a_tree_each() -> io::Result<()> {
+    mount("tmpfs", CGROUPS, "tmpfs")?;
+    let mut mounted = false;
+    for controller in V1_CONTROLLERS {
+        let at = format!("{CGROUPS}/{controller}");
+        match mount_with("cgroup", &at, "cgroup", controller) {
+            Ok(()) => mounted = true,
+            Err(error) if error.raw_os_error() == Some(22) => fs::remove_dir(&at)?,
+            Err(error) => return Err(error),
+        }
+    }
+    match mounted {
+        true => Ok(()),
+        false => Err(io::Error::other("no controller of version 1")),
+    }
 }
 
 fn load_modules(trouble: &mut Vec<String>) {

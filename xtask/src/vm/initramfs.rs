@@ -14,12 +14,18 @@ use super::cpio::Archive;
 use super::job::{JOB, Job, MODULES};
 use super::kernel::Unpacked;
 use super::modules;
-use super::suites::{Binaries, FILES, MODULE_NAMES, PROGRAMS};
+use super::suites::{Binaries, FILES, MODULE_NAMES, PROGRAMS, Setup};
 use crate::run;
 use crate::workspace::on_path;
 
 /// Writes it below `dir`; its path.
-pub fn write(dir: &Path, kernel: &Unpacked, binaries: &Binaries, job: &Job) -> Result<PathBuf> {
+pub fn write(
+    dir: &Path,
+    kernel: &Unpacked,
+    binaries: &Binaries,
+    setup: &Setup,
+    job: &Job,
+) -> Result<PathBuf> {
     let path = dir.join("initramfs");
     let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
     let mut tree = Tree {
@@ -36,7 +42,8 @@ pub fn write(dir: &Path, kernel: &Unpacked, binaries: &Binaries, job: &Job) -> R
     for program in &binaries.programs {
         tree.file(&program.to_string_lossy(), 0o755, &read(program)?)?;
     }
-    let modules = modules::collect(&kernel.modules, MODULE_NAMES)?;
+    let wanted = [MODULE_NAMES, setup.modules].concat();
+    let modules = modules::collect(&kernel.modules, &wanted)?;
     for (number, module) in modules.iter().enumerate() {
         let to = format!("{MODULES}/{number:03}-{}", module.name);
         tree.file(&to, 0o644, &module.data)?;

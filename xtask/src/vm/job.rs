@@ -16,8 +16,21 @@ pub const ANSWERS: &str = "/dev/ttyS1";
 pub struct Job {
     /// The directory of temporary files that the tests were built with.
     pub scratch: PathBuf,
+    /// Which control groups are mounted.
+    pub cgroups: Cgroups,
     /// One after the other.
     pub suites: Vec<Suite>,
+}
+
+/// The hierarchies of control groups that a guest mounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cgroups {
+    /// Version 2, with all its controllers.
+    #[default]
+    V2,
+    /// Version 1 only, a tree for each controller.
+    V1,
 }
 
 /// Tests of one binary, each in a process of its own.
@@ -33,6 +46,8 @@ pub struct Suite {
     pub program: PathBuf,
     /// Tests whose names contain one of these; all where there is none.
     pub only: Vec<String>,
+    /// And, where there are some, one of these.
+    pub among: Vec<String>,
     /// But not those whose names contain one of these.
     pub without: Vec<String>,
     /// For each test.
@@ -43,7 +58,8 @@ impl Suite {
     /// Whether a test of this name belongs to it.
     pub fn has(&self, test: &str) -> bool {
         let among = |names: &[String]| names.iter().any(|name| test.contains(name.as_str()));
-        (self.only.is_empty() || among(&self.only)) && !among(&self.without)
+        let wanted = |names: &[String]| names.is_empty() || among(names);
+        wanted(&self.only) && wanted(&self.among) && !among(&self.without)
     }
 }
 
@@ -107,11 +123,14 @@ mod tests {
             environment: vec![],
             program: "/vm/bin/truth".into(),
             only: vec![],
+            among: vec![],
             without: vec!["xfs".into()],
             seconds: 1,
         };
         assert!(suite.has("reads::on_ext4") && !suite.has("reads::on_xfs"));
         suite.only = vec!["reads".into()];
         assert!(suite.has("reads::on_ext4") && !suite.has("maps::on_ext4"));
+        suite.among = vec!["btrfs".into()];
+        assert!(suite.has("reads::on_btrfs") && !suite.has("reads::on_ext4"));
     }
 }

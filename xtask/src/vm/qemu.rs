@@ -23,7 +23,7 @@ const FIRST_LINE: Duration = Duration::from_secs(5);
 const DISK: u64 = 8 << 30;
 
 /// What boots.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine<'a> {
     /// The kernel.
     pub kernel: &'a Path,
@@ -32,7 +32,7 @@ pub struct Machine<'a> {
     /// Where the disk and the console's text are put.
     pub dir: &'a Path,
     /// More kernel parameters.
-    pub append: &'a str,
+    pub append: String,
 }
 
 impl Machine<'_> {
@@ -84,10 +84,7 @@ impl Machine<'_> {
             self.disk().display()
         );
         let console = format!("file:{}", self.console().display());
-        let append = format!(
-            "console=ttyS0 panic=-1 loglevel=5 cgroup_no_v1=all {}",
-            self.append
-        );
+        let append = format!("console=ttyS0 panic=-1 loglevel=5 {}", self.append);
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args([

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::job::{Job, Suite};
+use super::job::{Cgroups, Job, Suite};
 use crate::build;
 use crate::run::Stages;
 use crate::workspace::Workspace;
@@ -39,6 +39,9 @@ pub const PROGRAMS: &[&str] = &[
     "sleep",
     "touch",
     "awk",
+    "dd",
+    "rmdir",
+    "mkdir",
     "setpriv",
     "findmnt",
     "mount",
@@ -52,16 +55,68 @@ pub const PROGRAMS: &[&str] = &[
     "fio",
     "btrfs",
     "dmsetup",
+    "ip",
+    "tc",
+    "nsenter",
 ];
 
 /// Files that those read.
 pub const FILES: &[&str] = &["/etc/mke2fs.conf", "/etc/passwd", "/etc/group"];
+
+/// A machine that a kernel boots as.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// What is different, in a word; empty for the usual one.
+    pub name: &'static str,
+    /// Kernel parameters.
+    pub parameters: &'static str,
+    /// Modules that it loads beside [`MODULE_NAMES`].
+    pub modules: &'static [&'static str],
+    /// Which control groups it mounts.
+    cgroups: Cgroups,
+}
+
+/// All of them, the usual one first.
+pub const SETUPS: &[Setup] = &[USUAL, INTEGRITY, CONFIDENTIALITY, V1_ONLY, NFS];
+
+const USUAL: Setup = Setup {
+    name: "",
+    parameters: "cgroup_no_v1=all",
+    modules: &[],
+    cgroups: Cgroups::V2,
+};
+
+const INTEGRITY: Setup = Setup {
+    name: "lockdown=integrity",
+    parameters: "cgroup_no_v1=all lockdown=integrity",
+    ..USUAL
+};
+
+const CONFIDENTIALITY: Setup = Setup {
+    name: "lockdown=confidentiality",
+    parameters: "cgroup_no_v1=all lockdown=confidentiality",
+    ..USUAL
+};
+
+const V1_ONLY: Setup = Setup {
+    name: "cgroup v1",
+    parameters: "",
+    cgroups: Cgroups::V1,
+    ..USUAL
+};
+
+const NFS: Setup = Setup {
+    name: "nfs",
+    modules: &["nfsd", "nfsv4", "cachefiles", "veth", "sch_netem"],
+    ..USUAL
+};
 
 /// A suite and which of its tests run in every guest: together they take minutes in
 /// an emulated machine. `--test` chooses among all.
 #[derive(Clone, Copy)]
 struct Chosen {
     suite: &'static str,
+    setup: Setup,
     /// See [`Suite::variant`]: hooks of this kind only, where it is not empty.
     hooks: &'static str,
     /// The kernel that it is for; all where there is none.
@@ -73,6 +128,7 @@ struct Chosen {
 
 const TRUTH: Chosen = Chosen {
     suite: "kernel_truth",
+    setup: USUAL,
     hooks: "",
     kernel: None,
     only: &[
@@ -85,9 +141,15 @@ const TRUTH: Chosen = Chosen {
         "others::",
         "narrow::",
     ],
-    // A fault there maps more of a large folio than its page, and 96 % of what is mapped
-    // hot is seen.
-    without: &[("newest", "narrow::nearly_all")],
+    without: &[],
+};
+
+/// The commands on machines that lack something; each takes minutes.
+const DEGRADED: Chosen = Chosen {
+    suite: "kernel_commands",
+    kernel: Some("6.12"),
+    without: &[],
+    ..TRUTH
 };
 
 /// Hooks of older kernels on one that has them all: what is seen through each can be
@@ -121,10 +183,36 @@ const CHOSEN: &[Chosen] = &[
         ..TRUTH
     },
     Chosen {
-        suite: "kernel_commands",
-        kernel: Some("6.12"),
-        only: &["devices::"],
+        suite: "kernel_agent",
+        only: &["units::a_unit_is_learned", "life::it_ends"],
+        without: &[],
         ..TRUTH
+    },
+    Chosen {
+        only: &["devices::", "memory::"],
+        ..DEGRADED
+    },
+    Chosen {
+        setup: INTEGRITY,
+        only: &["lockdown::under_integrity"],
+        ..DEGRADED
+    },
+    Chosen {
+        setup: CONFIDENTIALITY,
+        only: &["lockdown::under_confidentiality"],
+        ..DEGRADED
+    },
+    Chosen {
+        setup: V1_ONLY,
+        // Newer ones lack the memory controller there.
+        kernel: Some("6.1"),
+        only: &["cgroups::with_version_1"],
+        ..DEGRADED
+    },
+    Chosen {
+        setup: NFS,
+        only: &["nfs::"],
+        ..DEGRADED
     },
 ];
 
@@ -217,41 +305,94 @@ fn cargo(
     Ok(made)
 }
 
-/// What a guest with this kernel does: the chosen tests, or all whose names contain
-/// one of `tests`.
-pub fn job(binaries: &Binaries, kernel: &str, tests: &[String]) -> Job {
+/// What a guest with this kernel and setup does: the chosen tests, or all whose names
+/// contain one of `tests`. In any setup but the usual one they are of the chosen ones
+/// too.
+pub fn job(binaries: &Binaries, kernel: &str, setup: &Setup, tests: &[String]) -> Job {
     let chosen = CHOSEN
         .iter()
-        .filter(|chosen| chosen.kernel.is_none_or(|wanted| wanted == kernel));
+        .filter(|chosen| chosen.setup.name == setup.name)
+        .filter(|chosen| chosen.is_for(kernel, tests) && chosen.has_any(tests));
+    let mut suites: Vec<Suite> = chosen.map(|chosen| chosen.suite(kernel, tests)).collect();
+    // Rows of one suite differ by what they choose.
+    suites.dedup();
     Job {
         scratch: binaries.scratch.clone(),
-        suites: chosen.map(|chosen| chosen.suite(kernel, tests)).collect(),
+        cgroups: setup.cgroups,
+        suites,
     }
 }
 
 impl Chosen {
+    fn is_for(&self, kernel: &str, tests: &[String]) -> bool {
+        let asked_for = !self.setup.name.is_empty() && !tests.is_empty();
+        asked_for || self.kernel.is_none_or(|wanted| wanted == kernel)
+    }
+
+    /// Whether it is worth a guest: names of tests are not known yet.
+    fn has_any(&self, tests: &[String]) -> bool {
+        let related = |test: &String, module: &str| test.contains(module) || module.contains(test);
+        let mut only = self.only.iter();
+        self.setup.name.is_empty()
+            || tests.is_empty()
+            || only.any(|module| tests.iter().any(|test| related(test, module)))
+    }
+
     fn suite(&self, kernel: &str, tests: &[String]) -> Suite {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         // What is asked for by name is run, wherever.
         let all = tests.is_empty();
+        let usual = self.setup.name.is_empty();
         let here = self.without.iter().filter(|(on, _)| *on == kernel);
         let without: Vec<&str> = here.map(|(_, test)| *test).collect();
         let environment = match self.hooks {
             "" => Vec::new(),
             hooks => vec![(HOOKS.to_owned(), hooks.to_owned())],
         };
+        let variant = if usual { self.hooks } else { self.setup.name };
         Suite {
             name: self.suite.to_owned(),
-            variant: self.hooks.to_owned(),
+            variant: variant.to_owned(),
             environment,
             program: format!("/vm/bin/{}", self.suite).into(),
-            only: if all {
+            only: if all || !usual {
                 words(self.only)
             } else {
                 tests.to_vec()
             },
+            among: if usual { Vec::new() } else { tests.to_vec() },
             without: if all { words(&without) } else { Vec::new() },
-            seconds: 120,
+            seconds: 240,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setup_is_booted_for_its_own_tests_only() {
+        let suites = |setup: &Setup, tests: &[&str]| {
+            let tests: Vec<String> = tests.iter().map(|&test| test.to_owned()).collect();
+            job(&Binaries::default(), "6.1", setup, &tests).suites
+        };
+        assert!(suites(&INTEGRITY, &["reads::"]).is_empty());
+        for asked in ["lockdown", "lockdown::under_integrity_x"] {
+            let [suite] = &suites(&INTEGRITY, &[asked])[..] else {
+                panic!("not one suite for {asked}");
+            };
+            assert_eq!(suite.variant, INTEGRITY.name);
+            assert!(suite.has("lockdown::under_integrity_x"));
+            assert!(!suite.has("lockdown::under_confidentiality_x"));
+        }
+        assert!(suites(&INTEGRITY, &[]).is_empty(), "6.12 has them");
+        let usual = suites(&USUAL, &[]);
+        assert!(
+            usual.iter().all(|suite| !suite.has("lockdown::x")),
+            "{usual:?}"
+        );
+        let mut named = suites(&USUAL, &["lockdown"]);
+        assert!(named.pop().is_some_and(|suite| suite.has("lockdown::x")));
     }
 }

@@ -6,6 +6,7 @@ mod mounts;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
@@ -14,7 +15,8 @@ use rustix::process::{Resource, getrlimit};
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
 use crate::probe::{Group, HOOKS, Place, Probes};
-use crate::run::{may_narrow, may_trace, procfs};
+use crate::run::{lockdown, may_narrow, may_trace, procfs};
+use crate::workload::Roots;
 
 /// Every group: what is not attached while nothing is learned is tried too.
 const ALL: [Group; 5] = [
@@ -24,6 +26,24 @@ const ALL: [Group; 5] = [
     Group::Lifecycle,
     Group::Signal,
 ];
+
+/// Container runtimes whose directories are there. containerd is asked for the layers of
+/// an image; of the others the files tell all.
+fn runtimes(roots: &Roots) -> Vec<(PathBuf, Tried)> {
+    let asked = roots
+        .containerd
+        .iter()
+        .filter(|dir| dir.is_dir())
+        .map(|dir| {
+            let socket = dir.join("containerd.sock");
+            let answers = UnixStream::connect(&socket);
+            let refused = |error| format!("{} can't be asked: {error}", socket.display());
+            (dir.clone(), answers.map(drop).map_err(refused))
+        });
+    let storages = roots.storage.iter().map(|storage| &storage.graph);
+    let read = storages.chain(&roots.docker).filter(|dir| dir.is_dir());
+    asked.chain(read.map(|dir| (dir.clone(), Ok(())))).collect()
+}
 
 /// Looks at this machine; `state_dir` is where profiles would be kept. Attaches
 /// every hook once, with a ring buffer of `ring_bytes`, and lets go of it.
@@ -51,6 +71,7 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
         lockdown: lockdown(),
         capabilities: capabilities(),
         cgroups: mounts::cgroups(&mountinfo),
+        runtimes: runtimes(&Roots::default()),
         bpffs: mounts::first_of_type(&mountinfo, "bpf"),
         tracefs: mounts::first_of_type(&mountinfo, "tracefs"),
         hooks,
@@ -86,15 +107,6 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack
         .windows(needle.len())
         .any(|window| window == needle)
-}
-
-/// The word in brackets, as in `none [integrity] confidentiality`.
-fn lockdown() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown")
-        .ok()
-        .or_else(mounts::unmounted_lockdown)?;
-    let (_, rest) = text.split_once('[')?;
-    rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
 fn capabilities() -> u64 {

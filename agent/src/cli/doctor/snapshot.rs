@@ -21,6 +21,9 @@ pub(super) struct Snapshot {
     /// Effective capabilities, one bit each.
     pub(super) capabilities: u64,
     pub(super) cgroups: Cgroups,
+    /// Directories of container runtimes that are there, and whether their runtime can be
+    /// asked, where that is of use.
+    pub(super) runtimes: Vec<(PathBuf, Tried)>,
     /// Where tracefs is mounted.
     pub(super) tracefs: Option<PathBuf>,
     /// Where a bpffs is mounted.

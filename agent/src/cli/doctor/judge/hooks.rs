@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::snapshot::Snapshot;
 use super::{Group, Need, Row, Status, ok_or};
-use crate::probe::{self, HOOKS, Hook, HookState, Place};
+use crate::probe::{HOOKS, Hook, HookState, Place};
 
 pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
     let mut rows = vec![
@@ -16,7 +16,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
         mount("bpffs", seen.bpffs.as_deref(), "nothing is pinned"),
     ];
     match &seen.hooks {
-        Ok(states) => rows.extend(tried(states)),
+        Ok(states) => rows.extend(tried(seen, states)),
         Err(reason) => {
             rows.push(not_loaded(reason));
             rows.extend(HOOKS.iter().map(|hook| not_tried(seen, hook)));
@@ -35,12 +35,11 @@ fn mount(name: &'static str, place: Option<&Path>, without: &str) -> Row {
 }
 
 /// Recording goes on with whatever is live, as long as some use of pages is seen.
-fn tried(states: &[HookState]) -> impl Iterator<Item = Row> {
-    let blind = !states
-        .iter()
-        .any(|state| state.live && state.group == probe::Group::Use);
+fn tried(seen: &Snapshot, states: &[HookState]) -> impl Iterator<Item = Row> {
+    let confidential = seen.lockdown.as_deref() == Some("confidentiality");
+    let blind = !states.iter().any(|state| state.live && state.sees_pages);
     states.iter().map(move |state| {
-        let needed = blind && state.group == probe::Group::Use;
+        let needed = blind && state.sees_pages;
         let found = match state.live {
             true => format!("live: {}", state.place),
             false => format!("{}: {}", state.place, state.reason),
@@ -52,7 +51,10 @@ fn tried(states: &[HookState]) -> impl Iterator<Item = Row> {
                 (false, false) => Status::Degraded,
             })
             .costs(state.without)
-            .fix(remedy(&state.reason));
+            .fix(match confidential {
+                true => "boot with lockdown=integrity or without lockdown",
+                false => remedy(&state.reason),
+            });
         if needed {
             row.needed_for(Need::Record)
         } else {

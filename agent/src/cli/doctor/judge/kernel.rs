@@ -1,6 +1,8 @@
 //! The kernel and what it was built with; the probes in this binary; cgroups.
 
-use super::super::snapshot::{Cgroups, Snapshot};
+use std::path::PathBuf;
+
+use super::super::snapshot::{Cgroups, Snapshot, Tried};
 use super::{Group, Need, Row, Status, ok_or};
 
 pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
@@ -11,6 +13,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
         exact(seen),
         probes(seen),
         cgroups(&seen.cgroups),
+        runtimes(&seen.runtimes),
     ]
 }
 
@@ -96,7 +99,11 @@ fn cgroups(seen: &Cgroups) -> Row {
                 seen.v1_controllers.join(" ")
             )
         }
-        (None, _) if seen.reachable => "v2, not mounted here".to_owned(),
+        (None, true) if seen.reachable => "v2, mounted nowhere here: it need not be".to_owned(),
+        (None, false) if seen.reachable => format!(
+            "v1: {}; v2 is mounted nowhere: commands that are recorded get one of their own",
+            seen.v1_controllers.join(" ")
+        ),
         (None, false) => format!("v1 only: {}", seen.v1_controllers.join(" ")),
         (None, true) => "none mounted".to_owned(),
     };
@@ -105,6 +112,23 @@ fn cgroups(seen: &Cgroups) -> Row {
         .costs("what was read can't be told apart by workload")
         .fix("mount -t cgroup2 none /sys/fs/cgroup/unified (beside v1), or boot with v2")
         .needed_for(Need::Record)
+}
+
+/// For the agent: whose containers it knows. None is no fault: units are there.
+fn runtimes(seen: &[(PathBuf, Tried)]) -> Row {
+    let one = |(path, asked): &(PathBuf, Tried)| match asked {
+        Ok(()) => path.display().to_string(),
+        Err(reason) => format!("{} ({reason})", path.display()),
+    };
+    let found = match seen {
+        [] => "none: the agent learns units".to_owned(),
+        some => some.iter().map(one).collect::<Vec<_>>().join(", "),
+    };
+    let all_answer = seen.iter().all(|(_, asked)| asked.is_ok());
+    Row::ok(Group::Cgroups, "container runtimes", found)
+        .is(ok_or(all_answer, Status::Degraded))
+        .costs("image layers are known by their directory on this node, not by what they hold: profiles of containers don't travel")
+        .fix("start containerd, or mount its socket where the agent runs")
 }
 
 #[cfg(test)]
@@ -158,5 +182,14 @@ mod tests {
             row.found,
             "hybrid: v2 at /sys/fs/cgroup/unified, v1: memory"
         );
+    }
+
+    #[test]
+    fn a_runtime_that_is_silent_is_named() {
+        let silent = (PathBuf::from("/run/x"), Err("refused".to_owned()));
+        let row = runtimes(&[(PathBuf::from("/var/y"), Ok(())), silent]);
+        assert_eq!(row.status, Status::Degraded);
+        assert_eq!(row.found, "/var/y, /run/x (refused)");
+        assert_eq!(runtimes(&[]).status, Status::Ok);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::cli::doctor::snapshot::{Cgroups, Limit, StateDir};
-use crate::probe::{self, HOOKS, Hook, HookState};
+use crate::probe::{HOOKS, Hook, HookState};
 
 /// A machine that has everything.
 pub(in super::super) fn good() -> Snapshot {
@@ -22,6 +22,7 @@ pub(in super::super) fn good() -> Snapshot {
             reachable: true,
             v1_controllers: Vec::new(),
         },
+        runtimes: vec![("/run/containerd".into(), Ok(()))],
         tracefs: Some("/sys/kernel/tracing".into()),
         bpffs: Some("/sys/fs/bpf".into()),
         hooks: Ok(HOOKS.iter().map(|hook| state(hook, "")).collect()),
@@ -53,6 +54,7 @@ fn state(hook: &Hook, reason: &str) -> HookState {
     HookState {
         program: hook.program,
         group: hook.group,
+        sees_pages: hook.sees_pages,
         place: hook.places[0].to_string(),
         live: reason.is_empty(),
         reason: reason.to_owned(),
@@ -171,7 +173,8 @@ fn a_hook_that_is_not_live_costs_what_it_records() {
     let one = refusing(|hook| hook.program == "sys_exit");
     assert_eq!(status(&one, "sys_exit"), Status::Degraded);
     assert_eq!(judge(&one).verdict.exit_code(), 0);
-    let blind = refusing(|hook| hook.group == probe::Group::Use);
+    // The hooks on page faults are live, and tell of no page.
+    let blind = refusing(|hook| hook.sees_pages);
     assert_eq!(status(&blind, "filemap_fault"), Status::Missing);
     assert_eq!(judge(&blind).verdict.exit_code(), 1);
     assert_eq!(judge_hooks(&blind).verdict.exit_code(), 1);

@@ -1,10 +1,6 @@
 //! File systems that matter, from the text of `/proc/self/mountinfo`.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
-
-use rustix::fs::{Mode, OFlags};
 
 use super::super::snapshot::Cgroups;
 
@@ -33,15 +29,6 @@ pub(super) fn first_of_type(mountinfo: &str, kind: &str) -> Option<PathBuf> {
     parse(mountinfo)
         .find(|m| m.kind == kind)
         .map(|m| m.point.into())
-}
-
-/// The kernel's lockdown file, where securityfs is not mounted: from a mount that
-/// no path leads to, which goes with its descriptor. Needs privileges.
-pub(super) fn unmounted_lockdown() -> Option<String> {
-    let root = crate::run::detached_mount("securityfs").ok()?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(root, "lockdown", flags, Mode::empty()).ok()?;
-    io::read_to_string(fs::File::from(file)).ok()
 }
 
 /// The cgroup trees, with the controllers that v1 ones have.

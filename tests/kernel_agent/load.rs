@@ -1,0 +1,114 @@
+//! Many at once: nothing is lost unseen, and nothing piles up.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::node::{Node, Unit, until};
+
+const SLICE: &str = "headstart-load.slice";
+
+fn status(node: &Node) -> Value {
+    node.json(&["status"]).expect("the agent answers")
+}
+
+/// In each stage that the agent tells of, what came in is what became of it, once nothing
+/// is under way.
+fn stages_add_up(node: &Node) {
+    let adds_up = |stage: &Value| {
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let filtered = stage["filtered"].as_object();
+        let filtered: u64 = filtered.map_or(0, |reasons| reasons.values().map(number).sum());
+        number(&stage["seen"]) == number(&stage["out"]) + number(&stage["lost"]) + filtered
+    };
+    until("what came in is what became of it", || {
+        let status = status(node);
+        let stages = status["totals"]["stages"].as_array().expect("stages");
+        assert!(stages.len() > 10, "{status}");
+        let off: Vec<_> = stages.iter().filter(|stage| !adds_up(stage)).collect();
+        if !off.is_empty() {
+            eprintln!("not yet: {off:?}");
+        }
+        off.is_empty().then_some(())
+    });
+}
+
+/// Resident memory that is the agent's own, KiB.
+fn resident_kib(pid: u64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+    kib.expect("a number").trim().parse().expect("a number")
+}
+
+#[test]
+fn cgroups_that_come_and_go_are_all_noticed_and_leave_nothing() {
+    const CGROUPS: usize = 3000;
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    let pid = status(&node)["pid"].as_u64().expect("a process");
+    // Of few names: what is remembered is workloads, not cgroups.
+    let come_and_go = |n: usize| {
+        for at in 0..n {
+            drop(Unit::make(SLICE, &format!("churn{}.service", at % 20)));
+        }
+    };
+    let all_noticed = |n: usize| {
+        until("all are noticed, and gone", || {
+            let status = status(&node);
+            let noticed = status["totals"]["starts"]["cgroup"].as_u64();
+            let is_over = status["learning"] == 0 && status["cgroups"] == 0;
+            (noticed >= Some(n as u64) && is_over).then_some(status)
+        })
+    };
+    come_and_go(CGROUPS / 3);
+    all_noticed(CGROUPS / 3);
+    let before = resident_kib(pid);
+    come_and_go(CGROUPS - CGROUPS / 3);
+    let status = all_noticed(CGROUPS);
+    assert_eq!(status["totals"]["signals_lost"], 0, "{status}");
+    assert_eq!(status["workloads"], 20, "{status}");
+    stages_add_up(&node);
+    let after = resident_kib(pid);
+    assert!(after < before + 16 * 1024, "{before} KiB became {after}");
+}
+
+#[test]
+fn under_full_load_what_came_in_is_what_became_of_it() {
+    const FILES: usize = 20_000;
+    let Some(mut node) = Node::new() else { return };
+    let tree = node.path("tree");
+    for n in 0..FILES {
+        if n % 500 == 0 {
+            fs::create_dir_all(tree.join(format!("{}", n / 500))).expect("made");
+        }
+        let path = tree.join(format!("{}/{n}", n / 500));
+        fs::write(path, n.to_string()).expect("written");
+    }
+    node.start();
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for processor in 0..processors {
+            let (node, tree) = (&node, &tree);
+            scope.spawn(move || {
+                let name = format!("load{processor}.service");
+                let unit = Unit::make(SLICE, &name);
+                let script = "find \"$0\" -type f -exec cat {} + > /dev/null";
+                let output = unit.run("sh", &["-c", script, &tree.display().to_string()]);
+                assert!(output.status.success(), "{output:?}");
+                drop(unit);
+                node.learned(&format!("unit:{name}"), 1);
+            });
+        }
+    });
+    let status = status(&node);
+    stages_add_up(&node);
+    assert_eq!(status["totals"]["records_lost"], 0, "{status}");
+    let known = node.workload("unit:load0.service").expect("known");
+    assert!(
+        known["profile_bytes"].as_u64() >= Some(FILES as u64 * 4096),
+        "{known}"
+    );
+}
