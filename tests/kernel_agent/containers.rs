@@ -161,7 +161,8 @@ fn was_warmed(workload: &Value) {
     assert_eq!(last["signal"], "cgroup", "{workload}");
     assert!(bytes("read") >= 16 * MIB, "{workload}");
     assert!(bytes("used") >= 16 * MIB, "{workload}");
-    assert!(bytes("late") <= MIB, "{workload}");
+    // The program itself, which is in memory and waits for nothing, may be there first.
+    assert!(bytes("late") <= 2 * MIB, "{workload}");
     let sum = bytes("used") + bytes("late") + bytes("wasted") + bytes("unknown");
     assert_eq!(bytes("planned"), sum, "{workload}");
 }

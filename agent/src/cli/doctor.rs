@@ -41,7 +41,12 @@ fn report(global: &Global, hooks: bool) -> judge::Report {
     let broken = config.as_ref().err().map(|error| format!("{error:#}"));
     let config = config.unwrap_or_default();
     let state_dir = global.state_dir.as_ref().unwrap_or(&config.state_dir);
-    let seen = look::look(state_dir, config.ring_bytes, broken);
+    let seen = look::look(
+        state_dir,
+        config.ring_bytes,
+        &config.agent.runtimes.roots(),
+        broken,
+    );
     if hooks {
         judge::judge_hooks(&seen)
     } else {

@@ -202,7 +202,8 @@ fn findings(all: &[Measured], rounds: u32) -> Findings {
             "What became of what was warmed. *In time* is the share of the bytes used that the \
              agent had begun to read before their first use (it is not said whether they had \
              arrived). *Lead* is from the signal to the container's first touch of a \
-             file of its own:",
+             file of its own; *read* is what was read beside the start, and what the \
+             notification had read before is not in it:",
             &outcomes(all),
         );
     match all.iter().find(|m| m.container.name == "weights") {
@@ -295,7 +296,8 @@ fn bound(weights: &Measured) -> String {
         "The weights are {:.0} MB, and the disk needs {bound:.2} s for these: that is the bound \
          for what is not told of earlier. Cold the command takes {cold:.2} times the bound. With \
          an agent, from its signal (the cgroup) to the command's end, it is {:.2} of the bound; \
-         on the second node {:.2}.",
+         on the second node {:.2}. (The throttle lets a burst of up to 100 ms through first, and \
+         the agent's clock of a start is one of milliseconds.)",
         WEIGHTS_BYTES / 1e6,
         since_signal(0),
         since_signal(2),

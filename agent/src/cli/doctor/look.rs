@@ -45,9 +45,15 @@ fn runtimes(roots: &Roots) -> Vec<(PathBuf, Tried)> {
     asked.chain(read.map(|dir| (dir.clone(), Ok(())))).collect()
 }
 
-/// Looks at this machine; `state_dir` is where profiles would be kept. Attaches
-/// every hook once, with a ring buffer of `ring_bytes`, and lets go of it.
-pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<String>) -> Snapshot {
+/// Looks at this machine; `state_dir` is where profiles would be kept, `roots` where runtimes
+/// keep what they know. Attaches every hook once, with a ring buffer of `ring_bytes`, and lets
+/// go of it.
+pub(super) fn look(
+    state_dir: &Path,
+    ring_bytes: u32,
+    roots: &Roots,
+    broken_config: Option<String>,
+) -> Snapshot {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let btf = fs::read("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string());
     let hooks = Probes::load(ring_bytes)
@@ -71,7 +77,7 @@ pub(super) fn look(state_dir: &Path, ring_bytes: u32, broken_config: Option<Stri
         lockdown: lockdown(),
         capabilities: capabilities(),
         cgroups: mounts::cgroups(&mountinfo),
-        runtimes: runtimes(&Roots::default()),
+        runtimes: runtimes(roots),
         bpffs: mounts::first_of_type(&mountinfo, "bpf"),
         tracefs: mounts::first_of_type(&mountinfo, "tracefs"),
         hooks,
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn this_machine_can_be_looked_at() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let seen = look(dir.path(), 4096, None);
+        let seen = look(dir.path(), 4096, &Roots::default(), None);
         assert!(seen.version() > (3, 0), "{}", seen.release);
         assert!(seen.state_dir.exists);
         assert!(seen.state_dir.writable.is_ok());
