@@ -56,9 +56,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[test]
 fn what_a_read_costs_by_kind_of_hook() {
-    let Some(scratch) = Scratch::new() else {
+    if !rustix::process::geteuid().is_root() || headstart::probe::object().is_none() {
+        eprintln!("SKIPPED: recording needs root and probes built in");
         return;
-    };
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let Some(cgroup) = own_cgroup() else {
         eprintln!("SKIPPED: this process' cgroup is not known");
         return;
