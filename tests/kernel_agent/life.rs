@@ -1,6 +1,7 @@
 //! The agent's own life: what it finds, what it leaves, what it says.
 
-use crate::node::{Node, Unit, until};
+use crate::node::{Node, Unit, evict, until};
+use crate::residency::resident_pages;
 
 const SLICE: &str = "headstart-life.slice";
 
@@ -59,6 +60,78 @@ fn programs() -> usize {
     let loaded = aya::programs::loaded_programs().filter_map(Result::ok);
     let names = loaded.filter_map(|program| program.name_as_str().map(str::to_owned));
     names.filter(|name| name.starts_with("signal_")).count()
+}
+
+#[test]
+fn where_nothing_can_be_kept_what_is_known_is_warmed() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 1 << 20);
+    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    node.start();
+    Unit::make(SLICE, "known.service").run("sh", &script);
+    node.learned("unit:known.service", 1);
+    node.stop(libc::SIGTERM);
+    evict(&used);
+    node.start_apart("mount --bind \"$0\" \"$0\"; mount -o remount,bind,ro \"$0\"");
+    let status = node.json(&["status"]).expect("it answers");
+    let features = status["features"].as_array().expect("features");
+    let store = features.iter().find(|feature| feature["name"] == "store");
+    let store = store.expect("the store is one");
+    assert_eq!(store["live"], false, "{status}");
+    assert!(
+        store["reason"]
+            .as_str()
+            .is_some_and(|r| r.contains("--state-dir")),
+        "{store}"
+    );
+    let unit = Unit::make(SLICE, "known.service");
+    until("its file is in memory", || {
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
+    });
+    unit.run("sh", &script);
+    drop(unit);
+    let status = until("the start is counted", || {
+        node.json(&["status"])
+            .filter(|status| status["totals"]["starts_not_learned"]["no_store"] == 1)
+    });
+    assert_eq!(status["totals"]["runs_learned"], 0, "{status}");
+}
+
+#[test]
+fn without_capabilities_it_says_so_and_warms_when_told() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 1 << 20);
+    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    node.start();
+    Unit::make(SLICE, "told.service").run("sh", &script);
+    node.learned("unit:told.service", 1);
+    node.stop(libc::SIGTERM);
+    evict(&used);
+    node.start_apart("set -- setpriv --bounding-set=-all --inh-caps=-all \"$@\"");
+    let status = node.json(&["status"]).expect("it answers");
+    let features = status["features"].as_array().expect("features");
+    for name in ["record_pages", "record_names", "signal_cgroup"] {
+        let feature = features.iter().find(|feature| feature["name"] == name);
+        let feature = feature.expect("it is told");
+        assert_eq!(feature["live"], false, "{feature}");
+        assert!(
+            feature["reason"]
+                .as_str()
+                .is_some_and(|r| r.contains("CAP_BPF")),
+            "{feature}"
+        );
+    }
+    let output = node.run(&["notify", "unit:told.service"]);
+    assert!(output.status.success(), "{output:?}");
+    until("its file is in memory", || {
+        resident_pages(&used)
+            .iter()
+            .all(|&there| there)
+            .then_some(())
+    });
 }
 
 #[test]

@@ -128,7 +128,29 @@ impl Node {
 
     /// Starts an agent, and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        let mut child = self.headstart(&["agent"]).spawn().expect("it starts");
+        let child = self.headstart(&["agent"]).spawn().expect("it starts");
+        self.follow(child);
+    }
+
+    /// As [`Node::start`], in mounts of its own after a shell's `setup`, in which `$0` is
+    /// the state directory.
+    pub(crate) fn start_apart(&mut self, setup: &str) {
+        let agent = self.headstart(&["agent"]);
+        let mut apart = Command::new("unshare");
+        apart
+            .args(["--mount", "--propagation", "private", "sh", "-ec"])
+            .arg(format!("{setup}; exec \"$@\""))
+            .arg(self.path("state"))
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = apart.spawn().expect("it starts");
+        self.follow(child);
+    }
+
+    fn follow(&mut self, mut child: Child) {
         let stderr = child.stderr.take().expect("piped");
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

@@ -22,6 +22,7 @@ mod view;
 mod watch;
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -51,7 +52,7 @@ pub trait Reload {
 /// Runs until `stop` can be read.
 ///
 /// # Errors
-/// The store can't be opened, or threads can't be started. That nothing can be recorded
+/// The store can't be read, or threads can't be started. That nothing can be recorded
 /// is no error: what is imported is warmed all the same.
 pub fn run(
     options: Options,
@@ -60,10 +61,7 @@ pub fn run(
     stop: BorrowedFd<'_>,
     reload: &mut dyn Reload,
 ) -> Result<(), DaemonError> {
-    let store = Store::open(&options.state_dir, Access::Write)?;
-    for notice in store.notices() {
-        tracing::warn!("{notice}");
-    }
+    let (store, kept) = open_store(&options.state_dir)?;
     let kernel = load(options.ring_bytes);
     let mut base = View {
         started_ms: now_ms(),
@@ -81,7 +79,14 @@ pub fn run(
             base.features = features.map(|name| missing(name, error)).into();
         }
     }
-    let shared = Arc::new(Shared::new(store, options.runtimes, options.settings));
+    let keeps = kept.is_ok();
+    base.features.push(Feature {
+        name: "store",
+        live: keeps,
+        reason: kept.err().unwrap_or_default(),
+    });
+    let shared = Shared::new(store, keeps, options.runtimes, options.settings);
+    let shared = Arc::new(shared);
     let (mut watch, outbox) = Watch::new(
         kernel.ok(),
         shared.clone(),
@@ -118,6 +123,24 @@ pub fn run(
         }
     });
     Ok(())
+}
+
+/// The store, and why nothing can be kept in it; what is in it is warmed all the same.
+fn open_store(directory: &Path) -> Result<(Store, Result<(), String>), DaemonError> {
+    let (store, kept) = match Store::open(directory, Access::Write) {
+        Ok(store) => (store, Ok(())),
+        Err(error) => {
+            let Ok(store) = Store::open(directory, Access::Read) else {
+                return Err(error.into());
+            };
+            tracing::warn!(%error, "nothing is learned; what is known is warmed");
+            (store, Err(error.to_string()))
+        }
+    };
+    for notice in store.notices() {
+        tracing::warn!("{notice}");
+    }
+    Ok((store, kept))
 }
 
 fn io(operation: &'static str) -> impl Fn(std::io::Error) -> DaemonError {

@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What workers share.
 pub(super) struct Shared {
     pub(super) store: Store,
+    /// Whether runs can be kept in it.
+    pub(super) keeps: bool,
     runtimes: Roots,
     containerd: Vec<Containerd>,
     pub(super) settings: Mutex<Settings>,
@@ -81,9 +83,10 @@ impl Mode {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, runtimes: Roots, settings: Settings) -> Self {
+    pub(super) fn new(store: Store, keeps: bool, runtimes: Roots, settings: Settings) -> Self {
         Self {
             store,
+            keeps,
             containerd: Containerd::of(&runtimes),
             runtimes,
             settings: Mutex::new(settings),

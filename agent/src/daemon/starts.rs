@@ -85,6 +85,9 @@ impl Watch {
     /// Watches a cgroup's touches; why not, where that can't be.
     fn watch(&mut self, kernel: &mut Kernel, id: u64) -> Option<&'static str> {
         let settings = self.shared.settings().clone();
+        if !self.shared.keeps {
+            return Some("no_store");
+        }
         if !kernel.hooks.can_learn() {
             return Some("no_hooks");
         }
