@@ -18,8 +18,11 @@ const SLICE: usize = 1000;
 const SLICES: usize = 8;
 const ROUNDS: usize = 9;
 
+/// Whether a place of this kind is a contestant's.
+type IsOf = fn(Kind) -> bool;
+
 /// Kinds of hooks, by the name that they have in the table.
-const KINDS: [(&str, fn(Kind) -> bool); 3] = [
+const KINDS: [(&str, IsOf); 3] = [
     ("tracepoint", |kind| !kind.is_function()),
     ("fentry", |kind| matches!(kind, Kind::Fentry | Kind::Fexit)),
     ("kprobe", |kind| kind == Kind::Kprobe),

@@ -79,6 +79,13 @@ pub fn run(
             base.features = features.map(|name| missing(name, error)).into();
         }
     }
+    let existing = existing_paths();
+    let told_apart = told_apart(&existing);
+    base.features.push(Feature {
+        name: "cgroup_v2",
+        live: told_apart.is_ok(),
+        reason: told_apart.err().unwrap_or_default(),
+    });
     let keeps = kept.is_ok();
     base.features.push(Feature {
         name: "store",
@@ -106,7 +113,7 @@ pub fn run(
             }
         })
         .map_err(io("starting threads"))?;
-    match existing_paths() {
+    match existing {
         Ok(existing) => watch.take_up(existing),
         Err(error) => tracing::warn!(%error, "what runs already is not known"),
     }
@@ -123,6 +130,20 @@ pub fn run(
         }
     });
     Ok(())
+}
+
+/// Whether this machine's units and containers have cgroups of version 2: on one that has
+/// them in trees of version 1 there is the root, and nothing else.
+fn told_apart(existing: &std::io::Result<Vec<(u64, Vec<u8>)>>) -> Result<(), String> {
+    match existing {
+        Ok(paths) if paths.iter().any(|(_, path)| path != b"/") => Ok(()),
+        Ok(_) => Err(
+            "nothing has a cgroup of version 2 here, so that nobody can be told apart: \
+             boot with systemd.unified_cgroup_hierarchy=1"
+                .to_owned(),
+        ),
+        Err(error) => Err(format!("the cgroups of version 2 can't be read: {error}")),
+    }
 }
 
 /// The store, and why nothing can be kept in it; what is in it is warmed all the same.
@@ -166,4 +187,22 @@ fn load(ring_bytes: u32) -> Result<Kernel, ProbeError> {
         signals,
         hooks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_alone_tells_nobody_apart() {
+        let root = (1, b"/".to_vec());
+        let version_1 = told_apart(&Ok(vec![root.clone()])).expect_err("nobody");
+        assert!(
+            version_1.contains("unified_cgroup_hierarchy"),
+            "{version_1}"
+        );
+        let unit = (2, b"/system.slice/a.service".to_vec());
+        assert_eq!(told_apart(&Ok(vec![root, unit])), Ok(()));
+        assert!(told_apart(&Err(std::io::ErrorKind::NotFound.into())).is_err());
+    }
 }
