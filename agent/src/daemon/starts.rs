@@ -158,7 +158,7 @@ impl Watch {
     /// A start that nobody is to learn: what was recorded of it is forgotten.
     fn give_up(&mut self, id: u64, why: &'static str) {
         if let Some(start) = self.starts.get_mut(&id) {
-            self.held -= start.collector.records();
+            self.held = self.held.saturating_sub(start.collector.records());
             start.collector = Collector::default();
             if start.not_learned.is_empty() {
                 start.not_learned = why;
@@ -179,7 +179,7 @@ impl Watch {
         }
         let records = start.collector.records();
         if !self.jobs.learn(start) {
-            self.held -= records;
+            self.held = self.held.saturating_sub(records);
             self.not_learned("queue_full");
         }
     }

@@ -277,7 +277,7 @@ impl Watch {
             Done::Identified(id, workload) => self.identified(id, workload),
             Done::Warmed(id, key, result) => self.warmed(id, &key, *result),
             Done::Learned(learned) => {
-                self.held -= learned.records;
+                self.held = self.held.saturating_sub(learned.records);
                 self.learned(*learned);
             }
             Done::Ordered(order) => self.ordered(order),
