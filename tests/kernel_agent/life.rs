@@ -26,18 +26,21 @@ fn what_is_older_than_the_agent_is_known_by_name() {
 fn it_ends_and_the_next_one_goes_on_from_the_store() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 1 << 20);
-    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    let script = [
+        "sh",
+        "-c",
+        "cat \"$0\" > /dev/null",
+        &used.display().to_string(),
+    ];
     let before = programs();
     node.start();
     assert!(programs() > before);
-    Unit::make(SLICE, "kept.service").run("sh", &script);
-    node.learned("unit:kept.service", 1);
+    node.learn(SLICE, "kept.service", 1, &script);
     let (status, _) = node.stop(libc::SIGTERM);
     assert!(status.success(), "{status:?}");
     assert!(!node.socket().exists(), "the socket stays");
     node.start();
-    Unit::make(SLICE, "kept.service").run("sh", &script);
-    node.learned("unit:kept.service", 2);
+    node.learn(SLICE, "kept.service", 2, &script);
     // Killed, it leaves a socket that its successor replaces, and nothing else.
     node.stop(libc::SIGKILL);
     until("its programs are gone", || {
@@ -51,8 +54,7 @@ fn it_ends_and_the_next_one_goes_on_from_the_store() {
     node.stop(libc::SIGKILL);
     // Its successor does not need that.
     node.start();
-    Unit::make(SLICE, "kept.service").run("sh", &script);
-    node.learned("unit:kept.service", 3);
+    node.learn(SLICE, "kept.service", 3, &script);
 }
 
 /// Programs by which an agent notices starts, in the kernel.
@@ -66,10 +68,14 @@ fn programs() -> usize {
 fn where_nothing_can_be_kept_what_is_known_is_warmed() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 1 << 20);
-    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    let script = [
+        "sh",
+        "-c",
+        "cat \"$0\" > /dev/null",
+        &used.display().to_string(),
+    ];
     node.start();
-    Unit::make(SLICE, "known.service").run("sh", &script);
-    node.learned("unit:known.service", 1);
+    node.learn(SLICE, "known.service", 1, &script);
     node.stop(libc::SIGTERM);
     evict(&used);
     node.start_apart("mount --bind \"$0\" \"$0\"; mount -o remount,bind,ro \"$0\"");
@@ -91,7 +97,7 @@ fn where_nothing_can_be_kept_what_is_known_is_warmed() {
             .all(|&there| there)
             .then_some(())
     });
-    unit.run("sh", &script);
+    unit.run(script[0], &script[1..]);
     drop(unit);
     let status = until("the start is counted", || {
         node.json(&["status"])
@@ -104,10 +110,14 @@ fn where_nothing_can_be_kept_what_is_known_is_warmed() {
 fn without_capabilities_it_says_so_and_warms_when_told() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 1 << 20);
-    let script = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    let script = [
+        "sh",
+        "-c",
+        "cat \"$0\" > /dev/null",
+        &used.display().to_string(),
+    ];
     node.start();
-    Unit::make(SLICE, "told.service").run("sh", &script);
-    node.learned("unit:told.service", 1);
+    node.learn(SLICE, "told.service", 1, &script);
     node.stop(libc::SIGTERM);
     evict(&used);
     node.start_apart("set -- setpriv --bounding-set=-all --inh-caps=-all \"$@\"");

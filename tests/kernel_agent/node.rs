@@ -195,6 +195,28 @@ impl Node {
         all.iter().find(|w| w["key"] == key).cloned()
     }
 
+    /// Has a unit run a command until so many runs of it are learned: on a busy machine a
+    /// short one may be over before it is recorded.
+    pub(crate) fn learn(&self, slice: &str, name: &str, runs: u64, command: &[&str]) -> Value {
+        let key = format!("unit:{name}");
+        let enough = |known: &Value| known["runs"].as_u64() >= Some(runs);
+        until(&format!("{key} has {runs} runs"), || {
+            let starts = self
+                .workload(&key)
+                .map_or(0, |w| w["starts"].as_u64().unwrap_or(0));
+            let unit = Unit::make(slice, name);
+            let output = unit.run(command[0], &command[1..]);
+            assert!(output.status.success(), "{output:?}");
+            drop(unit);
+            let over = until(&format!("a start of {key} is over"), || {
+                self.assert_alive();
+                self.workload(&key)
+                    .filter(|w| w["starts"].as_u64() > Some(starts) && w["last"]["over"] == true)
+            });
+            enough(&over).then_some(over)
+        })
+    }
+
     /// The workload once so many runs of it are learned.
     pub(crate) fn learned(&self, key: &str, runs: u64) -> Value {
         until(&format!("{key} has {runs} runs"), || {

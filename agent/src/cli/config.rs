@@ -72,6 +72,9 @@ pub struct AgentConfig {
     /// Most bytes of all plans that are carried out at a time.
     #[serde(deserialize_with = "size")]
     pub node_budget: u64,
+    /// Most bytes a second that are read for all starts; 0: no bound.
+    #[serde(deserialize_with = "size")]
+    pub bytes_per_second: u64,
     /// Memory that stays available.
     #[serde(deserialize_with = "size")]
     pub free_memory_floor: u64,
@@ -153,6 +156,7 @@ impl Default for AgentConfig {
             hook_share: settings.hook_share,
             plans_at_once: 4,
             node_budget: settings.room.per_node,
+            bytes_per_second: settings.bytes_per_second,
             free_memory_floor: settings.room.floor,
             memory_pressure: settings.room.memory_pressure,
             io_pressure: settings.room.io_pressure,
@@ -280,6 +284,7 @@ impl Config {
                 io_pressure: agent.io_pressure,
             },
             io_class: self.io_class(),
+            bytes_per_second: agent.bytes_per_second,
             only: agent.only.clone(),
             never: agent.never.clone(),
         }
@@ -350,7 +355,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 23, "every key is documented");
+        assert_eq!(keys, 24, "every key is documented");
     }
 
     #[test]

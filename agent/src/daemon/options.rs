@@ -39,6 +39,8 @@ pub struct Settings {
     pub room: Room,
     /// Priority of the I/O.
     pub io_class: IoClass,
+    /// Most bytes a second that are read for all starts; 0: no bound.
+    pub bytes_per_second: u64,
     /// Only workloads whose key begins with one of these; empty: all.
     pub only: Vec<String>,
     /// No workload whose key begins with one of these.
@@ -63,6 +65,7 @@ impl Default for Settings {
                 io_pressure: 60.0,
             },
             io_class: IoClass::Idle,
+            bytes_per_second: 0,
             only: Vec::new(),
             never: Vec::new(),
         }

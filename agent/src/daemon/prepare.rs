@@ -13,7 +13,7 @@ use crate::model::{DeviceCost, PAGE_SIZE, Profile, escape};
 use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
-use crate::warm::{Cancel, Progress};
+use crate::warm::{Cancel, Progress, Rate};
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
 /// How long a runtime may take to write down what it starts, once it has made the cgroup.
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
     taken: Mutex<u64>,
+    /// The bound on bytes a second, and the setting that it was made by.
+    rate: Mutex<(u64, Option<Arc<Rate>>)>,
 }
 
 /// Why a start is not warmed for.
@@ -91,6 +93,7 @@ impl Shared {
             runtimes,
             settings: Mutex::new(settings),
             taken: Mutex::new(0),
+            rate: Mutex::default(),
         }
     }
 
@@ -152,9 +155,13 @@ impl Shared {
         let warmup = Warmup {
             io_class: settings.io_class,
             cost,
+            rate: self.rate(settings.bytes_per_second),
             ..Warmup::default()
         };
-        let within = |budget| Warmup { budget, ..warmup };
+        let within = |budget| Warmup {
+            budget,
+            ..warmup.clone()
+        };
         let wanted = within(settings.room.per_start).plan(&profile, timing);
         let (budget, _held) = self.hold(&settings, wanted.totals.bytes, timing)?;
         let plan = match wanted.totals.bytes <= budget {
@@ -174,6 +181,15 @@ impl Shared {
             report,
             began_ns,
         })
+    }
+
+    /// The bound that all plans share.
+    fn rate(&self, per_second: u64) -> Option<Arc<Rate>> {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        if rate.0 != per_second {
+            *rate = (per_second, Rate::new(per_second).map(Arc::new));
+        }
+        rate.1.clone()
     }
 
     /// Takes what a plan needs of what there is; less, where there is less.

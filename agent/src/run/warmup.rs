@@ -6,10 +6,12 @@ use std::time::Instant;
 use crate::model::{DeviceCost, Plan, Profile};
 use crate::plan::{PlanOptions, Timing, build};
 use crate::predict::predict;
-use crate::warm::{Cancel, IoClass, Lead, Progress, VolumeRoots, WarmOptions, WarmReport, execute};
+use crate::warm::{
+    Cancel, IoClass, Lead, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute,
+};
 
 /// What to warm, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Warmup {
     /// File data to read at most, bytes.
     pub budget: u64,
@@ -23,6 +25,8 @@ pub struct Warmup {
     pub io_class: IoClass,
     /// What reads cost.
     pub cost: DeviceCost,
+    /// Bytes a second, for all that have the same.
+    pub rate: Option<Arc<Rate>>,
 }
 
 impl Default for Warmup {
@@ -34,6 +38,7 @@ impl Default for Warmup {
             deadline: None,
             io_class: IoClass::Default,
             cost: DeviceCost::UNMEASURED,
+            rate: None,
         }
     }
 }
@@ -73,6 +78,7 @@ impl Warmup {
             // Beside a start the program's own faults check for us.
             verify: timing == Timing::Ahead,
             cost: self.cost,
+            rate: self.rate.clone(),
             ..WarmOptions::default()
         };
         Ok(execute(&Arc::new(plan), &roots, &options, progress, cancel))

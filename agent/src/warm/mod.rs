@@ -19,6 +19,7 @@ mod lookup;
 mod measure;
 mod planned;
 mod progress;
+mod rate;
 mod report;
 mod residency;
 mod roots;
@@ -35,6 +36,7 @@ use crate::model::{DeviceCost, Plan};
 
 pub use measure::{MeasureError, measure};
 pub use progress::Progress;
+pub use rate::Rate;
 pub use report::{ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
 pub use roots::{VolumeError, VolumeRoot, VolumeRoots, device_node};
 
@@ -84,6 +86,9 @@ pub struct WarmOptions {
     pub stall: Duration,
     /// What reads cost on the device; decides how many are kept in flight.
     pub cost: DeviceCost,
+    /// Bytes a second, for all executions that have the same; `None`: as many as the
+    /// device gives.
+    pub rate: Option<Arc<Rate>>,
 }
 
 impl Default for WarmOptions {
@@ -97,6 +102,7 @@ impl Default for WarmOptions {
             verify: true,
             stall: Duration::from_secs(35),
             cost: DeviceCost::UNMEASURED,
+            rate: None,
         }
     }
 }

@@ -347,6 +347,11 @@ impl<'a> Worker<'a> {
         while at < pages && !self.stopped() {
             let limits = self.limits();
             let count = (pages - at).min(limits.step_pages(source));
+            if let Some(rate) = &self.shared.options.rate
+                && !rate.take(u64::from(count) * PAGE_SIZE, || self.stopped())
+            {
+                return;
+            }
             let step = Step {
                 source: source.clone(),
                 start_page: start + u64::from(at),
