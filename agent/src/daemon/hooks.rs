@@ -7,7 +7,12 @@ use crate::probe::{Group, HookState, Probes};
 use crate::run::sees_pages;
 
 /// What costs something on every read, fault or call of the machine.
-const READ_PATH: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
+const READ_PATH: [Group; 3] = [Group::Use, Group::Miss, Group::Names];
+
+/// What costs something for each cgroup and program executed. Attached all the time: of
+/// two programs on one tracepoint none is taken away while the other is needed, which
+/// kernels before 5.15 did not get right.
+const ALWAYS: [Group; 2] = [Group::Lifecycle, Group::Signal];
 
 /// How far back the share of time is looked at.
 const SHARE_OF: Duration = Duration::from_secs(600);
@@ -28,7 +33,7 @@ impl Hooks {
     pub(super) fn try_all(probes: &mut Probes) -> Self {
         let mut states = probes.attach(&READ_PATH);
         probes.detach(&READ_PATH);
-        states.extend(probes.attach(&[Group::Signal]));
+        states.extend(probes.attach(&ALWAYS));
         Self {
             states,
             attached: None,

@@ -159,8 +159,30 @@ fn put(
     let program = programs
         .get_mut(name)
         .ok_or_else(|| format!("the object has no program `{name}`"))?;
+    let again = load(kind, name, at, program, kernel)?;
+    let link = match attach_loaded(at, program) {
+        // Before 5.13 a traced function's program can be attached once only.
+        Err(_) if again => {
+            load(kind, name, at, program, kernel)?;
+            attach_loaded(at, program)
+        }
+        other => other,
+    };
+    let info = program.info().ok();
+    let verified = info.and_then(|info| info.verified_instruction_count());
+    link.map(|link| (link, verified))
+}
+
+/// Has the kernel check a program; whether it had already.
+fn load(
+    kind: Kind,
+    name: &str,
+    at: &str,
+    program: &mut Program,
+    kernel: &Kernel<'_>,
+) -> Result<bool, String> {
     let types = || kernel.btf.as_ref().map_err(|error| chain(error));
-    let loaded = match (kind, &mut **program) {
+    let loaded = match (kind, program) {
         (Kind::RawTracepoint, Program::RawTracePoint(program)) => program.load(),
         (Kind::BtfTracepoint, Program::BtfTracePoint(program)) => program.load(at, types()?),
         (Kind::Fentry, Program::FEntry(program)) => program.load(at, types()?),
@@ -170,9 +192,14 @@ fn put(
     };
     match loaded {
         // Two groups may share it.
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-        Err(error) => return Err(chain(&error)),
+        Ok(()) => Ok(false),
+        Err(ProgramError::AlreadyLoaded) => Ok(true),
+        Err(error) => Err(chain(&error)),
     }
+}
+
+/// Attaches a program that is loaded; one that can't be is unloaded.
+fn attach_loaded(at: &str, program: &mut Program) -> Result<Link, String> {
     // One that is not attached is unloaded: the next place may be of the same program.
     macro_rules! attach {
         ($program:ident, $attached:expr) => {
@@ -182,16 +209,13 @@ fn put(
                 .inspect_err(|_| drop($program.unload()))
         };
     }
-    let link = match &mut **program {
+    match program {
         Program::RawTracePoint(program) => attach!(program, program.attach(at)),
         Program::BtfTracePoint(program) => attach!(program, program.attach()),
         Program::FEntry(program) => attach!(program, program.attach()),
         Program::FExit(program) => attach!(program, program.attach()),
         Program::KProbe(program) => attach!(program, program.attach(at, 0)),
-        _ => return Err(format!("`{name}` is no program for a {}", kind.name())),
+        _ => return Err("a kind of program that is attached nowhere".to_owned()),
     }
-    .map_err(|error| chain(&error))?;
-    let info = program.info().ok();
-    let verified = info.and_then(|info| info.verified_instruction_count());
-    Ok((link, verified))
+    .map_err(|error| chain(&error))
 }
