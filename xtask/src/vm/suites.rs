@@ -141,7 +141,15 @@ const TRUTH: Chosen = Chosen {
         "others::",
         "narrow::",
     ],
-    without: &[],
+    // A fault maps a large folio as a whole there: `record` finds that out, and traces
+    // instead of narrowing.
+    without: &[
+        ("newest", "narrow::a_signal"),
+        ("newest", "narrow::after_a_kill"),
+        ("newest", "narrow::it_needs"),
+        ("newest", "narrow::record_narrows"),
+        ("newest", "narrow::what_somebody"),
+    ],
 };
 
 /// The commands on machines that lack something; each takes minutes.
