@@ -201,12 +201,7 @@ const CHOSEN: &[Chosen] = &[
     Chosen {
         suite: "kernel_agent",
         only: &["units::a_unit_is_learned", "life::it_ends"],
-        // Where a function's program is checked anew whenever it is attached, these short
-        // starts are over before.
-        without: &[
-            ("5.10", "units::a_unit_is_learned"),
-            ("5.10", "life::it_ends"),
-        ],
+        without: &[],
         ..TRUTH
     },
     Chosen {
