@@ -68,11 +68,9 @@ pub struct Collector {
 impl Collector {
     /// Takes one ring buffer entry.
     pub fn add(&mut self, bytes: &[u8]) {
-        if self.records >= MAX_RECORDS {
-            self.dropped += 1;
+        if !self.has_room() {
             return;
         }
-        self.records += 1;
         match decode(bytes) {
             Ok(record) => self.sort_in(record),
             Err(error) => {
@@ -84,12 +82,20 @@ impl Collector {
 
     /// Takes one entry that is decoded already.
     pub fn take(&mut self, record: Record) {
-        if self.records >= MAX_RECORDS {
-            self.dropped += 1;
-            return;
+        if self.has_room() {
+            self.sort_in(record);
         }
-        self.records += 1;
-        self.sort_in(record);
+    }
+
+    /// One more comes in; whether it is kept.
+    fn has_room(&mut self) -> bool {
+        let has_room = self.records < MAX_RECORDS;
+        if has_room {
+            self.records += 1;
+        } else {
+            self.dropped += 1;
+        }
+        has_room
     }
 
     /// The path of an inode within its filesystem, as far as it is known yet.

@@ -11,19 +11,10 @@ pub(super) fn cancel_on_signal(cancel: &Cancel) {
 
 /// Calls `each` at every SIGHUP. Call before any thread is started.
 pub(super) fn on_hangup(each: impl Fn() + Send + 'static) {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the set is valid for writes and initialised by sigemptyset.
-    let set = unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
-        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
-        set.assume_init()
-    };
+    let set = blocked(&[libc::SIGHUP]);
     std::thread::spawn(move || {
         loop {
-            let mut signal = 0;
-            // SAFETY: an initialised set and a place for the signal's number.
-            if unsafe { libc::sigwait(&raw const set, &raw mut signal) } == 0 {
+            if next(&set).is_some() {
                 each();
             }
         }
@@ -32,22 +23,12 @@ pub(super) fn on_hangup(each: impl Fn() + Send + 'static) {
 
 /// Calls `then` once, at the first SIGINT or SIGTERM.
 pub(super) fn on_signal(then: impl FnOnce() + Send + 'static) {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the set is valid for writes and initialised by sigemptyset.
-    let set = unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
-        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
-        set.assume_init()
-    };
+    let set = blocked(&[libc::SIGINT, libc::SIGTERM]);
     std::thread::spawn(move || {
-        let mut signal = 0;
-        // SAFETY: an initialised set and a place for the signal's number.
-        unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+        let signal = next(&set).unwrap_or_default();
         then();
         // A second one ends the process at once.
-        // SAFETY: as above; this thread's own mask.
+        // SAFETY: an initialised set; this thread's own mask.
         unsafe {
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
             libc::signal(signal, libc::SIG_DFL);
@@ -56,4 +37,26 @@ pub(super) fn on_signal(then: impl FnOnce() + Send + 'static) {
             std::thread::park();
         }
     });
+}
+
+/// Has this thread, and those that it starts from now on, leave signals to who waits.
+fn blocked(signals: &[i32]) -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is valid for writes and initialised by sigemptyset.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        set.assume_init()
+    }
+}
+
+/// Waits for one of them.
+fn next(set: &libc::sigset_t) -> Option<i32> {
+    let mut signal = 0;
+    // SAFETY: an initialised set and a place for the signal's number.
+    let error = unsafe { libc::sigwait(set, &raw mut signal) };
+    (error == 0).then_some(signal)
 }

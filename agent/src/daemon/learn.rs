@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::phase::Over;
-use super::prepare::Shared;
+use super::prepare::{Shared, size_of};
 use super::start::{Start, Warming, judged};
 use super::view::StartView;
 use crate::attribute::mountinfo::Mount;
@@ -97,13 +97,12 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
             if let Err(error) = shared.store.alias(others, &key) {
                 tracing::warn!(%error, key, "a profile is found by one name only");
             }
-            let pages = profile.files.iter().flat_map(|file| &file.extents);
-            let pages: u64 = pages.map(|extent| u64::from(extent.pages)).sum();
+            let (runs, profile_bytes) = size_of(&profile);
             Learned {
                 key,
                 view,
-                runs: profile.runs.len() as u64,
-                profile_bytes: pages * crate::model::PAGE_SIZE,
+                runs,
+                profile_bytes,
                 not_kept: "",
                 stages,
                 records: 0,

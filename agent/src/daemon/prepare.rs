@@ -254,7 +254,11 @@ impl Drop for Held<'_> {
 
 /// Runs and bytes of file data of a profile; zeroes where there is none.
 pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
-    let profile = store.get(key).ok().flatten().unwrap_or_default();
+    size_of(&store.get(key).ok().flatten().unwrap_or_default())
+}
+
+/// Runs and bytes of file data.
+pub(super) fn size_of(profile: &Profile) -> (u64, u64) {
     let extents = profile.files.iter().flat_map(|file| &file.extents);
     let pages: u64 = extents.map(|extent| u64::from(extent.pages)).sum();
     (profile.runs.len() as u64, pages * PAGE_SIZE)

@@ -174,9 +174,6 @@ impl Watch {
         let Some(start) = self.starts.remove(&id) else {
             return;
         };
-        for member in self.cgroups.values_mut().filter(|m| m.start == Some(id)) {
-            member.start = None;
-        }
         let records = start.collector.records();
         if !self.jobs.learn(start) {
             self.held = self.held.saturating_sub(records);

@@ -47,7 +47,7 @@ const EARLY: usize = 4096;
 /// A cgroup that belongs to a workload.
 #[derive(Default)]
 pub(super) struct Member {
-    /// The start that it is part of, while that is learned.
+    /// The start that it is part of, or was: ids don't come again.
     pub(super) start: Option<u64>,
     /// The workload's key, once it is known, where it is the workload's own cgroup.
     pub(super) key: Option<String>,
@@ -211,9 +211,8 @@ impl Watch {
         let listened = self.handle.has_listeners();
         // Their cgroups were not known the last time: the signal came after the look.
         for record in std::mem::take(&mut self.early) {
-            if let Err(record) = self.route(record, listened) {
+            if self.route(record, listened).is_err() {
                 self.not_ours += 1;
-                drop(record);
             }
         }
         let mut taken = 0;
@@ -326,6 +325,7 @@ impl Watch {
         let mut view = self.base.clone();
         view.alive_ms = now_ms();
         view.ready = self.ready;
+        let mut stages = Vec::new();
         let totals = &mut self.workloads.totals;
         totals.uptime_seconds = self.began.elapsed().as_secs_f64();
         if let Some(kernel) = &mut self.probes {
@@ -333,13 +333,11 @@ impl Watch {
             if let Ok(counters) = kernel.probes.counters() {
                 totals.records_lost = counters.get(Stage::Ring, Outcome::Lost);
                 totals.signals_lost = counters.get(Stage::Signal, Outcome::Lost);
-                view.totals.stages = counters.stages();
+                stages = counters.stages();
             }
         }
-        let mut stages = std::mem::take(&mut view.totals.stages);
         stages.push(self.route_counts());
-        let totals = &self.workloads.totals;
-        view.totals = totals.clone();
+        view.totals = self.workloads.totals.clone();
         view.totals.stages.splice(0..0, stages);
         view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
         view.learning = self.starts.values().filter(|s| s.is_learned()).count() as u64;

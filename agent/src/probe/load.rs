@@ -156,14 +156,7 @@ impl Probes {
     /// Watches a cgroup by its id (the inode number of its directory), and the
     /// children it gets from now on. What an earlier watch sent is sent again.
     pub fn watch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
-        let slot = track_slot(cgroup);
-        let current = self
-            .track()?
-            .get(&slot, 0)
-            .map_err(|e| map_error("TRACK", &e))?;
-        if current.cgroup != 0 && current.cgroup != cgroup {
-            return Err(ProbeError::SlotTaken(cgroup));
-        }
+        self.free_slot(cgroup)?;
         self.watched.retain(|&watched| watched != cgroup);
         self.watched.push(cgroup);
         self.bump_generation()
@@ -176,26 +169,37 @@ impl Probes {
     /// # Errors
     /// As [`Probes::watch`].
     pub fn watch_beside(&mut self, cgroup: u64) -> Result<(), ProbeError> {
-        let slot = track_slot(cgroup);
-        if self.slots_used.contains(&slot) {
+        if self.slots_used.contains(&track_slot(cgroup)) {
             return self.watch(cgroup);
         }
-        let generation = self.generation << 56;
-        let mut track = self.track()?;
-        let current = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
-        if current.cgroup != 0 && current.cgroup != cgroup {
-            return Err(ProbeError::SlotTaken(cgroup));
-        }
-        let entry = TrackEntry {
-            cgroup,
-            key: u64::from(slot) << 40 | generation,
-        };
-        track
-            .set(slot, entry, 0)
-            .map_err(|e| map_error("TRACK", &e))?;
+        let slot = self.free_slot(cgroup)?;
+        self.set_tracked(cgroup)?;
         self.slots_used.insert(slot);
         self.watched.push(cgroup);
         Ok(())
+    }
+
+    /// The slot of a cgroup, if no other is in it.
+    fn free_slot(&mut self, cgroup: u64) -> Result<u32, ProbeError> {
+        let slot = track_slot(cgroup);
+        let track = self.track()?;
+        let current = track.get(&slot, 0).map_err(|e| map_error("TRACK", &e))?;
+        match current.cgroup == 0 || current.cgroup == cgroup {
+            true => Ok(slot),
+            false => Err(ProbeError::SlotTaken(cgroup)),
+        }
+    }
+
+    /// Puts a cgroup into its slot, with the generation of now.
+    fn set_tracked(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        let slot = track_slot(cgroup);
+        let entry = TrackEntry {
+            cgroup,
+            key: u64::from(slot) << 40 | self.generation << 56,
+        };
+        self.track()?
+            .set(slot, entry, 0)
+            .map_err(|e| map_error("TRACK", &e))
     }
 
     /// Stops watching a cgroup and whatever children it had.
@@ -229,21 +233,11 @@ impl Probes {
     /// at its address, hides nothing from this one.
     fn bump_generation(&mut self) -> Result<(), ProbeError> {
         self.generation = (self.generation + 1) & 0xff;
-        let generation = self.generation << 56;
         let watched = self.watched.clone();
         self.slots_used = watched.iter().map(|&cgroup| track_slot(cgroup)).collect();
-        let mut track = self.track()?;
-        for cgroup in watched {
-            let slot = track_slot(cgroup);
-            let entry = TrackEntry {
-                cgroup,
-                key: u64::from(slot) << 40 | generation,
-            };
-            track
-                .set(slot, entry, 0)
-                .map_err(|e| map_error("TRACK", &e))?;
-        }
-        Ok(())
+        watched
+            .into_iter()
+            .try_for_each(|cgroup| self.set_tracked(cgroup))
     }
 
     fn track(&mut self) -> Result<Array<&mut MapData, TrackEntry>, ProbeError> {

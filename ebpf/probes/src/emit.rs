@@ -16,7 +16,7 @@ use crate::count::Tally;
 static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 const NO_WAKEUP: u64 = 1;
-const FORCE_WAKEUP: u64 = 2;
+pub(crate) const FORCE_WAKEUP: u64 = 2;
 const AVAILABLE_DATA: u64 = 0;
 const RING_SIZE: u64 = 1;
 

@@ -3,25 +3,21 @@
 //! agent.
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel_str, bpf_ringbuf_output,
-    },
+    helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output},
     macros::{map, raw_tracepoint},
     maps::{PerCpuArray, RingBuf},
     programs::RawTracePointContext,
 };
-use headstart_abi::{CgroupRecord, Header, MAX_PATH, NO_OFFSET, Outcome, RecordKind, Stage};
+use headstart_abi::{CgroupRecord, MAX_PATH, NO_OFFSET, Outcome, RecordKind, Stage};
 
 use crate::cgroup::id;
 use crate::config::{field, peek};
 use crate::count::Tally;
-use crate::emit::outcome;
+use crate::emit::{FORCE_WAKEUP, header, outcome};
 
 /// Some 2,000 cgroups with usual paths.
 #[map]
 static SIGNALS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
-
-const FORCE_WAKEUP: u64 = 2;
 
 /// A record with room for its path.
 #[repr(C)]
@@ -100,14 +96,7 @@ fn told(cgroup: u64, path: u64, kind: RecordKind) -> Outcome {
     let len = (len as usize - 1) & (MAX_PATH - 1);
     let parent = peek::<u64>(cgroup, field!(cgroup_parent)).and_then(id);
     scratch.record = CgroupRecord {
-        header: Header {
-            kind: kind as u32,
-            // SAFETY: helpers without arguments that can't fail.
-            tgid: (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32,
-            // SAFETY: as above.
-            time_ns: unsafe { bpf_ktime_get_ns() },
-            cgroup: cgroup_id,
-        },
+        header: header(kind, cgroup_id),
         parent: parent.unwrap_or(0),
         path_len: len as u32,
         reserved: 0,
