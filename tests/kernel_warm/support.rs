@@ -207,3 +207,44 @@ impl Drop for Loop {
         let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
     }
 }
+
+/// Every 16th page of the first `pages` that is on the list of active pages (those that
+/// were used more than once) or marked as used; `None` where the kernel does not tell.
+pub(crate) fn used_pages(path: &Path, pages: usize) -> Option<usize> {
+    use std::os::unix::fs::FileExt;
+    /// Documentation/admin-guide/mm/pagemap.rst
+    const REFERENCED: u64 = 1 << 2;
+    const ACTIVE: u64 = 1 << 6;
+    const TAIL: u64 = 1 << 16;
+    let word = |file: &File, index: u64| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, index * 8).ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    };
+    let numbers = File::open("/proc/self/pagemap").ok()?;
+    let flags = File::open("/proc/kpageflags").ok()?;
+    let file = File::open(path).expect("open");
+    let length = pages * 4096;
+    let (access, shared) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+    // SAFETY: a new mapping; the file is as long, and the test changes it no more.
+    let map = unsafe {
+        let map = rustix::mm::mmap(std::ptr::null_mut(), length, access, shared, &file, 0);
+        let map = map.expect("mmap");
+        libc::madvise(map, length, libc::MADV_SEQUENTIAL);
+        map
+    };
+    let mut used = 0;
+    for page in (0..pages).step_by(16) {
+        let at = map.wrapping_byte_add(page * 4096).cast::<u8>();
+        // SAFETY: within the mapping.
+        unsafe { at.read_volatile() };
+        let mut number = word(&numbers, at as u64 / 4096)? & ((1 << 55) - 1);
+        while word(&flags, number)? & TAIL != 0 {
+            number -= 1;
+        }
+        used += usize::from(word(&flags, number)? & (REFERENCED | ACTIVE) != 0);
+    }
+    // SAFETY: the mapping made above.
+    unsafe { rustix::mm::munmap(map, length) }.expect("munmap");
+    Some(used)
+}

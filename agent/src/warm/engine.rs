@@ -11,6 +11,7 @@ use super::lookup::Opener;
 use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
 use super::roots::{VolumeRoot, VolumeRoots};
+use super::stream::Streams;
 use super::submit::Depth;
 use super::verify::{Check, MAX_RETRIES, Of};
 use super::work::{Cursors, Part, Worker};
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     served: Vec<bool>,
     pub(super) opener: Opener,
     pub(super) cursors: Cursors,
+    pub(super) streams: Streams,
     /// Filled for the second phase.
     pub(super) checks: Mutex<Arc<Vec<Check>>>,
     pub(super) next_check: AtomicUsize,
@@ -257,6 +259,7 @@ pub(super) fn execute(
         served,
         opener,
         cursors: Cursors::default(),
+        streams: Streams::of(&options.cost, options.lead),
         checks: Mutex::default(),
         next_check: AtomicUsize::new(0),
         retries: AtomicUsize::new(0),

@@ -23,6 +23,7 @@ mod rate;
 mod report;
 mod residency;
 mod roots;
+mod stream;
 mod submit;
 mod sys;
 mod verify;

@@ -125,6 +125,50 @@ pub(super) fn readahead(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Resu
     }
 }
 
+/// Reads pages through a mapping that is said to be read in order, and waits for them; how
+/// many there are before one that does not exist or can't be read. The kernel takes one
+/// byte of each, for `sink`, of which the first bytes are replaced: what faults there is
+/// an error, where an access of ours would be a signal.
+///
+/// # Errors
+/// EFAULT where that is the first; ENODEV where the file can't be mapped; what writing to
+/// `sink` says.
+pub(super) fn touch(
+    fd: BorrowedFd<'_>,
+    start_page: u64,
+    pages: usize,
+    sink: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let system = rustix::param::page_size() as u64;
+    let offset = start_page * PAGE_SIZE;
+    // mmap wants a multiple of the system's page size, which may exceed ours.
+    let base = offset - offset % system;
+    let length = usize::try_from(offset + pages as u64 * PAGE_SIZE - base)
+        .map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (access, flags) = (ProtFlags::READ, MapFlags::SHARED);
+    // SAFETY: a new mapping at an address of the kernel's choosing. Nothing here reads it,
+    // so a file that shrinks meanwhile can't hurt.
+    let map = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, access, flags, fd, base) }?;
+    let skipped = (offset - base) as usize;
+    let bytes: Vec<libc::iovec> = (0..pages)
+        .map(|page| libc::iovec {
+            iov_base: map.wrapping_byte_add(skipped + page * PAGE_SIZE as usize),
+            iov_len: 1,
+        })
+        .collect();
+    // SAFETY: the mapping made above; the advice does not change what it holds. Each
+    // vector is one byte of it, which only the kernel reads.
+    let written = unsafe {
+        libc::madvise(map, length, libc::MADV_SEQUENTIAL);
+        let count = bytes.len() as libc::c_int;
+        libc::pwritev(sink.as_raw_fd(), bytes.as_ptr(), count, 0)
+    };
+    let outcome = usize::try_from(written).map_err(|_| io::Error::last_os_error());
+    // SAFETY: exactly the mapping made above; nothing refers to it.
+    let _ = unsafe { rustix::mm::munmap(map, length) };
+    outcome
+}
+
 /// Drops clean pages from the page cache that nobody uses, as those are whose read
 /// failed. That it can't is nobody's concern.
 pub(super) fn drop_pages(fd: BorrowedFd<'_>, start_page: u64, pages: u64) {

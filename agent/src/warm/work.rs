@@ -12,6 +12,7 @@ use super::lookup::Looked;
 use super::progress::Bytes;
 use super::report::FailureKind;
 use super::residency::{Missing, holes};
+use super::stream::{self, Stream, Streams};
 use super::submit::{Depth, Limits, Outcome, Step, Window};
 use super::verify::Of;
 use crate::model::{Action, PAGE_SIZE};
@@ -152,8 +153,8 @@ impl<'a> Worker<'a> {
             shared.begun(cursor.action);
         }
         let from = cursor.page;
-        let mut take = |pages: u32| {
-            let count = (pages - from).min(UNIT_PAGES);
+        let mut take = |pages: u32, unit: u32| {
+            let count = (pages - from).min(unit);
             let ends = from + count == pages;
             (cursor.action, cursor.page) = if ends {
                 (cursor.action + 1, 0)
@@ -172,7 +173,7 @@ impl<'a> Worker<'a> {
                 start_page,
                 pages,
             } => {
-                let (count, _) = take(pages);
+                let (count, _) = take(pages, UNIT_PAGES);
                 Some(Unit::Blocks(
                     volume,
                     start_page.saturating_add(from.into()),
@@ -185,7 +186,8 @@ impl<'a> Worker<'a> {
                 pages,
                 ..
             } => {
-                let (count, ends) = take(pages);
+                let unit = shared.streams.unit(pages).unwrap_or(UNIT_PAGES);
+                let (count, ends) = take(pages, unit);
                 if ends {
                     shared.files.begun(file);
                 }
@@ -341,15 +343,26 @@ impl<'a> Worker<'a> {
         self.vector = vector;
     }
 
+    /// Whether so many pages may be read now: not, if it is to stop.
+    fn may_read(&self, pages: u32) -> bool {
+        let bytes = u64::from(pages) * PAGE_SIZE;
+        match &self.shared.options.rate {
+            Some(rate) => rate.take(bytes, || self.stopped()),
+            None => true,
+        }
+    }
+
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
         source.will_be_read();
         let mut at = 0;
+        let share = Streams::share(source, start, pages);
+        if let Some(stream) = self.shared.streams.begin(source, share) {
+            at = self.stream(&stream, source, start, share);
+        }
         while at < pages && !self.stopped() {
             let limits = self.limits();
             let count = (pages - at).min(limits.step_pages(source));
-            if let Some(rate) = &self.shared.options.rate
-                && !rate.take(u64::from(count) * PAGE_SIZE, || self.stopped())
-            {
+            if !self.may_read(count) {
                 return;
             }
             let step = Step {
@@ -369,6 +382,39 @@ impl<'a> Worker<'a> {
                 Some(outcome) => self.settle(&step, outcome),
             }
         }
+    }
+
+    /// Reads a long run in order; how many pages of it, before one that is not there or
+    /// can't be read so.
+    fn stream(
+        &self,
+        stream: &Stream<'_>,
+        source: &Arc<Source>,
+        start_page: u64,
+        pages: u32,
+    ) -> u32 {
+        let mut done = 0;
+        while done < pages && !self.stopped() {
+            let step = Step {
+                source: source.clone(),
+                start_page: start_page + u64::from(done),
+                pages: (pages - done).min(stream::STEP_PAGES),
+            };
+            if !self.may_read(step.pages) {
+                break;
+            }
+            let read = || stream.read(step.start_page, step.pages);
+            if !self.shared.on_volume(self.slot, source.volume, read) {
+                break;
+            }
+            done += step.pages;
+            let outcome = Outcome {
+                read: step.pages.into(),
+                ..Outcome::default()
+            };
+            self.settle(&step, outcome);
+        }
+        done
     }
 
     /// Waits for a step, or only looks when there is no time.
