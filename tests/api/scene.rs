@@ -164,6 +164,7 @@ pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
             warm_seconds: 0.1,
             planned: 2 << 20,
             resident_before: 1 << 20,
+            joined: 0,
             read: 1 << 20,
             used: 1 << 20,
             late: 1 << 19,

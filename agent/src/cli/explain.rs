@@ -97,6 +97,14 @@ fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Resul
         bytes(start.read),
         share(start.read, planned)
     )?;
+    if start.joined > 0 {
+        writeln!(
+            out,
+            "  shared      {:>10}{:7}  one plan for several starts; told of the first",
+            bytes(start.joined),
+            share(start.joined, planned)
+        )?;
+    }
     let outcomes = [
         ("used", start.used, "begun before the start first used it"),
         ("late", start.late, "used, but the start was there first"),

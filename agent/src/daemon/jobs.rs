@@ -1,21 +1,18 @@
 //! What is done beside the loop, and what comes of it.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender};
-use std::time::Instant;
+use std::sync::mpsc::Sender;
 
-use super::handle::{Notified, Order, OrderError};
+use super::handle::Order;
 use super::learn::{Learned, learn};
 use super::pool::Pool;
 use super::prepare::{NotWarmed, Shared, stats_of};
-use super::start::{Carried, Start};
-use crate::plan::Timing;
-use crate::warm::Cancel;
+use super::start::{Carried, Start, Warmed};
+use super::warmers::Warmers;
 use crate::workload::{Identified, Place, Workload};
 
-/// Starts that wait to be identified, warmed for and learned.
+/// Starts that wait to be identified, and to be learned.
 const QUEUE: usize = 1024;
 
 /// What a job came to.
@@ -31,7 +28,7 @@ pub(super) enum Done {
     /// Somebody asks for something.
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
-    Notified(String, Result<Box<Carried>, NotWarmed>),
+    Notified(String, Result<Warmed, NotWarmed>),
 }
 
 /// Where what came of jobs goes; it wakes the loop.
@@ -58,7 +55,7 @@ pub(super) struct Jobs {
     /// Who is it: a few milliseconds each, and nobody is warmed for before.
     identify: Option<Pool>,
     /// As long as the disk takes.
-    warm: Option<Pool>,
+    pub(super) warm: Warmers,
     /// Processor time that nobody waits for.
     learn: Option<Pool>,
 }
@@ -70,11 +67,11 @@ impl Jobs {
         plans_at_once: usize,
     ) -> std::io::Result<Self> {
         Ok(Self {
+            identify: Some(Pool::new("identify", 2, QUEUE)?),
+            warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
+            learn: Some(Pool::new("learn", 1, QUEUE)?),
             shared,
             done,
-            identify: Some(Pool::new("identify", 2, QUEUE)?),
-            warm: Some(Pool::new("warm", plans_at_once.max(1), QUEUE)?),
-            learn: Some(Pool::new("learn", 1, QUEUE)?),
         })
     }
 
@@ -106,87 +103,6 @@ impl Jobs {
         })
     }
 
-    /// Warms beside a start.
-    pub(super) fn warm(
-        &self,
-        id: u64,
-        workload: &Workload,
-        began: Instant,
-        cancel: Cancel,
-    ) -> bool {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
-        let (keys, volumes) = (workload.keys.clone(), workload.volumes.clone());
-        Self::submit(&self.warm, move || {
-            let key = keys.0.first().cloned().unwrap_or_default();
-            let result = match shared.profile(&keys) {
-                Ok(Some((_, profile))) => {
-                    shared.warm(profile, &volumes, Timing::Beside, began, &cancel)
-                }
-                Ok(None) => Err(NotWarmed::For("no_profile")),
-                Err(error) => Err(NotWarmed::Store(error.to_string())),
-            };
-            done.send(Done::Warmed(id, key, Box::new(result)));
-        })
-    }
-
-    /// Warms ahead of a start that somebody tells of: `called` are the keys of workloads
-    /// of that key or name.
-    pub(super) fn notify(
-        &self,
-        text: String,
-        called: Vec<String>,
-        reply: SyncSender<Result<Notified, OrderError>>,
-    ) {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
-        let refused = reply.clone();
-        let submitted = Self::submit(&self.warm, move || {
-            let key = match &called[..] {
-                [] => text.clone(),
-                [key] => key.clone(),
-                _ => {
-                    let _ = reply.send(Err(OrderError::Ambiguous(text)));
-                    return;
-                }
-            };
-            let found = shared.wants_warming(&key, &BTreeMap::new());
-            if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
-                let workload = key;
-                let _ = reply.send(Err(OrderError::NotWarmed { workload, reason }));
-                return;
-            }
-            let profile = match shared.store.get(&key) {
-                Ok(Some(profile)) => profile,
-                Ok(None) => {
-                    let _ = reply.send(Err(OrderError::Unknown(text)));
-                    return;
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(OrderError::Store(error.to_string())));
-                    return;
-                }
-            };
-            let planned = shared.planned(&profile);
-            let volumes = shared.stored(&profile);
-            let notified = Notified {
-                key: key.clone(),
-                planned,
-            };
-            done.send(Done::Ordered(Order::Notified(key.clone())));
-            let _ = reply.send(Ok(notified));
-            let result = shared.warm(
-                profile,
-                &volumes,
-                Timing::Ahead,
-                Instant::now(),
-                &Cancel::new(),
-            );
-            done.send(Done::Notified(key, result.map(Box::new)));
-        });
-        if !submitted {
-            let _ = refused.send(Err(OrderError::Busy("too many plans wait")));
-        }
-    }
-
     /// Learns from a start that is over.
     pub(super) fn learn(&self, start: Start) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
@@ -204,7 +120,7 @@ impl Jobs {
     /// are.
     pub(super) fn end(&mut self) {
         self.identify = None;
-        self.warm = None;
+        self.warm.end();
         if let Some(pool) = self.learn.take() {
             pool.finish();
         }

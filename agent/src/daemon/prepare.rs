@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::admit::{Readings, admit};
 use super::options::Settings;
-use super::start::Carried;
+use super::start::Warmed;
 use crate::attribute::mountinfo;
 use crate::model::{DeviceCost, PAGE_SIZE, Profile, escape};
 use crate::plan::Timing;
@@ -137,7 +137,7 @@ impl Shared {
         }
     }
 
-    /// Makes and carries out the plan for a start.
+    /// Makes and carries out the plan for a start, or for several that want the same.
     ///
     /// # Errors
     /// Why nothing is warmed.
@@ -146,9 +146,8 @@ impl Shared {
         mut profile: Profile,
         volumes: &Volumes,
         timing: Timing,
-        since: Instant,
         cancel: &Cancel,
-    ) -> Result<Carried, NotWarmed> {
+    ) -> Result<Warmed, NotWarmed> {
         workload::localize(volumes, &mut profile);
         let settings = self.settings().clone();
         let cost = self.device_cost(&profile);
@@ -169,17 +168,17 @@ impl Shared {
             false => within(budget).plan(&profile, timing),
         };
         let progress = Arc::new(Progress::default());
-        let began_ns = since.elapsed().as_nanos() as i64;
+        let began = Instant::now();
         let report = warmup
             .execute(plan.clone(), timing, &progress, cancel)
             .map_err(|error| {
                 tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
                 NotWarmed::For("no_mount_table")
             })?;
-        Ok(Carried {
-            plan,
-            report,
-            began_ns,
+        Ok(Warmed {
+            plan: Arc::new(plan),
+            report: Arc::new(report),
+            began,
         })
     }
 
@@ -252,9 +251,11 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Runs and bytes of file data of a profile; zeroes where there is none.
+/// Runs and bytes of file data of a profile; zeroes where there is none. It is not read
+/// for that.
 pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
-    size_of(&store.get(key).ok().flatten().unwrap_or_default())
+    let entry = store.entry(key).ok().flatten();
+    entry.map_or((0, 0), |entry| (entry.runs, entry.data_bytes))
 }
 
 /// Runs and bytes of file data.

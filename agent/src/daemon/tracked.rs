@@ -1,12 +1,13 @@
 //! Workloads as the daemon has seen them since it started, and sums over all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::learn::Learned;
 use super::prepare::NotWarmed;
-use super::start::Start;
+use super::start::{Carried, Start};
 use super::view::{Totals, WorkloadView};
+use crate::model::StageCounts;
 use crate::workload::Workload;
 
 /// Starts by which a profile is judged.
@@ -30,14 +31,27 @@ struct Outcome {
 struct Tracked {
     view: WorkloadView,
     outcomes: VecDeque<Outcome>,
+    /// From the signal to the first touch, at the last start that was learned.
+    lead: Duration,
     seen: Option<Instant>,
 }
 
 /// All workloads, by key.
-#[derive(Default)]
 pub(super) struct Workloads {
     by_key: HashMap<String, Tracked>,
     pub(super) totals: Totals,
+    /// Known starts, by whether they were warmed for.
+    pub(super) plans: StageCounts,
+}
+
+impl Default for Workloads {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::new(),
+            totals: Totals::default(),
+            plans: StageCounts::new("plans", "starts"),
+        }
+    }
 }
 
 impl Workloads {
@@ -113,6 +127,25 @@ impl Workloads {
         }
     }
 
+    /// Counts what became of a start that could be warmed for.
+    pub(super) fn settled(&mut self, result: Result<&Carried, &NotWarmed>) {
+        match result {
+            Ok(carried) if carried.joined => self.plans.filter("joined", 1),
+            Ok(_) => self.plans.out += 1,
+            Err(NotWarmed::Throttled("queue_full")) => self.plans.lost += 1,
+            Err(NotWarmed::For(why) | NotWarmed::Throttled(why)) => self.plans.filter(why, 1),
+            Err(NotWarmed::Store(_)) => self.plans.filter("store", 1),
+        }
+    }
+
+    /// From a start's signal to its first touch, as it was the last time; zero where that
+    /// is not known.
+    pub(super) fn lead(&self, key: &str) -> Duration {
+        self.by_key
+            .get(key)
+            .map_or(Duration::ZERO, |tracked| tracked.lead)
+    }
+
     /// Whether what was read for its last starts was of too little use.
     pub(super) fn is_of_no_gain(&self, key: &str) -> bool {
         let Some(tracked) = self.by_key.get(key) else {
@@ -162,6 +195,9 @@ impl Workloads {
                 tracked.outcomes.pop_front();
             }
         }
+        if let Some(lead) = learned.view.lead_seconds {
+            tracked.lead = Duration::try_from_secs_f64(lead).unwrap_or_default();
+        }
         if learned.runs > 0 {
             tracked.view.runs = learned.runs;
             tracked.view.profile_bytes = learned.profile_bytes;
@@ -185,7 +221,7 @@ impl Workloads {
     }
 }
 
-fn add_stages(sums: &mut Vec<crate::model::StageCounts>, stages: &[crate::model::StageCounts]) {
+fn add_stages(sums: &mut Vec<StageCounts>, stages: &[StageCounts]) {
     for stage in stages {
         match sums.iter_mut().find(|sum| sum.name == stage.name) {
             None => sums.push(stage.clone()),

@@ -29,6 +29,8 @@ pub struct View {
     pub learning: u64,
     /// Plans that are being carried out now.
     pub warming: u64,
+    /// Plans that wait for that.
+    pub waiting: u64,
     /// Workloads that were seen since the agent started, by key.
     pub workloads: BTreeMap<String, WorkloadView>,
     /// The configuration in use was read at, ms since the epoch.
@@ -64,7 +66,7 @@ pub struct Totals {
     /// Signals lost: their ring buffer was full.
     pub signals_lost: u64,
     /// Bytes of plans by what became of them: `read`, `resident`, `failed`, `gone`,
-    /// `evicted`, `left`.
+    /// `evicted`, `left`, `joined`.
     pub warmed_bytes: BTreeMap<&'static str, u64>,
     /// Planned bytes by what the start made of them: `used`, `late`, `wasted`, `unknown`.
     pub outcome_bytes: BTreeMap<&'static str, u64>,
@@ -144,6 +146,9 @@ pub struct StartView {
     pub resident_before: u64,
     /// Brought in.
     pub read: u64,
+    /// Of a plan that was carried out once for several starts, this being a later one:
+    /// all of it.
+    pub joined: u64,
     /// Begun before the start first used them, and used.
     pub used: u64,
     /// Used, but the start was there first.
