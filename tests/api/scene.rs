@@ -128,7 +128,7 @@ pub(crate) fn view() -> View {
         workload("container", "redis"),
         workload("container", ODD),
     ] {
-        view.workloads.insert(workload.key.clone(), workload);
+        view.add(workload);
     }
     view
 }

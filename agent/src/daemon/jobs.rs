@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use super::handle::Order;
 use super::learn::{Learned, learn};
-use super::pool::Pool;
+use super::pool::{Pool, Turn};
 use super::prepare::{NotWarmed, Shared, stats_of};
 use super::start::{Carried, Start, Warmed};
 use super::warmers::Warmers;
@@ -14,6 +15,10 @@ use crate::workload::{Identified, Place, Workload};
 
 /// Starts that wait to be identified, and to be learned.
 const QUEUE: usize = 1024;
+
+/// How long a runtime may take to write down what it starts, once it has made the cgroup.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What a job came to.
 pub(super) enum Done {
@@ -94,13 +99,28 @@ impl Jobs {
         })
     }
 
-    /// Finds out what starts.
+    /// Finds out what starts. A runtime may still be writing it down: until it has, others
+    /// are looked for.
     pub(super) fn identify(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.identify, move || {
-            let workload = shared.identify(&place);
-            done.send(Done::Identified(id, workload.map(Box::new)));
-        })
+        let now = Instant::now();
+        let (until, mut next) = (now + WRITTEN_WITHIN, now);
+        let turn = move || {
+            // It is early only where nobody else waits.
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            let workload = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(workload),
+                Identified::Unknown if Instant::now() < until => {
+                    next = Instant::now() + LOOK_EVERY;
+                    return Turn::Again;
+                }
+                Identified::Sandbox | Identified::Unknown => None,
+            };
+            done.send(Done::Identified(id, workload));
+            Turn::Done
+        };
+        let pool = self.identify.as_ref();
+        pool.is_some_and(|pool| pool.submit_turns(turn))
     }
 
     /// Learns from a start that is over.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::admit::{Readings, admit};
 use super::options::Settings;
@@ -14,11 +14,7 @@ use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
 use crate::warm::{Cancel, Progress, Rate};
-use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
-
-/// How long a runtime may take to write down what it starts, once it has made the cgroup.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes};
 
 /// What workers share.
 pub(super) struct Shared {
@@ -107,19 +103,6 @@ impl Shared {
             .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
             .unwrap_or_default();
         workload::identify(place, &self.runtimes, &mounts, &self.containerd)
-    }
-
-    /// Who a cgroup is. A runtime may still be writing it down.
-    pub(super) fn identify(&self, place: &Place) -> Option<Workload> {
-        let until = Instant::now() + WRITTEN_WITHIN;
-        loop {
-            match self.look_up(place) {
-                Identified::Workload(workload) => return Some(*workload),
-                Identified::Sandbox => return None,
-                Identified::Unknown if Instant::now() >= until => return None,
-                Identified::Unknown => std::thread::sleep(LOOK_EVERY),
-            }
-        }
     }
 
     /// The profile of the surest key that has one.

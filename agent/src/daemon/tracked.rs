@@ -1,6 +1,7 @@
 //! Workloads as the daemon has seen them since it started, and sums over all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::learn::Learned;
@@ -29,11 +30,18 @@ struct Outcome {
 
 #[derive(Default)]
 struct Tracked {
-    view: WorkloadView,
+    /// Copied only where somebody still looks at what it was.
+    view: Arc<WorkloadView>,
     outcomes: VecDeque<Outcome>,
     /// From the signal to the first touch, at the last start that was learned.
     lead: Duration,
     seen: Option<Instant>,
+}
+
+impl Tracked {
+    fn change(&mut self) -> &mut WorkloadView {
+        Arc::make_mut(&mut self.view)
+    }
 }
 
 /// All workloads, by key.
@@ -62,7 +70,7 @@ impl Workloads {
         }
         let tracked = self.by_key.entry(key.clone()).or_default();
         tracked.seen = Some(Instant::now());
-        let view = &mut tracked.view;
+        let view = tracked.change();
         view.key.clone_from(key);
         view.kind = workload.kind;
         view.name.clone_from(&workload.name);
@@ -82,32 +90,35 @@ impl Workloads {
     /// A cgroup of it exists, and did before anybody looked.
     pub(super) fn exists(&mut self, workload: &Workload, runs: u64, bytes: u64) {
         if let Some(tracked) = self.of(workload) {
-            tracked.view.live += 1;
-            tracked.view.runs = tracked.view.runs.max(runs);
-            tracked.view.profile_bytes = tracked.view.profile_bytes.max(bytes);
+            let view = tracked.change();
+            view.live += 1;
+            view.runs = view.runs.max(runs);
+            view.profile_bytes = view.profile_bytes.max(bytes);
         }
     }
 
     /// It starts.
     pub(super) fn starts(&mut self, workload: &Workload, start: &Start) {
         if let Some(tracked) = self.of(workload) {
-            tracked.view.live += 1;
-            tracked.view.starts += 1;
-            tracked.view.last = Some(start.view());
+            let view = tracked.change();
+            view.live += 1;
+            view.starts += 1;
+            view.last = Some(start.view());
         }
     }
 
     /// A cgroup of it is gone.
     pub(super) fn gone(&mut self, key: &str) {
         if let Some(tracked) = self.by_key.get_mut(key) {
-            tracked.view.live = tracked.view.live.saturating_sub(1);
+            let view = tracked.change();
+            view.live = view.live.saturating_sub(1);
         }
     }
 
     /// What is known of its last start, while it goes on.
     pub(super) fn refresh(&mut self, key: &str, start: &Start) {
         if let Some(tracked) = self.by_key.get_mut(key) {
-            tracked.view.last = Some(start.view());
+            tracked.change().last = Some(start.view());
         }
     }
 
@@ -116,14 +127,15 @@ impl Workloads {
         let Some(tracked) = self.by_key.get_mut(key) else {
             return;
         };
+        let view = tracked.change();
         match result {
-            None => tracked.view.not_warmed = "",
-            Some(NotWarmed::For(reason)) => tracked.view.not_warmed = reason,
+            None => view.not_warmed = "",
+            Some(NotWarmed::For(reason)) => view.not_warmed = reason,
             Some(NotWarmed::Throttled(reason)) => {
-                tracked.view.not_warmed = reason;
+                view.not_warmed = reason;
                 *self.totals.throttled.entry(reason).or_default() += 1;
             }
-            Some(NotWarmed::Store(_)) => tracked.view.not_warmed = "store",
+            Some(NotWarmed::Store(_)) => view.not_warmed = "store",
         }
     }
 
@@ -198,11 +210,12 @@ impl Workloads {
         if let Some(lead) = learned.view.lead_seconds {
             tracked.lead = Duration::try_from_secs_f64(lead).unwrap_or_default();
         }
+        let view = tracked.change();
         if learned.runs > 0 {
-            tracked.view.runs = learned.runs;
-            tracked.view.profile_bytes = learned.profile_bytes;
+            view.runs = learned.runs;
+            view.profile_bytes = learned.profile_bytes;
         }
-        tracked.view.last = Some(learned.view);
+        view.last = Some(learned.view);
     }
 
     /// Keys of the workloads of this key or name.
@@ -213,7 +226,7 @@ impl Workloads {
             .collect()
     }
 
-    pub(super) fn views(&self) -> BTreeMap<String, WorkloadView> {
+    pub(super) fn views(&self) -> BTreeMap<String, Arc<WorkloadView>> {
         self.by_key
             .iter()
             .map(|(key, tracked)| (key.clone(), tracked.view.clone()))

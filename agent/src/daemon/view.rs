@@ -2,6 +2,7 @@
 //! API and the commands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::probe::HookState;
 
@@ -9,7 +10,7 @@ use crate::probe::HookState;
 pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Everything that can be asked, as of one moment.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct View {
     /// When the agent started, ms since the epoch.
     pub started_ms: u64,
@@ -31,8 +32,9 @@ pub struct View {
     pub warming: u64,
     /// Plans that wait for that.
     pub waiting: u64,
-    /// Workloads that were seen since the agent started, by key.
-    pub workloads: BTreeMap<String, WorkloadView>,
+    /// Workloads that were seen since the agent started, by key. Shared by all views
+    /// between which nothing changed: there may be ten thousand.
+    pub workloads: Arc<BTreeMap<String, Arc<WorkloadView>>>,
     /// The configuration in use was read at, ms since the epoch.
     pub config_read_ms: u64,
     /// The last reload was refused for this; empty where it was not.
@@ -196,11 +198,15 @@ impl Histogram {
 }
 
 impl View {
-    /// Workloads whose key or name is `text`.
-    pub fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a WorkloadView> + 'a {
-        self.workloads
-            .values()
-            .filter(move |workload| workload.key == text || workload.name == text)
+    /// Adds a workload, or replaces what was known of it.
+    pub fn add(&mut self, workload: WorkloadView) {
+        let key = workload.key.clone();
+        Arc::make_mut(&mut self.workloads).insert(key, Arc::new(workload));
+    }
+
+    /// Forgets a workload.
+    pub fn forget(&mut self, key: &str) {
+        Arc::make_mut(&mut self.workloads).remove(key);
     }
 }
 

@@ -350,7 +350,7 @@ impl Watch {
                     self.workloads.refresh(key, start);
                 }
             }
-            view.workloads = self.workloads.views();
+            view.workloads = Arc::new(self.workloads.views());
             self.dirty = false;
         } else {
             view.workloads.clone_from(&self.handle.view().workloads);
