@@ -138,7 +138,8 @@ pub struct StartView {
     pub seconds: f64,
     /// From the signal to the first touch of a file on disk, seconds; `None` before it.
     pub lead_seconds: Option<f64>,
-    /// From the signal to the first byte asked for, seconds; `None` where nothing was.
+    /// From the signal to the first byte asked for, seconds; negative where that was before,
+    /// for another start; `None` where nothing was.
     pub warm_delay_seconds: Option<f64>,
     /// How long warming took, seconds.
     pub warm_seconds: f64,
