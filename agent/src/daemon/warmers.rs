@@ -15,7 +15,7 @@ use super::queue::{Dropped, Member, Next, Queue, Same, Wanted, Wish};
 use super::start::Warmed;
 use crate::plan::Timing;
 use crate::warm::Cancel;
-use crate::workload::{Keys, Volumes, Workload};
+use crate::workload::Workload;
 
 /// Plans that wait.
 const QUEUE: usize = 1024;
@@ -26,8 +26,8 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// Something that waits to be warmed.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Beside starts of these keys, in these directories.
-    Beside(Keys, Volumes),
+    /// Beside starts of a workload.
+    Beside(Box<Workload>),
     /// Ahead of a start that somebody tells of.
     Ahead(Notice),
 }
@@ -102,23 +102,23 @@ impl Warmers {
         due: Instant,
         priority: Priority,
     ) {
-        let keys = workload.keys.clone();
+        let keys = &workload.keys.0;
         let member = Member {
             start: id,
-            key: keys.0.first().cloned().unwrap_or_default(),
+            key: keys.first().cloned().unwrap_or_default(),
             began,
         };
         let places = crate::workload::places(&workload.volumes).into_iter();
         let places = places.map(|(id, directory)| (id.to_owned(), directory.path.clone()));
         let same = Same {
-            keys: keys.0.clone(),
+            keys: keys.clone(),
             places: places.collect(),
         };
         self.want(Wish {
             whose: Some((member, same)),
             priority,
             due,
-            task: Task::Beside(keys, workload.volumes.clone()),
+            task: Task::Beside(Box::new(workload.clone())),
         });
     }
 
@@ -204,7 +204,7 @@ impl Inner {
                 cancel,
             } = next;
             let run = || match task {
-                Task::Beside(keys, volumes) => self.beside(&keys, &volumes, &cancel),
+                Task::Beside(workload) => self.beside(&workload, &cancel),
                 Task::Ahead(notice) => {
                     self.ahead(notice, &cancel);
                     Err(NotWarmed::For("no_start"))
@@ -237,8 +237,9 @@ impl Inner {
         }
     }
 
-    fn beside(&self, keys: &Keys, volumes: &Volumes, cancel: &Cancel) -> Result<Warmed, NotWarmed> {
-        match self.shared.profile(keys) {
+    fn beside(&self, workload: &Workload, cancel: &Cancel) -> Result<Warmed, NotWarmed> {
+        let volumes = &workload.volumes;
+        match self.shared.profile(&workload.keys) {
             Ok(Some((_, profile))) => self.shared.warm(profile, volumes, Timing::Beside, cancel),
             Ok(None) => Err(NotWarmed::For("no_profile")),
             Err(error) => Err(NotWarmed::Store(error.to_string())),
