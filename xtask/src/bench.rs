@@ -6,7 +6,9 @@
 
 mod agent;
 mod bound;
+mod burst;
 mod compared;
+mod daemon;
 pub mod disk;
 pub mod fio;
 mod idle;
@@ -17,9 +19,10 @@ pub mod publish;
 mod record;
 mod starts;
 pub mod stats;
+mod store;
 pub mod throttle;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -70,8 +73,12 @@ enum What {
     WarmRate(Common),
     /// What commands cost that have nothing to do
     Overhead(Common),
+    /// Many containers of some images that start at once
+    Burst(Common),
     /// What the agent costs a node on which nothing starts, or much comes and goes
     Idle(Common),
+    /// An agent over a store of 10,000 workloads and a million files
+    Store(Common),
     /// Reading and writing profiles, by size
     ProfileLoad(Common),
     /// All of them
@@ -110,7 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn all(common: &Common) -> [What; 10] {
+fn all(common: &Common) -> [What; 12] {
     let starts = |slow| What::Starts {
         common: common.clone(),
         slow,
@@ -127,12 +134,14 @@ fn all(common: &Common) -> [What; 10] {
             common: common.clone(),
             containers: Vec::new(),
         },
+        What::Burst(common.clone()),
         precision,
         What::Probes(common.clone()),
         What::Record(common.clone()),
         What::WarmRate(common.clone()),
         What::Overhead(common.clone()),
         What::Idle(common.clone()),
+        What::Store(common.clone()),
         What::ProfileLoad(common.clone()),
     ]
 }
@@ -158,7 +167,9 @@ fn one(what: &What) -> Result<()> {
         What::Record(common) => common.publish("record", 30, record::measure),
         What::WarmRate(common) => common.publish("warm-rate", 7, |b| b.example("warm_rate", &[])),
         What::Overhead(common) => common.publish("overhead", 20, overhead::measure),
+        What::Burst(common) => common.publish("burst", 5, burst::measure),
         What::Idle(common) => common.publish("idle", 10, idle::measure),
+        What::Store(common) => common.publish("store", 7, store::measure),
         What::ProfileLoad(common) => {
             common.publish("profile-load", 7, |b| b.example("profile_load", &[]))
         }
@@ -192,12 +203,17 @@ impl Bench {
     /// An example of the agent: it sees the library, as `headstart` does. What
     /// it prints.
     fn example(&self, name: &str, args: &[String]) -> Result<String> {
+        self.example_in(name, &self.directory, args)
+    }
+
+    /// The same, in another directory.
+    fn example_in(&self, name: &str, directory: &Path, args: &[String]) -> Result<String> {
         let object = build::probes(&self.workspace, &mut Stages::default())?;
         run::captured(
             Command::new("cargo")
                 .args(["run", "--locked", "--release", "--package", "headstart"])
                 .args(["--example", &format!("bench_{name}"), "--"])
-                .arg(&self.directory)
+                .arg(directory)
                 .arg(self.rounds.to_string())
                 .args(args)
                 .current_dir(&self.workspace.root)

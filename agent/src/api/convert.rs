@@ -127,6 +127,7 @@ fn start(start: &StartView, files: bool) -> v1::Start {
         unknown: start.unknown,
         missed: start.missed,
         names_warmed: start.names_warmed,
+        joined: start.joined,
         files: shown.iter().map(file).collect(),
     }
 }

@@ -57,7 +57,7 @@ impl Agent for Service {
         let view = self.handle.view();
         let workloads = view.workloads.values();
         Ok(Response::new(v1::ListProfilesResponse {
-            profiles: workloads.filter_map(convert::profile).collect(),
+            profiles: workloads.filter_map(|w| convert::profile(w)).collect(),
         }))
     }
 
@@ -162,7 +162,10 @@ fn find<'a>(view: &'a View, text: &str) -> Vec<&'a WorkloadView> {
     }
     let named = |is: &dyn Fn(&str) -> bool| -> Vec<&'a WorkloadView> {
         let workloads = view.workloads.values();
-        workloads.filter(|w| is(&w.key) || is(&w.name)).collect()
+        let workloads = workloads.map(AsRef::as_ref);
+        workloads
+            .filter(|w: &&WorkloadView| is(&w.key) || is(&w.name))
+            .collect()
     };
     let found = named(&|name| name == text);
     if found.is_empty() {

@@ -56,6 +56,10 @@ pub struct AgentConfig {
     pub only: Vec<String>,
     /// No workload whose key begins with one of these.
     pub never: Vec<String>,
+    /// Workloads whose plans come first, by what their keys begin with.
+    pub high_priority: Vec<String>,
+    /// Workloads whose plans come last.
+    pub low_priority: Vec<String>,
     /// A start is over when hardly anything was new for so long.
     #[serde(deserialize_with = "duration")]
     pub settle_after: Duration,
@@ -150,6 +154,8 @@ impl Default for AgentConfig {
             observe_only: settings.observe_only,
             only: settings.only,
             never: settings.never,
+            high_priority: settings.high_priority,
+            low_priority: settings.low_priority,
             settle_after: settings.learn.settle,
             learn_at_most: settings.learn.most,
             learn_at_once: settings.learn_at_once,
@@ -287,6 +293,8 @@ impl Config {
             bytes_per_second: agent.bytes_per_second,
             only: agent.only.clone(),
             never: agent.never.clone(),
+            high_priority: agent.high_priority.clone(),
+            low_priority: agent.low_priority.clone(),
         }
     }
 
@@ -355,7 +363,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 24, "every key is documented");
+        assert_eq!(keys, 26, "every key is documented");
     }
 
     #[test]

@@ -1,22 +1,24 @@
 //! What is done beside the loop, and what comes of it.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender};
-use std::time::Instant;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
-use super::handle::{Notified, Order, OrderError};
+use super::handle::Order;
 use super::learn::{Learned, learn};
-use super::pool::Pool;
+use super::pool::{Pool, Turn};
 use super::prepare::{NotWarmed, Shared, stats_of};
-use super::start::{Carried, Start};
-use crate::plan::Timing;
-use crate::warm::Cancel;
+use super::start::{Carried, Start, Warmed};
+use super::warmers::Warmers;
 use crate::workload::{Identified, Place, Workload};
 
-/// Starts that wait to be identified, warmed for and learned.
+/// Starts that wait to be identified, and to be learned.
 const QUEUE: usize = 1024;
+
+/// How long a runtime may take to write down what it starts, once it has made the cgroup.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What a job came to.
 pub(super) enum Done {
@@ -31,7 +33,7 @@ pub(super) enum Done {
     /// Somebody asks for something.
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
-    Notified(String, Result<Box<Carried>, NotWarmed>),
+    Notified(String, Result<Warmed, NotWarmed>),
 }
 
 /// Where what came of jobs goes; it wakes the loop.
@@ -58,7 +60,7 @@ pub(super) struct Jobs {
     /// Who is it: a few milliseconds each, and nobody is warmed for before.
     identify: Option<Pool>,
     /// As long as the disk takes.
-    warm: Option<Pool>,
+    pub(super) warm: Warmers,
     /// Processor time that nobody waits for.
     learn: Option<Pool>,
 }
@@ -70,11 +72,11 @@ impl Jobs {
         plans_at_once: usize,
     ) -> std::io::Result<Self> {
         Ok(Self {
+            identify: Some(Pool::new("identify", 2, QUEUE)?),
+            warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
+            learn: Some(Pool::new("learn", 1, QUEUE)?),
             shared,
             done,
-            identify: Some(Pool::new("identify", 2, QUEUE)?),
-            warm: Some(Pool::new("warm", plans_at_once.max(1), QUEUE)?),
-            learn: Some(Pool::new("learn", 1, QUEUE)?),
         })
     }
 
@@ -97,94 +99,28 @@ impl Jobs {
         })
     }
 
-    /// Finds out what starts.
+    /// Finds out what starts. A runtime may still be writing it down: until it has, others
+    /// are looked for.
     pub(super) fn identify(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.identify, move || {
-            let workload = shared.identify(&place);
-            done.send(Done::Identified(id, workload.map(Box::new)));
-        })
-    }
-
-    /// Warms beside a start.
-    pub(super) fn warm(
-        &self,
-        id: u64,
-        workload: &Workload,
-        began: Instant,
-        cancel: Cancel,
-    ) -> bool {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
-        let (keys, volumes) = (workload.keys.clone(), workload.volumes.clone());
-        Self::submit(&self.warm, move || {
-            let key = keys.0.first().cloned().unwrap_or_default();
-            let result = match shared.profile(&keys) {
-                Ok(Some((_, profile))) => {
-                    shared.warm(profile, &volumes, Timing::Beside, began, &cancel)
+        let now = Instant::now();
+        let (until, mut next) = (now + WRITTEN_WITHIN, now);
+        let turn = move || {
+            // It is early only where nobody else waits.
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            let workload = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(workload),
+                Identified::Unknown if Instant::now() < until => {
+                    next = Instant::now() + LOOK_EVERY;
+                    return Turn::Again;
                 }
-                Ok(None) => Err(NotWarmed::For("no_profile")),
-                Err(error) => Err(NotWarmed::Store(error.to_string())),
+                Identified::Sandbox | Identified::Unknown => None,
             };
-            done.send(Done::Warmed(id, key, Box::new(result)));
-        })
-    }
-
-    /// Warms ahead of a start that somebody tells of: `called` are the keys of workloads
-    /// of that key or name.
-    pub(super) fn notify(
-        &self,
-        text: String,
-        called: Vec<String>,
-        reply: SyncSender<Result<Notified, OrderError>>,
-    ) {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
-        let refused = reply.clone();
-        let submitted = Self::submit(&self.warm, move || {
-            let key = match &called[..] {
-                [] => text.clone(),
-                [key] => key.clone(),
-                _ => {
-                    let _ = reply.send(Err(OrderError::Ambiguous(text)));
-                    return;
-                }
-            };
-            let found = shared.wants_warming(&key, &BTreeMap::new());
-            if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
-                let workload = key;
-                let _ = reply.send(Err(OrderError::NotWarmed { workload, reason }));
-                return;
-            }
-            let profile = match shared.store.get(&key) {
-                Ok(Some(profile)) => profile,
-                Ok(None) => {
-                    let _ = reply.send(Err(OrderError::Unknown(text)));
-                    return;
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(OrderError::Store(error.to_string())));
-                    return;
-                }
-            };
-            let planned = shared.planned(&profile);
-            let volumes = shared.stored(&profile);
-            let notified = Notified {
-                key: key.clone(),
-                planned,
-            };
-            done.send(Done::Ordered(Order::Notified(key.clone())));
-            let _ = reply.send(Ok(notified));
-            let result = shared.warm(
-                profile,
-                &volumes,
-                Timing::Ahead,
-                Instant::now(),
-                &Cancel::new(),
-            );
-            done.send(Done::Notified(key, result.map(Box::new)));
-        });
-        if !submitted {
-            let _ = refused.send(Err(OrderError::Busy("too many plans wait")));
-        }
+            done.send(Done::Identified(id, workload));
+            Turn::Done
+        };
+        let pool = self.identify.as_ref();
+        pool.is_some_and(|pool| pool.submit_turns(turn))
     }
 
     /// Learns from a start that is over.
@@ -204,7 +140,7 @@ impl Jobs {
     /// are.
     pub(super) fn end(&mut self) {
         self.identify = None;
-        self.warm = None;
+        self.warm.end();
         if let Some(pool) = self.learn.take() {
             pool.finish();
         }

@@ -15,10 +15,13 @@ mod options;
 mod phase;
 mod pool;
 mod prepare;
+mod priority;
+mod queue;
 mod start;
 mod starts;
 mod tracked;
 mod view;
+mod warmers;
 mod watch;
 
 use std::os::fd::BorrowedFd;

@@ -45,6 +45,10 @@ pub struct Settings {
     pub only: Vec<String>,
     /// No workload whose key begins with one of these.
     pub never: Vec<String>,
+    /// Workloads whose plans come first, by what their keys begin with.
+    pub high_priority: Vec<String>,
+    /// Workloads whose plans come last.
+    pub low_priority: Vec<String>,
 }
 
 impl Default for Settings {
@@ -68,6 +72,8 @@ impl Default for Settings {
             bytes_per_second: 0,
             only: Vec::new(),
             never: Vec::new(),
+            high_priority: Vec::new(),
+            low_priority: Vec::new(),
         }
     }
 }

@@ -3,22 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::admit::{Readings, admit};
 use super::options::Settings;
-use super::start::Carried;
+use super::start::Warmed;
 use crate::attribute::mountinfo;
 use crate::model::{DeviceCost, PAGE_SIZE, Profile, escape};
 use crate::plan::Timing;
 use crate::profile::{Store, StoreError};
 use crate::run::{Warmup, main_volume};
 use crate::warm::{Cancel, Progress, Rate};
-use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
-
-/// How long a runtime may take to write down what it starts, once it has made the cgroup.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes};
 
 /// What workers share.
 pub(super) struct Shared {
@@ -109,19 +105,6 @@ impl Shared {
         workload::identify(place, &self.runtimes, &mounts, &self.containerd)
     }
 
-    /// Who a cgroup is. A runtime may still be writing it down.
-    pub(super) fn identify(&self, place: &Place) -> Option<Workload> {
-        let until = Instant::now() + WRITTEN_WITHIN;
-        loop {
-            match self.look_up(place) {
-                Identified::Workload(workload) => return Some(*workload),
-                Identified::Sandbox => return None,
-                Identified::Unknown if Instant::now() >= until => return None,
-                Identified::Unknown => std::thread::sleep(LOOK_EVERY),
-            }
-        }
-    }
-
     /// The profile of the surest key that has one.
     pub(super) fn profile(&self, keys: &Keys) -> Result<Option<(String, Profile)>, StoreError> {
         self.store.find(&keys.0)
@@ -137,7 +120,7 @@ impl Shared {
         }
     }
 
-    /// Makes and carries out the plan for a start.
+    /// Makes and carries out the plan for a start, or for several that want the same.
     ///
     /// # Errors
     /// Why nothing is warmed.
@@ -146,9 +129,8 @@ impl Shared {
         mut profile: Profile,
         volumes: &Volumes,
         timing: Timing,
-        since: Instant,
         cancel: &Cancel,
-    ) -> Result<Carried, NotWarmed> {
+    ) -> Result<Warmed, NotWarmed> {
         workload::localize(volumes, &mut profile);
         let settings = self.settings().clone();
         let cost = self.device_cost(&profile);
@@ -169,17 +151,17 @@ impl Shared {
             false => within(budget).plan(&profile, timing),
         };
         let progress = Arc::new(Progress::default());
-        let began_ns = since.elapsed().as_nanos() as i64;
+        let began = Instant::now();
         let report = warmup
             .execute(plan.clone(), timing, &progress, cancel)
             .map_err(|error| {
                 tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
                 NotWarmed::For("no_mount_table")
             })?;
-        Ok(Carried {
-            plan,
-            report,
-            began_ns,
+        Ok(Warmed {
+            plan: Arc::new(plan),
+            report: Arc::new(report),
+            began,
         })
     }
 
@@ -252,9 +234,11 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Runs and bytes of file data of a profile; zeroes where there is none.
+/// Runs and bytes of file data of a profile; zeroes where there is none. It is not read
+/// for that.
 pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
-    size_of(&store.get(key).ok().flatten().unwrap_or_default())
+    let entry = store.entry(key).ok().flatten();
+    entry.map_or((0, 0), |entry| (entry.runs, entry.data_bytes))
 }
 
 /// Runs and bytes of file data.

@@ -9,12 +9,13 @@ use super::jobs::Done;
 use super::learn::Learned;
 use super::phase::{Over, Phase};
 use super::prepare::{NotWarmed, OPTED_OUT};
+use super::priority::Priority;
 use super::start::{Carried, Identity, Start, Warming};
+use super::warmers::Notice;
 use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
 use crate::probe::CgroupChange;
 use crate::run::now_ms;
-use crate::warm::Cancel;
 use crate::workload::{self, Workload};
 
 /// Cgroups that are remembered at a time.
@@ -131,15 +132,20 @@ impl Watch {
         let Some(start) = self.starts.get_mut(&id) else {
             return;
         };
-        if start.over.is_none() {
-            start.over = Some((over, start.began.elapsed()));
-            // One that fades may yet need what is read for it.
-            if let (Over::Gone, Warming::Running(cancel)) = (over, &start.warming) {
-                cancel.cancel();
-            }
-        }
+        let after = start.began.elapsed();
+        start.over.get_or_insert((over, after));
+        let is_gone = over == Over::Gone;
+        // One that fades may yet need what is being read for it; what waits is too late.
+        let given_up =
+            matches!(start.warming, Warming::Running) && self.jobs.warm.leave(id, is_gone);
         self.unwatch(id);
-        self.learn_if_ripe(id);
+        if given_up {
+            let why = if is_gone { "gone" } else { "too_late" };
+            let key = self.starts.get(&id).and_then(Start::key).cloned();
+            self.warmed(id, &key.unwrap_or_default(), Err(NotWarmed::For(why)));
+        } else {
+            self.learn_if_ripe(id);
+        }
     }
 
     /// No more touches of a start are sent.
@@ -199,6 +205,7 @@ impl Watch {
             start.notice = start.began.saturating_duration_since(when);
         }
         self.workloads.starts(&workload, start);
+        self.workloads.plans.seen += 1;
         if let Some(member) = self.cgroups.get_mut(&id) {
             member.key.clone_from(&key);
         } else if let Some(key) = &key {
@@ -217,25 +224,24 @@ impl Watch {
             start.identity = Identity::Known(workload);
             start.warming = Warming::Over(None);
             self.workloads.warmed(&key, Some(&refused));
+            self.workloads.settled(Err(&refused));
             if refused == OPTED_OUT {
                 self.give_up(id, "opted_out");
             }
             self.learn_if_ripe(id);
             return;
         }
-        let cancel = Cancel::new();
-        start.warming = Warming::Running(cancel.clone());
-        let submitted = self.jobs.warm(id, &workload, start.began, cancel);
+        start.warming = Warming::Running;
+        let priority = Priority::of(&key, &workload.labels, &self.shared.settings());
+        let due = start.began + self.workloads.lead(&key);
+        let warm = &self.jobs.warm;
+        warm.beside(id, &workload, start.began, due, priority);
         start.identity = Identity::Known(workload);
-        if !submitted {
-            start.warming = Warming::Over(None);
-            self.workloads
-                .warmed(&key, Some(&NotWarmed::Throttled("queue_full")));
-        }
     }
 
     pub(super) fn warmed(&mut self, id: u64, key: &str, result: Result<Carried, NotWarmed>) {
         self.workloads.warmed(key, result.as_ref().err());
+        self.workloads.settled(result.as_ref());
         if let Ok(carried) = &result {
             self.count(&carried.results());
         }
@@ -272,7 +278,11 @@ impl Watch {
         match order {
             Order::Notify { workload, reply } => {
                 let called = self.workloads.called(&workload);
-                self.jobs.notify(workload, called, reply);
+                self.jobs.warm.ahead(Notice {
+                    text: workload,
+                    called,
+                    reply,
+                });
             }
             Order::Notified(key) => {
                 *self.workloads.totals.starts.entry("notify").or_default() += 1;

@@ -285,7 +285,7 @@ impl Watch {
             }
             Done::Ordered(order) => self.ordered(order),
             Done::Notified(key, result) => match result {
-                Ok(carried) => self.count(&carried.results()),
+                Ok(warmed) => self.count(&warmed.results()),
                 Err(refused) => self.workloads.warmed(&key, Some(&refused)),
             },
         }
@@ -337,19 +337,20 @@ impl Watch {
             }
         }
         stages.push(self.route_counts());
+        stages.push(self.plan_counts());
         view.totals = self.workloads.totals.clone();
         view.totals.stages.splice(0..0, stages);
         view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
         view.learning = self.starts.values().filter(|s| s.is_learned()).count() as u64;
-        let running = |s: &&Start| matches!(s.warming, Warming::Running(_));
-        view.warming = self.starts.values().filter(running).count() as u64;
+        let (waiting, running) = self.jobs.warm.depths();
+        (view.waiting, view.warming) = (waiting as u64, running as u64);
         if self.dirty {
             for start in self.starts.values() {
                 if let Some(key) = start.workload().and_then(|w| w.keys.0.first()) {
                     self.workloads.refresh(key, start);
                 }
             }
-            view.workloads = self.workloads.views();
+            view.workloads = Arc::new(self.workloads.views());
             self.dirty = false;
         } else {
             view.workloads.clone_from(&self.handle.view().workloads);
@@ -367,6 +368,15 @@ impl Watch {
         counts
     }
 
+    /// What became of starts that could be warmed for.
+    fn plan_counts(&self) -> StageCounts {
+        let mut counts = self.workloads.plans.clone();
+        let running = |s: &&Start| matches!(s.warming, Warming::Running);
+        // Of those it is not known yet.
+        counts.seen -= self.starts.values().filter(running).count() as u64;
+        counts
+    }
+
     /// The configuration in use, for the view.
     pub(super) fn base(&mut self) -> &mut View {
         &mut self.base
@@ -375,11 +385,7 @@ impl Watch {
     /// What is under way is given up; starts that were learned so far are kept.
     fn end(&mut self) {
         let ids: Vec<u64> = self.starts.keys().copied().collect();
-        for start in self.starts.values() {
-            if let Warming::Running(cancel) = &start.warming {
-                cancel.cancel();
-            }
-        }
+        self.jobs.warm.close();
         for id in &ids {
             self.finish(*id, Over::Long);
         }

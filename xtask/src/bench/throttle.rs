@@ -72,7 +72,17 @@ impl Throttle {
             Tree::V2(_) => "io.stat",
         });
         let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
-        Ok(reads_in(&text, &self.disk))
+        Ok(count_in(&text, &self.disk, "rios="))
+    }
+
+    /// Bytes of them.
+    pub fn bytes_read(&self) -> Result<u64> {
+        let file = self.cgroup.join(match self.tree {
+            Tree::Blkio(_) => "blkio.throttle.io_service_bytes",
+            Tree::V2(_) => "io.stat",
+        });
+        let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        Ok(count_in(&text, &self.disk, "rbytes="))
     }
 
     /// A command that runs in the cgroup from its first instruction on.
@@ -161,9 +171,9 @@ fn settings(tree: &Tree, disk: &str, limits: Limits) -> Vec<(&'static str, Strin
     }
 }
 
-/// `MAJOR:MINOR Read N` of v1, `MAJOR:MINOR … rios=N …` of v2; 0 where nothing is
-/// said of the disk yet.
-fn reads_in(text: &str, disk: &str) -> u64 {
+/// `MAJOR:MINOR Read N` of v1, `MAJOR:MINOR … KEY=N …` of v2; 0 where nothing is said of
+/// the disk yet.
+fn count_in(text: &str, disk: &str, key: &str) -> u64 {
     let line_reads = |line: &str| {
         let mut words = line.split(' ');
         if words.next()? != disk {
@@ -171,7 +181,7 @@ fn reads_in(text: &str, disk: &str) -> u64 {
         }
         let mut after_read = false;
         words.find_map(|word| {
-            let count = match word.strip_prefix("rios=") {
+            let count = match word.strip_prefix(key) {
                 Some(count) => count.parse().ok(),
                 None if after_read => word.parse().ok(),
                 None => None,
@@ -223,9 +233,10 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
     #[test]
     fn reads_are_counted_for_the_disk_alone() {
         let v1 = "8:0 Write 7\n254:0 Write 5\n254:0 Read 42\n254:0 Sync 3\nTotal 60\n";
-        assert_eq!(reads_in(v1, "254:0"), 42);
+        assert_eq!(count_in(v1, "254:0", "rios="), 42);
         let v2 = "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n254:0 rbytes=9 wbytes=0 rios=42 wios=0\n";
-        assert_eq!(reads_in(v2, "254:0"), 42);
-        assert_eq!(reads_in("", "254:0"), 0);
+        assert_eq!(count_in(v2, "254:0", "rios="), 42);
+        assert_eq!(count_in(v2, "254:0", "rbytes="), 9);
+        assert_eq!(count_in("", "254:0", "rios="), 0);
     }
 }

@@ -131,7 +131,9 @@ impl Metric {
 /// Label values that are there from the first scrape on, so that a rate has a zero to
 /// begin from.
 const SIGNALS: [&str; 3] = ["cgroup", "notify", "runtime"];
-const RESULTS: [&str; 6] = ["evicted", "failed", "gone", "left", "read", "resident"];
+const RESULTS: [&str; 7] = [
+    "evicted", "failed", "gone", "joined", "left", "read", "resident",
+];
 const OUTCOMES: [&str; 4] = ["late", "unknown", "used", "wasted"];
 
 /// Labels of what there is for each workload.
@@ -231,6 +233,11 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "Plans that are being carried out now",
         |input| one(count(input.view.warming)),
     ),
+    Metric::gauge(
+        "headstart_plans_waiting",
+        "Plans that wait to be carried out",
+        |input| one(count(input.view.waiting)),
+    ),
     Metric {
         unit: "seconds",
         ..Metric::new(
@@ -244,7 +251,8 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric::counter(
         "headstart_warmed_bytes_total",
         "Planned bytes by what warming made of them: read, resident (there already), failed, \
-         gone (no such file any more), evicted, left (no time or budget)",
+         gone (no such file any more), evicted, left (no time or budget), joined (another \
+         start's plan was the same, and what became of it is counted there)",
         |input| by(&input.view.totals.warmed_bytes, &RESULTS),
     )
     .unit("bytes")

@@ -300,6 +300,10 @@ pub struct Start {
     /// Files of the plan, those of most bytes first; not all where there are many.
     #[prost(message, repeated, tag = "17")]
     pub files: ::prost::alloc::vec::Vec<File>,
+    /// Bytes of a plan that was carried out once for several starts, this being a later one:
+    /// what was there and what was brought in is told of the first.
+    #[prost(uint64, tag = "18")]
+    pub joined: u64,
 }
 /// A file of a plan.
 #[derive(serde::Serialize)]

@@ -350,6 +350,22 @@ impl Store {
         Ok(rows.unwrap_or_default().into_iter().map(entry).collect())
     }
 
+    /// What is known of a profile without decoding it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        check_name(name)?;
+        let value = self.read("looking a profile up in", |txn| {
+            let value = txn.open_table(ENTRIES)?.get(name)?;
+            Ok(value.map(|bytes| bytes.value().to_vec()))
+        })?;
+        let entry = |bytes: Vec<u8>| {
+            Entry::from_bytes(name, &bytes).unwrap_or_else(|| Entry::unknown(name))
+        };
+        Ok(value.flatten().map(entry))
+    }
+
     /// Removes a profile; whether there was one.
     ///
     /// # Errors
