@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender};
-use std::time::Instant;
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use super::handle::{Notified, Order, OrderError};
 use super::learn::{Learned, learn};
 use super::pool::Pool;
-use super::prepare::{NotWarmed, Shared, stats_of};
+use super::prepare::{NotWarmed, Shared, Whom, stats_of};
 use super::start::{Carried, Start};
+use super::wishes::Wishes;
 use crate::plan::Timing;
 use crate::warm::Cancel;
 use crate::workload::{Identified, Place, Workload};
 
 /// Starts that wait to be identified, warmed for and learned.
 const QUEUE: usize = 1024;
+
+/// How long the loop may take to answer.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a job came to.
 pub(super) enum Done {
@@ -32,6 +36,8 @@ pub(super) enum Done {
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
     Notified(String, Result<Box<Carried>, NotWarmed>),
+    /// A process in a cgroup is ours, and to be passed over, or none any more.
+    Except(u64, Option<u32>, SyncSender<bool>),
 }
 
 /// Where what came of jobs goes; it wakes the loop.
@@ -42,6 +48,13 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Has the loop tell the probes whom to pass over in a cgroup; whether they do.
+    fn except(&self, cgroup: u64, process: Option<u32>) -> bool {
+        let (reply, told) = sync_channel(1);
+        self.send(Done::Except(cgroup, process, reply))
+            && told.recv_timeout(TOLD_WITHIN).unwrap_or(false)
+    }
+
     /// Whether anybody still listens.
     pub(super) fn send(&self, done: Done) -> bool {
         let sent = self.done.send(done).is_ok();
@@ -116,11 +129,18 @@ impl Jobs {
     ) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         let (keys, volumes) = (workload.keys.clone(), workload.volumes.clone());
+        let wishes = Wishes::of(&workload.labels);
         Self::submit(&self.warm, move || {
             let key = keys.0.first().cloned().unwrap_or_default();
             let result = match shared.profile(&keys) {
                 Ok(Some((_, profile))) => {
-                    shared.warm(profile, &volumes, Timing::Beside, began, &cancel)
+                    let whom = Whom {
+                        cgroup: Some(id),
+                        volumes: &volumes,
+                        wishes,
+                        except: &|cgroup, process| done.except(cgroup, process),
+                    };
+                    shared.warm(profile, &whom, Timing::Beside, began, &cancel)
                 }
                 Ok(None) => Err(NotWarmed::For("no_profile")),
                 Err(error) => Err(NotWarmed::Store(error.to_string())),
@@ -173,9 +193,16 @@ impl Jobs {
             };
             done.send(Done::Ordered(Order::Notified(key.clone())));
             let _ = reply.send(Ok(notified));
+            // It has no cgroup yet, and nobody knows its labels.
+            let whom = Whom {
+                cgroup: None,
+                volumes: &volumes,
+                wishes: Wishes::default(),
+                except: &|_, _| false,
+            };
             let result = shared.warm(
                 profile,
-                &volumes,
+                &whom,
                 Timing::Ahead,
                 Instant::now(),
                 &Cancel::new(),

@@ -347,9 +347,9 @@ impl<'a> Worker<'a> {
         while at < pages && !self.stopped() {
             let limits = self.limits();
             let count = (pages - at).min(limits.step_pages(source));
-            if let Some(rate) = &self.shared.options.rate
-                && !rate.take(u64::from(count) * PAGE_SIZE, || self.stopped())
-            {
+            let bytes = u64::from(count) * PAGE_SIZE;
+            let mut rates = self.shared.options.rates.iter();
+            if !rates.all(|rate| rate.take(bytes, || self.stopped())) {
                 return;
             }
             let step = Step {
