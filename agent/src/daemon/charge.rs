@@ -279,12 +279,6 @@ impl Charge {
     fn falls_back(&self, reason: &'static str) {
         *lock(&self.charged).fallbacks.entry(reason).or_default() += 1;
     }
-
-    /// Process id of the helper.
-    #[cfg(test)]
-    pub(super) fn helper(&self) -> Option<&Helper> {
-        self.helper.as_ref()
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

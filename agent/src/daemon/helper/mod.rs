@@ -234,12 +234,6 @@ impl Helper {
         lock(&self.state).restarts
     }
 
-    /// Process id of the one that runs; `None` where none does.
-    #[cfg(test)]
-    pub(super) fn pid(&self) -> Option<u32> {
-        lock(&self.state).link.as_ref().map(|link| link.pid())
-    }
-
     /// As [`Link::carry`].
     pub(super) fn carry(
         &self,
@@ -279,11 +273,6 @@ impl Helper {
                 Err(NotCarried::NotThere(format!("starting a helper: {error}")))
             }
         }
-    }
-
-    /// Ends it.
-    pub(super) fn end(&self) {
-        lock(&self.state).link = None;
     }
 }
 
