@@ -115,7 +115,8 @@ pub(crate) enum Command {
     ///
     /// Recording page by page narrows a setting of the kernel (fault_around_bytes), and
     /// notes before what it was. A kill -9 leaves both; this, or the next recording, puts
-    /// the setting back, unless somebody else has changed it since.
+    /// the setting back, unless somebody else has changed it since. Cgroups and the socket
+    /// that a killed agent left are removed.
     Cleanup,
     /// Say what this machine allows, what it costs to miss the rest, and what to do
     Doctor(DoctorArgs),

@@ -30,6 +30,9 @@ const LEAST_OWN: u64 = 1 << 20;
 /// Slot of the node's bound among the dues.
 const NODES: usize = 0;
 
+/// The slot that plans share which find no other.
+const OVERFLOW: usize = Dues::SLOTS - 1;
+
 /// What was charged to whom, since the agent started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Charged {
@@ -96,7 +99,7 @@ impl Charge {
             reason,
             high: Mutex::new(high),
             dues,
-            free: Mutex::new((NODES + 1..Dues::SLOTS).collect()),
+            free: Mutex::new((NODES + 1..OVERFLOW).collect()),
             charged: Mutex::default(),
         })
     }
@@ -110,7 +113,7 @@ impl Charge {
             reason: "a test".to_owned(),
             high: Mutex::new(0),
             dues: Arc::new(Dues::new().expect("memory")),
-            free: Mutex::new((NODES + 1..Dues::SLOTS).collect()),
+            free: Mutex::new((NODES + 1..OVERFLOW).collect()),
             charged: Mutex::default(),
         }
     }
@@ -161,11 +164,12 @@ impl Charge {
             .collect();
         let slot = match own {
             0 => None,
-            // More plans than slots there are never.
             _ => lock(&self.free).pop(),
         };
-        if let Some(rate) = slot.and_then(|slot| Rate::new(own, self.dues.clone(), slot)) {
-            rate.reset();
+        if let Some(rate) = Rate::new(own, self.dues.clone(), slot.unwrap_or(OVERFLOW)) {
+            if slot.is_some() {
+                rate.reset();
+            }
             rates.push(rate);
         }
         Bounds {
@@ -202,7 +206,7 @@ impl Charge {
                 match report {
                     Ok(report) => {
                         self.count("workload", &report);
-                        Ok(report)
+                        Ok(as_of(began, report))
                     }
                     Err(reason) => {
                         self.falls_back(reason);
@@ -246,11 +250,12 @@ impl Charge {
         cancel: &Cancel,
     ) -> io::Result<WarmReport> {
         if let Some(helper) = &self.helper {
+            let began = Instant::now();
             let terms = terms(warmup, timing);
             match helper.carry(plan, &terms, cancel) {
                 Ok(report) => {
                     self.count("warm", &report);
-                    return Ok(report);
+                    return Ok(as_of(began, report));
                 }
                 Err(NotCarried::Died) => {
                     self.falls_back("helper_died");
@@ -284,6 +289,18 @@ impl Charge {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is guarded is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A report with its times since `began`, when it was sent for: all that it does not tell
+/// of is taken for the time before it.
+fn as_of(began: Instant, mut report: WarmReport) -> WarmReport {
+    let seconds = began.elapsed().as_secs_f64();
+    let before_us = ((seconds - report.seconds).max(0.0) * 1e6) as u32;
+    for us in report.began_us.iter_mut().flatten() {
+        *us = us.saturating_add(before_us);
+    }
+    report.seconds = seconds;
+    report
 }
 
 /// What a helper is told beside the plan.
@@ -448,7 +465,13 @@ mod tests {
         assert_eq!((a[0], b[0]), ((NODES, 5), (NODES, 5)));
         assert_ne!(a[1].0, b[1].0);
         drop((first, second));
-        assert_eq!(lock(&charge.free).len(), Dues::SLOTS - 1);
+        let free = lock(&charge.free).len();
+        assert_eq!(free, OVERFLOW - 1);
+        // Where none is left they share one.
+        let all: Vec<_> = (0..free).map(|_| charge.bounds(0, 7)).collect();
+        assert_eq!(slots(&charge.bounds(0, 7)), [(OVERFLOW, 7)]);
+        drop(all);
+        assert_eq!(lock(&charge.free).len(), free);
     }
 
     #[test]

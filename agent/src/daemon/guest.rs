@@ -58,13 +58,21 @@ impl Guest<'_> {
     /// # Errors
     /// Why not.
     pub(super) fn can_be() -> Result<(), &'static str> {
-        // As the kernel numbers the first namespace of all.
-        const FIRST: &str = "pid:[4026531836]";
-        let ours = std::fs::read_link("/proc/self/ns/pid");
-        if ours.is_ok_and(|link| link != Path::new(FIRST)) {
+        // As the kernel numbers the first namespaces of all.
+        let is_first = |name: &str, first: &str| {
+            let ours = std::fs::read_link(Path::new("/proc/self/ns").join(name));
+            ours.is_ok_and(|link| link == Path::new(first))
+        };
+        if !is_first("pid", "pid:[4026531836]") {
             return Err(
-                "the agent is in a pid namespace: the probes could not tell its \
-                        helpers from the workload (`hostPID: true`)",
+                "the agent is in a pid namespace: the probes could not tell its helpers \
+                        from the workload (set `hostPID: true`)",
+            );
+        }
+        if !is_first("cgroup", "cgroup:[4026531835]") {
+            return Err(
+                "the agent is in a cgroup namespace, out of which no process can be put \
+                        (a privileged container is in the host's)",
             );
         }
         Ok(())
@@ -97,7 +105,7 @@ impl Guest<'_> {
         cancel: &Cancel,
         dues: &Dues,
     ) -> Result<WarmReport, &'static str> {
-        Self::can_be().map_err(|_| "pid_namespace")?;
+        Self::can_be().map_err(|_| "namespace")?;
         let directory = cgroup_by_id(self.cgroup).map_err(|error| match error.raw_os_error() {
             Some(libc::ESTALE | libc::ENOENT) => "cgroup_gone",
             _ => "cgroup_not_opened",

@@ -60,7 +60,7 @@ pub(super) struct Link {
     hang_up: UnixStream,
     waiting: Waiting,
     next: AtomicU64,
-    servant: Mutex<Servant>,
+    servant: Arc<Mutex<Servant>>,
 }
 
 impl Link {
@@ -81,16 +81,23 @@ impl Link {
         drop(theirs);
         ours.set_write_timeout(Some(ANSWERS_WITHIN))?;
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
-        let (mut answers, theirs) = (ours.try_clone()?, waiting.clone());
+        let servant = Arc::new(Mutex::new(servant));
+        let (mut answers, theirs, process) = (ours.try_clone()?, waiting.clone(), servant.clone());
         std::thread::Builder::new()
             .name("helper".into())
-            .spawn(move || listen(&mut answers, &theirs))?;
+            .spawn(move || {
+                listen(&mut answers, &theirs);
+                let mut process = lock(&process);
+                process.kill();
+                // Where a disk keeps it, it is forgotten with the link.
+                let _ = process.wait(Duration::from_secs(1));
+            })?;
         Ok(Self {
             hang_up: ours.try_clone()?,
             requests: Mutex::new(ours),
             waiting,
             next: AtomicU64::new(1),
-            servant: Mutex::new(servant),
+            servant,
         })
     }
 
