@@ -150,6 +150,27 @@ impl Node {
         self.follow(child);
     }
 
+    /// As [`Node::start`], in the cgroup whose `cgroup.procs` this is.
+    pub(crate) fn start_in(&mut self, procs: &Path) {
+        let agent = self.headstart(&["agent"]);
+        let mut within = Command::new("sh");
+        within
+            .args(["-ec", "echo $$ > \"$0\"; exec \"$@\""])
+            .arg(procs)
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = within.spawn().expect("it starts");
+        self.follow(child);
+    }
+
+    /// The agent's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("started").child.id()
+    }
+
     fn follow(&mut self, mut child: Child) {
         let stderr = child.stderr.take().expect("piped");
         std::thread::spawn(move || {

@@ -68,6 +68,9 @@ fn totals(totals: &Totals) -> v1::Totals {
         uptime_seconds: totals.uptime_seconds,
         lead: Some(histogram(&totals.lead)),
         stages: totals.stages.iter().map(stage).collect(),
+        charged_bytes: counts(&totals.charged_bytes),
+        charge_fallbacks: counts(&totals.charge_fallbacks),
+        helper_restarts: totals.helper_restarts,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::handle::Order;
@@ -19,6 +19,8 @@ const QUEUE: usize = 1024;
 /// How long a runtime may take to write down what it starts, once it has made the cgroup.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long the loop may take to answer.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a job came to.
 pub(super) enum Done {
@@ -34,6 +36,8 @@ pub(super) enum Done {
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
     Notified(String, Result<Warmed, NotWarmed>),
+    /// A process in a cgroup is ours, and to be passed over, or none any more.
+    Except(u64, Option<u32>, SyncSender<bool>),
 }
 
 /// Where what came of jobs goes; it wakes the loop.
@@ -44,6 +48,13 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Has the loop tell the probes whom to pass over in a cgroup; whether they do.
+    pub(super) fn except(&self, cgroup: u64, process: Option<u32>) -> bool {
+        let (reply, told) = sync_channel(1);
+        self.send(Done::Except(cgroup, process, reply))
+            && told.recv_timeout(TOLD_WITHIN).unwrap_or(false)
+    }
+
     /// Whether anybody still listens.
     pub(super) fn send(&self, done: Done) -> bool {
         let sent = self.done.send(done).is_ok();

@@ -7,7 +7,10 @@
 //! Invariant: no start waits for anything here, and what fails here costs only speed.
 
 mod admit;
+mod charge;
+mod guest;
 mod handle;
+pub mod helper;
 mod hooks;
 mod jobs;
 mod learn;
@@ -23,6 +26,7 @@ mod tracked;
 mod view;
 mod warmers;
 mod watch;
+mod wishes;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -31,13 +35,14 @@ use std::sync::mpsc::Receiver;
 
 pub use admit::Room;
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
-pub use options::{DaemonError, Options, Settings};
+pub use options::{ChargeTo, DaemonError, Options, Settings};
 pub use phase::Limits;
 pub use view::{Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView};
 
 use crate::probe::{ProbeError, Probes};
 use crate::profile::{Access, Store};
 use crate::run::{existing_paths, now_ms};
+use charge::Charge;
 use hooks::Hooks;
 use jobs::Done;
 use prepare::Shared;
@@ -65,6 +70,8 @@ pub fn run(
     reload: &mut dyn Reload,
 ) -> Result<(), DaemonError> {
     let (store, kept) = open_store(&options.state_dir)?;
+    // Before the hooks, which would see its cgroups made.
+    let charge = Charge::new(options.settings.room.per_node).map_err(io("sharing memory"))?;
     let kernel = load(options.ring_bytes);
     let mut base = View {
         started_ms: now_ms(),
@@ -95,7 +102,7 @@ pub fn run(
         live: keeps,
         reason: kept.err().unwrap_or_default(),
     });
-    let shared = Shared::new(store, keeps, options.runtimes, options.settings);
+    let shared = Shared::new(store, keeps, options.runtimes, options.settings, charge);
     let shared = Arc::new(shared);
     let (mut watch, outbox) = Watch::new(
         kernel.ok(),
@@ -125,6 +132,7 @@ pub fn run(
         match reload.reload() {
             None => {}
             Some(Ok(settings)) => {
+                shared.charge.set_high(settings.room.per_node);
                 *shared.settings() = settings;
                 watch.base().config_read_ms = now_ms();
                 watch.base().config_error.clear();

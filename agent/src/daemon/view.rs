@@ -70,6 +70,13 @@ pub struct Totals {
     /// Bytes of plans by what became of them: `read`, `resident`, `failed`, `gone`,
     /// `evicted`, `left`, `joined`.
     pub warmed_bytes: BTreeMap<&'static str, u64>,
+    /// Bytes of files that were read, by whose cgroup they are charged to: `warm`,
+    /// `workload`, `agent`.
+    pub charged_bytes: BTreeMap<&'static str, u64>,
+    /// Plans that were not charged to the cgroup that they should have been, by reason.
+    pub charge_fallbacks: BTreeMap<&'static str, u64>,
+    /// How often the helper in the warm cgroup had to be started again.
+    pub helper_restarts: u64,
     /// Planned bytes by what the start made of them: `used`, `late`, `wasted`, `unknown`.
     pub outcome_bytes: BTreeMap<&'static str, u64>,
     /// Certainly used and not in the plan, bytes.

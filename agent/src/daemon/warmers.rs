@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::handle::{Notified, Order, OrderError};
 use super::jobs::{Done, Outbox};
-use super::prepare::{NotWarmed, Shared};
+use super::prepare::{NotWarmed, Shared, Whom};
 use super::priority::Priority;
 use super::queue::{Dropped, Member, Next, Queue, Same, Wanted, Wish};
 use super::start::Warmed;
+use super::wishes::Wishes;
 use crate::plan::Timing;
 use crate::warm::Cancel;
 use crate::workload::Workload;
@@ -26,8 +27,8 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// Something that waits to be warmed.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Beside starts of a workload.
-    Beside(Box<Workload>),
+    /// Beside starts of a workload, the first in this cgroup.
+    Beside(u64, Box<Workload>),
     /// Ahead of a start that somebody tells of.
     Ahead(Notice),
 }
@@ -118,7 +119,7 @@ impl Warmers {
             whose: Some((member, same)),
             priority,
             due,
-            task: Task::Beside(Box::new(workload.clone())),
+            task: Task::Beside(id, Box::new(workload.clone())),
         });
     }
 
@@ -204,7 +205,7 @@ impl Inner {
                 cancel,
             } = next;
             let run = || match task {
-                Task::Beside(workload) => self.beside(&workload, &cancel),
+                Task::Beside(cgroup, workload) => self.beside(cgroup, &workload, &cancel),
                 Task::Ahead(notice) => {
                     self.ahead(notice, &cancel);
                     Err(NotWarmed::For("no_start"))
@@ -237,10 +238,20 @@ impl Inner {
         }
     }
 
-    fn beside(&self, workload: &Workload, cancel: &Cancel) -> Result<Warmed, NotWarmed> {
-        let volumes = &workload.volumes;
+    fn beside(
+        &self,
+        cgroup: u64,
+        workload: &Workload,
+        cancel: &Cancel,
+    ) -> Result<Warmed, NotWarmed> {
+        let whom = Whom {
+            cgroup: Some(cgroup),
+            volumes: &workload.volumes,
+            wishes: Wishes::of(&workload.labels),
+            except: &|cgroup, process| self.done.except(cgroup, process),
+        };
         match self.shared.profile(&workload.keys) {
-            Ok(Some((_, profile))) => self.shared.warm(profile, volumes, Timing::Beside, cancel),
+            Ok(Some((_, profile))) => self.shared.warm(profile, &whom, Timing::Beside, cancel),
             Ok(None) => Err(NotWarmed::For("no_profile")),
             Err(error) => Err(NotWarmed::Store(error.to_string())),
         }
@@ -278,7 +289,14 @@ impl Inner {
         let volumes = self.shared.stored(&profile);
         self.done.send(Done::Ordered(Order::Notified(key.clone())));
         let _ = reply.send(Ok(notified));
-        let warmed = self.shared.warm(profile, &volumes, Timing::Ahead, cancel);
+        // It has no cgroup yet, and nobody knows its labels.
+        let whom = Whom {
+            cgroup: None,
+            volumes: &volumes,
+            wishes: Wishes::default(),
+            except: &|_, _| false,
+        };
+        let warmed = self.shared.warm(profile, &whom, Timing::Ahead, cancel);
         self.done.send(Done::Notified(key, warmed));
     }
 

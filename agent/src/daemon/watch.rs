@@ -288,6 +288,12 @@ impl Watch {
                 Ok(warmed) => self.count(&warmed.results()),
                 Err(refused) => self.workloads.warmed(&key, Some(&refused)),
             },
+            Done::Except(cgroup, process, reply) => {
+                let probes = self.probes.as_mut().map(|kernel| &mut kernel.probes);
+                let told = probes.is_none_or(|probes| probes.except(cgroup, process).is_ok());
+                // Who does not wait any more goes on without.
+                let _ = reply.try_send(told);
+            }
         }
     }
 
@@ -325,8 +331,14 @@ impl Watch {
         let mut view = self.base.clone();
         view.alive_ms = now_ms();
         view.ready = self.ready;
+        let settings = self.shared.settings().clone();
+        view.features.extend(self.shared.charge.features(&settings));
         let mut stages = Vec::new();
         let totals = &mut self.workloads.totals;
+        let charged = self.shared.charge.charged();
+        totals.charged_bytes = charged.bytes;
+        totals.charge_fallbacks = charged.fallbacks;
+        totals.helper_restarts = self.shared.charge.restarts();
         totals.uptime_seconds = self.began.elapsed().as_secs_f64();
         if let Some(kernel) = &mut self.probes {
             totals.hooks_attached_seconds = kernel.hooks.attached_for().as_secs_f64();

@@ -200,7 +200,7 @@ const CHOSEN: &[Chosen] = &[
     },
     Chosen {
         suite: "kernel_agent",
-        only: &["units::a_unit_is_learned", "life::it_ends"],
+        only: &["units::a_unit_is_learned", "life::it_ends", "charge::"],
         without: &[],
         ..TRUTH
     },

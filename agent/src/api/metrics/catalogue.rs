@@ -134,6 +134,7 @@ const SIGNALS: [&str; 3] = ["cgroup", "notify", "runtime"];
 const RESULTS: [&str; 7] = [
     "evicted", "failed", "gone", "joined", "left", "read", "resident",
 ];
+const CHARGED: [&str; 3] = ["agent", "warm", "workload"];
 const OUTCOMES: [&str; 4] = ["late", "unknown", "used", "wasted"];
 
 /// Labels of what there is for each workload.
@@ -257,6 +258,25 @@ pub(super) const CATALOGUE: &[Metric] = &[
     )
     .unit("bytes")
     .labels(&["result"]),
+    Metric::counter(
+        "headstart_charged_bytes_total",
+        "Bytes of files that were read, by whose cgroup they are charged to: warm, workload \
+         (the one that starts), agent (its own, where there is no other)",
+        |input| by(&input.view.totals.charged_bytes, &CHARGED),
+    )
+    .unit("bytes")
+    .labels(&["to"]),
+    Metric::counter(
+        "headstart_charge_fallbacks_total",
+        "Plans that were not charged to the cgroup that they should have been, by reason",
+        |input| by(&input.view.totals.charge_fallbacks, &[]),
+    )
+    .labels(&["reason"]),
+    Metric::counter(
+        "headstart_helper_restarts_total",
+        "How often the helper in the warm cgroup had to be started again",
+        |input| one(count(input.view.totals.helper_restarts)),
+    ),
     Metric::counter(
         "headstart_outcome_bytes_total",
         "Planned bytes by what the start made of them: used, late (it was there first), wasted \

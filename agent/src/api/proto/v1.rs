@@ -150,6 +150,22 @@ pub struct Totals {
     /// Each stage between the hooks and the profile.
     #[prost(message, repeated, tag = "14")]
     pub stages: ::prost::alloc::vec::Vec<Stage>,
+    /// Bytes of files that were read, by whose cgroup they are charged to: `warm`,
+    /// `workload`, `agent`.
+    #[prost(btree_map = "string, uint64", tag = "15")]
+    pub charged_bytes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// Plans that were not charged to the cgroup that they should have been, by reason.
+    #[prost(btree_map = "string, uint64", tag = "16")]
+    pub charge_fallbacks: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// How often the helper in the warm cgroup had to be started again.
+    #[prost(uint64, tag = "17")]
+    pub helper_restarts: u64,
 }
 /// Times, counted by size.
 #[derive(serde::Serialize)]
