@@ -32,14 +32,13 @@ mount -t overlay overlay \
 exec runc --root "$4" run --bundle "$graph/overlay-containers/$id/userdata" "$id"
 "#;
 
-/// What is left of containers is taken away.
+/// What is left of containers is taken away; all at once, for a process takes longer.
 const CLEAN: &str = r#"
 cd "$1"; shift
-for id; do
-    umount "$id/merged" 2>/dev/null || true
-    rm -rf "$id/diff" "$id/work"
-    mkdir "$id/diff" "$id/work"
-done
+umount $(printf '%s/merged ' "$@") 2>/dev/null || true
+parts="$(printf '%s/diff ' "$@") $(printf '%s/work ' "$@")"
+rm -rf $parts
+mkdir $parts
 "#;
 
 /// What an image is made of.
