@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 26, "every key is documented");
+        assert_eq!(keys, 28, "every key is documented");
     }
 
     #[test]
