@@ -9,7 +9,9 @@ mod bound;
 mod compared;
 pub mod disk;
 pub mod fio;
+mod harm;
 mod idle;
+mod node;
 mod overhead;
 pub mod programs;
 mod prototype;
@@ -72,6 +74,11 @@ enum What {
     Overhead(Common),
     /// What the agent costs a node on which nothing starts, or much comes and goes
     Idle(Common),
+    /// What prefetching at full load costs others on the node
+    Harm(Common),
+    /// Somebody else on the node, of whom `harm` asks how long its reads take
+    #[command(hide = true)]
+    Neighbour(harm::NeighbourArgs),
     /// Reading and writing profiles, by size
     ProfileLoad(Common),
     /// All of them
@@ -100,6 +107,9 @@ struct Bench {
 
 /// Runs one, or all.
 pub fn run(args: &Args) -> Result<()> {
+    if let What::Neighbour(args) = &args.what {
+        return harm::neighbour(args);
+    }
     if !is_root() {
         bail!("measurements load probes and drop caches: run as root");
     }
@@ -110,7 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn all(common: &Common) -> [What; 10] {
+fn all(common: &Common) -> [What; 11] {
     let starts = |slow| What::Starts {
         common: common.clone(),
         slow,
@@ -133,6 +143,7 @@ fn all(common: &Common) -> [What; 10] {
         What::WarmRate(common.clone()),
         What::Overhead(common.clone()),
         What::Idle(common.clone()),
+        What::Harm(common.clone()),
         What::ProfileLoad(common.clone()),
     ]
 }
@@ -159,6 +170,8 @@ fn one(what: &What) -> Result<()> {
         What::WarmRate(common) => common.publish("warm-rate", 7, |b| b.example("warm_rate", &[])),
         What::Overhead(common) => common.publish("overhead", 20, overhead::measure),
         What::Idle(common) => common.publish("idle", 10, idle::measure),
+        What::Harm(common) => common.publish("harm", 7, harm::measure),
+        What::Neighbour(args) => harm::neighbour(args),
         What::ProfileLoad(common) => {
             common.publish("profile-load", 7, |b| b.example("profile_load", &[]))
         }

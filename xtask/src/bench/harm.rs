@@ -1,0 +1,382 @@
+//! `cargo xtask bench harm`: what prefetching at full load costs others on the node.
+
+mod load;
+mod memory;
+mod neighbour;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use self::load::{Load, Workload};
+use self::memory::Bound;
+pub(super) use self::neighbour::{Args as NeighbourArgs, run as neighbour};
+use self::neighbour::{Kind, Neighbour, Seen};
+use super::Bench;
+use super::disk::drop_caches;
+use super::node::{Agent, Tree};
+use super::publish::Findings;
+use super::stats::{Spread, Table};
+use super::throttle::{Limits, Throttle};
+
+/// For how long neighbours read each time.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// What the neighbour reads whose reads go to the disk.
+const DIRECT_BYTES: u64 = 1 << 30;
+/// What the neighbour has in memory.
+const CACHED_BYTES: u64 = 256 << 20;
+/// What a memory-tight neighbour has beside that.
+const TIGHT_BYTES: u64 = 16 << 20;
+/// What is left beside the neighbour on a node that is short of memory.
+const SHORT_BYTES: u64 = 256 << 20;
+
+/// What a slow disk gives.
+const SLOW: Limits = Limits {
+    bytes: Some(100_000_000),
+    requests: Some(2000),
+};
+
+/// What goes on beside the neighbours, in the order in which they take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// The agent warms ahead of starts that it is told of.
+    Ahead,
+    /// Workloads start, and the agent only observes.
+    Starts,
+    /// Workloads start, and the agent warms for them.
+    Warmed,
+}
+
+const ALL: [Beside; 4] = [
+    Beside::Nothing,
+    Beside::Ahead,
+    Beside::Starts,
+    Beside::Warmed,
+];
+
+/// Rounds of each of [`ALL`].
+type Rounds<T> = [Vec<T>; ALL.len()];
+
+/// A node and where its parts run.
+struct Scene<'a> {
+    load: Load<'a>,
+    agent: &'a Agent,
+    direct: PathBuf,
+    cached: PathBuf,
+}
+
+/// What was seen beside something.
+#[derive(Clone, Copy)]
+struct Look {
+    direct: Seen,
+    cached: Seen,
+    /// What the agent read meanwhile, bytes a second.
+    warmed: f64,
+}
+
+/// Measures; the result as Markdown.
+pub(super) fn measure(bench: &Bench) -> Result<String> {
+    let program = bench.agent()?;
+    let directory = bench.directory.join("harm");
+    std::fs::create_dir_all(&directory)?;
+    let directory = directory.canonicalize()?;
+    let workloads = load::workloads(&directory)?;
+    let (direct, cached) = (directory.join("direct"), directory.join("cached"));
+    load::make_file(&direct, DIRECT_BYTES)?;
+    load::make_file(&cached, CACHED_BYTES)?;
+    let tree = Tree::mount(&directory.join("cgroups"))?;
+    let node = Node {
+        program,
+        directory,
+        tree,
+        workloads,
+        direct,
+        cached,
+        rounds: bench.rounds,
+    };
+    let fast = node.latency(None)?;
+    let slow = node.latency(Some(SLOW))?;
+    let memory = [
+        (
+            "a limit of its own",
+            node.memory(CACHED_BYTES + TIGHT_BYTES, &["neighbour"])?,
+        ),
+        (
+            "a limit that it shares with the agent",
+            node.memory(CACHED_BYTES + SHORT_BYTES, &["neighbour", "agent"])?,
+        ),
+    ];
+    Ok(findings(&fast, &slow, &memory, bench.rounds).into_markdown())
+}
+
+/// What all measurements share.
+struct Node {
+    program: PathBuf,
+    directory: PathBuf,
+    tree: Tree,
+    workloads: Vec<Workload>,
+    direct: PathBuf,
+    cached: PathBuf,
+    rounds: u32,
+}
+
+impl Node {
+    /// An agent that has learned all workloads.
+    fn agent(&self, cgroup: Option<&Path>) -> Result<Agent> {
+        let directory = self.directory.join("agent");
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)?;
+        }
+        let agent = Agent::start(&self.program, &directory, WARM, cgroup)?;
+        self.load(None).learn(&agent)?;
+        Ok(agent)
+    }
+
+    fn load<'a>(&'a self, cgroup: Option<&'a Path>) -> Load<'a> {
+        Load {
+            tree: &self.tree,
+            cgroup,
+            workloads: &self.workloads,
+        }
+    }
+
+    /// How long neighbours' reads take, with everybody on a disk of some limits.
+    fn latency(&self, limits: Option<Limits>) -> Result<Rounds<Look>> {
+        let throttle = limits
+            .map(|limits| Throttle::new(&self.directory, limits))
+            .transpose()?;
+        let cgroup = throttle.as_ref().map(Throttle::cgroup);
+        let agent = self.agent(cgroup)?;
+        let scene = Scene {
+            load: self.load(cgroup),
+            agent: &agent,
+            direct: self.direct.clone(),
+            cached: self.cached.clone(),
+        };
+        let rounds = self.rounds(|beside| {
+            scene.beside(beside, |began| {
+                let direct = Neighbour::start(Kind::Direct, &scene.direct, LOOK, cgroup)?;
+                let cached = Neighbour::start(Kind::Cached, &scene.cached, LOOK, cgroup)?;
+                let (direct, cached) = (direct.seen()?, cached.seen()?);
+                let warmed = began.warmed()?;
+                eprintln!(
+                    "  {beside:?}: direct {:.0} µs, {:.0} µs; cached {:.2} µs, {:.2} µs; \
+                     {:.0} MB/s warmed",
+                    direct.p50,
+                    direct.p99,
+                    cached.p50,
+                    cached.p99,
+                    warmed / 1e6
+                );
+                Ok(Look {
+                    direct,
+                    cached,
+                    warmed,
+                })
+            })
+        });
+        drop(agent);
+        rounds
+    }
+
+    /// What a neighbour has to read again whose memory is bounded, MiB; it alone is in the
+    /// bound, or the agent too.
+    fn memory(&self, bytes: u64, members: &[&str]) -> Result<Rounds<f64>> {
+        let bound = Bound::new(bytes, members)?;
+        let agent = self.agent(bound.member("agent").as_deref())?;
+        let scene = Scene {
+            load: self.load(None),
+            agent: &agent,
+            direct: self.direct.clone(),
+            cached: self.cached.clone(),
+        };
+        let rounds = self.rounds(|beside| {
+            scene.beside(beside, |_| {
+                let cgroup = bound.member("neighbour");
+                let neighbour =
+                    Neighbour::start(Kind::Cached, &scene.cached, LOOK, cgroup.as_deref())?;
+                let again = neighbour.seen()?.bytes_read as f64 / 1048576.0;
+                eprintln!("  {beside:?}: {again:.1} MiB read again");
+                Ok(again)
+            })
+        });
+        drop(agent);
+        rounds
+    }
+
+    /// Rounds of all in turn; the first is not counted.
+    fn rounds<T>(&self, look: impl Fn(Beside) -> Result<T>) -> Result<Rounds<T>> {
+        let mut all = Rounds::default();
+        for round in 0..=self.rounds {
+            for (beside, seen) in ALL.into_iter().zip(&mut all) {
+                drop_caches()?;
+                let one = look(beside)?;
+                if round > 0 {
+                    seen.push(one);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+const WARM: &str = "observe_only = false";
+const OBSERVE: &str = "observe_only = true";
+
+/// Since when something is looked at, and what the agent had read by then.
+struct Began<'a> {
+    agent: &'a Agent,
+    at: Instant,
+    bytes: u64,
+}
+
+impl Began<'_> {
+    /// Bytes a second that the agent has read since.
+    fn warmed(&self) -> Result<f64> {
+        let bytes = self.agent.bytes_read()? - self.bytes;
+        Ok(bytes as f64 / self.at.elapsed().as_secs_f64())
+    }
+}
+
+impl Scene<'_> {
+    /// Looks at something while something else goes on.
+    fn beside<T>(&self, what: Beside, look: impl FnOnce(&Began<'_>) -> Result<T>) -> Result<T> {
+        self.agent.configure(if what == Beside::Starts {
+            OBSERVE
+        } else {
+            WARM
+        })?;
+        let stop = AtomicBool::new(false);
+        let began = Began {
+            agent: self.agent,
+            at: Instant::now(),
+            bytes: self.agent.bytes_read()?,
+        };
+        let (seen, went_on) = std::thread::scope(|scope| {
+            let beside = scope.spawn(|| match what {
+                Beside::Nothing => Ok(()),
+                Beside::Ahead => self.load.announce_all(self.agent, &stop),
+                Beside::Starts | Beside::Warmed => self.load.start_all(&stop),
+            });
+            let seen = look(&began);
+            stop.store(true, Ordering::Relaxed);
+            (seen, beside.join())
+        });
+        match went_on {
+            Ok(went_on) => went_on?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        let has_warmed = self.agent.bytes_read()? - began.bytes > 16 << 20;
+        let should = matches!(what, Beside::Ahead | Beside::Warmed);
+        ensure!(
+            has_warmed == should,
+            "{what:?}: the agent warmed: {has_warmed}"
+        );
+        seen
+    }
+}
+
+fn findings(
+    fast: &Rounds<Look>,
+    slow: &Rounds<Look>,
+    memory: &[(&str, Rounds<f64>)],
+    rounds: u32,
+) -> Findings {
+    let method = format!(
+        "Four workloads, each of which reads 256 MiB when it starts, known to an agent with the \
+         default configuration. Four things take turns, {rounds} rounds and one before them that \
+         is not counted: *nothing*; *ahead*: the agent is told of starts that don't come, and \
+         warms for them at once, again as soon as it has; *starts*: they start one after the \
+         other, cold, and the agent only observes; *warmed*: they start so and the agent warms \
+         beside them. Two neighbours read 4 KiB at random places for {} s: one from the disk \
+         (O_DIRECT, 400 times a second), one what it has in memory (256 MiB, 25,600 times a \
+         second). Ratios are taken round by round: median (least to greatest).",
+        LOOK.as_secs()
+    );
+    let note = format!(
+        "The agent read {:.0} MB/s ahead and {:.0} MB/s beside starts on the disk as it is, {:.0} \
+         and {:.0} MB/s on the slow one.",
+        warmed(fast, 1),
+        warmed(fast, 3),
+        warmed(slow, 1),
+        warmed(slow, 3),
+    );
+    Findings::new(&method)
+        .table(
+            "Latency of a read, µs, on the disk as it is:",
+            &latencies(fast),
+        )
+        .table(
+            "The same on a disk throttled, for all of them together, to 100 MB/s and 2,000 reads \
+             a second (blkio):",
+            &latencies(slow),
+        )
+        .note(&note)
+        .table(
+            &format!(
+                "What the neighbour with 256 MiB in memory has to read again, MiB in {} s, where \
+                 a memory cgroup leaves it little more:",
+                LOOK.as_secs()
+            ),
+            &refaults(memory),
+        )
+}
+
+/// Median of what the agent read beside something, MB/s.
+fn warmed(rounds: &Rounds<Look>, at: usize) -> f64 {
+    let rates: Vec<f64> = rounds[at].iter().map(|look| look.warmed / 1e6).collect();
+    Spread::of(&rates).unwrap_or(Spread::NONE).median
+}
+
+fn latencies(rounds: &Rounds<Look>) -> Table {
+    let mut table = Table::new([
+        "reads",
+        "nothing",
+        "ahead",
+        "ahead ÷ nothing",
+        "starts",
+        "warmed",
+        "warmed ÷ starts",
+    ]);
+    let rows: [(&str, fn(&Look) -> f64); 4] = [
+        ("from the disk, p50", |look| look.direct.p50),
+        ("from the disk, p99", |look| look.direct.p99),
+        ("from memory, p50", |look| look.cached.p50),
+        ("from memory, p99", |look| look.cached.p99),
+    ];
+    for (name, of) in rows {
+        let values = rounds
+            .each_ref()
+            .map(|looks| looks.iter().map(of).collect::<Vec<f64>>());
+        let spread = |at: usize| Spread::of(&values[at]).unwrap_or(Spread::NONE);
+        let ratio = |one: usize, other: usize| {
+            Spread::of_ratios(&values[one], &values[other]).unwrap_or(Spread::NONE)
+        };
+        table.row([
+            name.to_owned(),
+            format!("{:.1}", spread(0)),
+            format!("{:.1}", spread(1)),
+            format!("{:.3}", ratio(1, 0)),
+            format!("{:.1}", spread(2)),
+            format!("{:.1}", spread(3)),
+            format!("{:.3}", ratio(3, 2)),
+        ]);
+    }
+    table
+}
+
+fn refaults(memory: &[(&str, Rounds<f64>)]) -> Table {
+    let mut table = Table::new(["neighbour with", "nothing", "ahead", "starts", "warmed"]);
+    for (name, rounds) in memory {
+        let cells = rounds.each_ref().map(|values| {
+            let spread = Spread::of(values).unwrap_or(Spread::NONE);
+            format!("{spread:.1}")
+        });
+        table.row([(*name).to_owned()].into_iter().chain(cells));
+    }
+    table
+}
