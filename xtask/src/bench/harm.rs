@@ -224,8 +224,9 @@ impl Node {
     }
 }
 
-const WARM: &str = "observe_only = false";
-const OBSERVE: &str = "observe_only = true";
+// All starts are learned, though they follow one another without a pause.
+const WARM: &str = "observe_only = false\nhook_share = 1.0";
+const OBSERVE: &str = "observe_only = true\nhook_share = 1.0";
 
 /// Since when something is looked at, and what the agent had read by then.
 struct Began<'a> {
@@ -288,7 +289,7 @@ fn findings(
 ) -> Findings {
     let method = format!(
         "Four workloads, each of which reads 256 MiB when it starts, known to an agent with the \
-         default configuration. Four things take turns, {rounds} rounds and one before them that \
+         default configuration, but that it learns each start (`hook_share = 1`). Four things take turns, {rounds} rounds and one before them that \
          is not counted: *nothing*; *ahead*: the agent is told of starts that don't come, and \
          warms for them at once, again as soon as it has; *starts*: they start one after the \
          other, cold, and the agent only observes; *warmed*: they start so and the agent warms \

@@ -33,7 +33,9 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         ready.push(took.as_secs_f64() * 1e3);
     }
     let (agent, _) = start(bench)?;
-    agent.wait(|status| status.cgroups >= u64::from(LIVE))?;
+    agent.wait("it knows the cgroups", |status| {
+        status.cgroups >= u64::from(LIVE)
+    })?;
     let mut table = Table::new(["", "resident, MiB", "of it its own, MiB", "of a core"]);
     let mut look = |what: &str, during: &dyn Fn() -> Result<()>| -> Result<()> {
         let (before, began) = (agent.processor()?, Instant::now());
@@ -61,7 +63,7 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         &format!("{CHURN} cgroups made and removed in a minute"),
         &|| churn(&tree),
     )?;
-    let after = agent.wait(|status| {
+    let after = agent.wait("it noticed all", |status| {
         status.learning == 0 && noticed(status) >= noticed(&known) + u64::from(CHURN)
     })?;
     look("nothing starts again, for 30 s", &|| {

@@ -125,7 +125,7 @@ impl Agent {
             config,
             socket,
         };
-        agent.wait(|status| status.ready)?;
+        agent.wait("it is ready", |status| status.ready)?;
         Ok(agent)
     }
 
@@ -134,7 +134,10 @@ impl Agent {
         let before = self.status().unwrap_or_default().config_read_ms;
         write_config(&self.config, more)?;
         run::run(Command::new("kill").args(["-HUP", &self.child.id().to_string()]))?;
-        self.wait(|status| status.config_read_ms > before).map(drop)
+        self.wait("its configuration holds", |status| {
+            status.config_read_ms > before
+        })
+        .map(drop)
     }
 
     /// A command that asks it.
@@ -154,19 +157,19 @@ impl Agent {
         self.json("status")
     }
 
-    pub(super) fn wait(&self, holds: impl Fn(&Status) -> bool) -> Result<Status> {
-        self.until(|| self.status().filter(&holds))
+    pub(super) fn wait(&self, what: &str, holds: impl Fn(&Status) -> bool) -> Result<Status> {
+        self.until(what, || self.status().filter(&holds))
     }
 
     /// Waits until something is found.
-    pub(super) fn until<T>(&self, found: impl Fn() -> Option<T>) -> Result<T> {
+    pub(super) fn until<T>(&self, what: &str, found: impl Fn() -> Option<T>) -> Result<T> {
         let began = Instant::now();
         loop {
             if let Some(found) = found() {
                 return Ok(found);
             }
             if began.elapsed() > PATIENCE {
-                bail!("the agent does not get there");
+                bail!("of the agent: waited in vain until {what}");
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -86,7 +86,7 @@ impl Load<'_> {
         for workload in self.workloads {
             self.start(workload)?;
             let key = workload.key();
-            agent.until(|| {
+            agent.until(&format!("{key} is learned"), || {
                 let known: Known = agent.json("workloads")?;
                 let mut all = known.workloads.into_iter();
                 all.find(|one| one.key == key && one.runs > 0)
