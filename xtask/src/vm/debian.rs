@@ -18,9 +18,9 @@ const PACKAGES: &[&str] = &["systemd", "util-linux", "coreutils", "findutils", "
 /// The distribution's first process.
 pub(super) const INIT: &str = "/usr/lib/systemd/systemd";
 
-/// The unit that does a guest's job, by [`super::job::INIT`].
+/// The unit that does a guest's job, by [`super::job::INIT`]: what the machine boots to.
 pub(super) const JOB_UNIT: (&str, &str) = (
-    "/etc/systemd/system/multi-user.target.wants/vm-job.service",
+    "/etc/systemd/system/vm-job.service",
     "[Unit]
 Description=What this machine is for
 [Service]
@@ -28,8 +28,10 @@ ExecStart=/vm/init
 ",
 );
 
-/// Kernel parameters: nobody logs in, and nothing is prepared as after an installation.
-pub(super) const PARAMETERS: &str = "systemd.unit=multi-user.target systemd.getty_auto=no \
+/// Kernel parameters: nothing is started that has nothing to do there, and nothing prepared
+/// as after an installation.
+pub(super) const PARAMETERS: &str = "systemd.unit=vm-job.service \
+     systemd.mask=systemd-modules-load.service systemd.mask=systemd-random-seed.service \
      systemd.condition_needs_update=no systemd.condition_first_boot=no";
 
 /// Left out: nobody reads it there.

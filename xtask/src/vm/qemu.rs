@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use super::job::Message;
 
-/// Until the guest says that it is up.
-const BOOT: Duration = Duration::from_secs(120);
+/// Until the guest says that it is up: a minute with systemd on a machine that does much else.
+const BOOT: Duration = Duration::from_secs(180);
 /// Between two messages: longer than any one test may take.
 const SILENCE: Duration = Duration::from_secs(300);
 /// For all that a guest does.
