@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use self::load::{Load, Workload};
 use self::memory::Bound;
@@ -65,8 +65,6 @@ type Rounds<T> = [Vec<T>; ALL.len()];
 struct Scene<'a> {
     load: Load<'a>,
     agent: &'a Agent,
-    direct: PathBuf,
-    cached: PathBuf,
 }
 
 /// What was seen beside something.
@@ -154,33 +152,31 @@ impl Node {
         let scene = Scene {
             load: self.load(cgroup),
             agent: &agent,
-            direct: self.direct.clone(),
-            cached: self.cached.clone(),
         };
-        let rounds = self.rounds(|beside| {
-            scene.beside(beside, |began| {
-                let direct = Neighbour::start(Kind::Direct, &scene.direct, LOOK, cgroup)?;
-                let cached = Neighbour::start(Kind::Cached, &scene.cached, LOOK, cgroup)?;
-                let (direct, cached) = (direct.seen()?, cached.seen()?);
-                let warmed = began.warmed()?;
-                eprintln!(
-                    "  {beside:?}: direct {:.0} µs, {:.0} µs; cached {:.2} µs, {:.2} µs; \
-                     {:.0} MB/s warmed",
-                    direct.p50,
-                    direct.p99,
-                    cached.p50,
-                    cached.p99,
-                    warmed / 1e6
-                );
-                Ok(Look {
-                    direct,
-                    cached,
-                    warmed,
-                })
+        self.rounds(|beside| {
+            let neighbours = vec![
+                Neighbour::start(Kind::Direct, &self.direct, LOOK, cgroup)?,
+                Neighbour::start(Kind::Cached, &self.cached, LOOK, cgroup)?,
+            ];
+            let (seen, warmed) = scene.beside(beside, neighbours)?;
+            let [direct, cached] = seen[..] else {
+                bail!("there are two neighbours");
+            };
+            eprintln!(
+                "  {beside:?}: direct {:.0} µs, {:.0} µs; cached {:.2} µs, {:.2} µs; {:.0} MB/s \
+                 warmed",
+                direct.p50,
+                direct.p99,
+                cached.p50,
+                cached.p99,
+                warmed / 1e6
+            );
+            Ok(Look {
+                direct,
+                cached,
+                warmed,
             })
-        });
-        drop(agent);
-        rounds
+        })
     }
 
     /// What a neighbour has to read again whose memory is bounded, MiB; it alone is in the
@@ -191,21 +187,16 @@ impl Node {
         let scene = Scene {
             load: self.load(None),
             agent: &agent,
-            direct: self.direct.clone(),
-            cached: self.cached.clone(),
         };
-        let rounds = self.rounds(|beside| {
-            scene.beside(beside, |_| {
-                let cgroup = bound.member("neighbour");
-                let neighbour =
-                    Neighbour::start(Kind::Cached, &scene.cached, LOOK, cgroup.as_deref())?;
-                let again = neighbour.seen()?.bytes_read as f64 / 1048576.0;
-                eprintln!("  {beside:?}: {again:.1} MiB read again");
-                Ok(again)
-            })
-        });
-        drop(agent);
-        rounds
+        let tight = bound.member("neighbour");
+        self.rounds(|beside| {
+            let neighbour = Neighbour::start(Kind::Cached, &self.cached, LOOK, tight.as_deref())?;
+            let (seen, _) = scene.beside(beside, vec![neighbour])?;
+            let bytes: u64 = seen.iter().map(|seen| seen.bytes_read).sum();
+            let again = bytes as f64 / 1048576.0;
+            eprintln!("  {beside:?}: {again:.1} MiB read again");
+            Ok(again)
+        })
     }
 
     /// Rounds of all in turn; the first is not counted.
@@ -228,42 +219,23 @@ impl Node {
 const WARM: &str = "observe_only = false\nhook_share = 1.0";
 const OBSERVE: &str = "observe_only = true\nhook_share = 1.0";
 
-/// Since when something is looked at, and what the agent had read by then.
-struct Began<'a> {
-    agent: &'a Agent,
-    at: Instant,
-    bytes: u64,
-}
-
-impl Began<'_> {
-    /// Bytes a second that the agent has read since.
-    fn warmed(&self) -> Result<f64> {
-        let bytes = self.agent.bytes_read()? - self.bytes;
-        Ok(bytes as f64 / self.at.elapsed().as_secs_f64())
-    }
-}
-
 impl Scene<'_> {
-    /// Looks at something while something else goes on.
-    fn beside<T>(&self, what: Beside, look: impl FnOnce(&Began<'_>) -> Result<T>) -> Result<T> {
-        self.agent.configure(if what == Beside::Starts {
-            OBSERVE
-        } else {
-            WARM
-        })?;
+    /// What neighbours see while something goes on, and what the agent reads meanwhile,
+    /// bytes a second.
+    fn beside(&self, what: Beside, mut neighbours: Vec<Neighbour>) -> Result<(Vec<Seen>, f64)> {
+        let observes = what == Beside::Starts;
+        self.agent
+            .configure(if observes { OBSERVE } else { WARM })?;
         let stop = AtomicBool::new(false);
-        let began = Began {
-            agent: self.agent,
-            at: Instant::now(),
-            bytes: self.agent.bytes_read()?,
-        };
+        let (began, before) = (Instant::now(), self.agent.bytes_read()?);
         let (seen, went_on) = std::thread::scope(|scope| {
             let beside = scope.spawn(|| match what {
                 Beside::Nothing => Ok(()),
                 Beside::Ahead => self.load.announce_all(self.agent, &stop),
                 Beside::Starts | Beside::Warmed => self.load.start_all(&stop),
             });
-            let seen = look(&began);
+            neighbours.iter_mut().for_each(Neighbour::go);
+            let seen: Result<Vec<Seen>> = neighbours.into_iter().map(Neighbour::seen).collect();
             stop.store(true, Ordering::Relaxed);
             (seen, beside.join())
         });
@@ -271,13 +243,13 @@ impl Scene<'_> {
             Ok(went_on) => went_on?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-        let has_warmed = self.agent.bytes_read()? - began.bytes > 16 << 20;
+        let bytes = self.agent.bytes_read()? - before;
         let should = matches!(what, Beside::Ahead | Beside::Warmed);
         ensure!(
-            has_warmed == should,
-            "{what:?}: the agent warmed: {has_warmed}"
+            (bytes > 16 << 20) == should,
+            "{what:?}: the agent warmed {bytes} bytes"
         );
-        seen
+        Ok((seen?, bytes as f64 / began.elapsed().as_secs_f64()))
     }
 }
 

@@ -28,10 +28,12 @@ ExecStart=/vm/init
 ",
 );
 
-/// Kernel parameters: nothing is started that has nothing to do there, and nothing prepared
-/// as after an installation.
+/// Kernel parameters: nothing is started that has nothing to do there, nothing prepared as
+/// after an installation, and nothing mounted over the directory of temporary files, where
+/// what was built may lie.
 pub(super) const PARAMETERS: &str = "systemd.unit=vm-job.service \
      systemd.mask=systemd-modules-load.service systemd.mask=systemd-random-seed.service \
+     systemd.mask=ldconfig.service systemd.mask=tmp.mount \
      systemd.condition_needs_update=no systemd.condition_first_boot=no";
 
 /// Left out: nobody reads it there.

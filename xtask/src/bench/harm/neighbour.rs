@@ -2,8 +2,9 @@
 //! A process of its own, so that it can have cgroups of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -66,13 +67,21 @@ pub(crate) struct Seen {
     pub(super) bytes_read: u64,
 }
 
-/// Reads for a time; prints what it saw.
+/// How it says that it has all in memory that it wants there.
+const READY: &str = "ready\n";
+
+/// Says when it is ready, waits for a line, reads for a time, and prints what it saw.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    println!("{}", serde_json::to_string(&seen(args)?)?);
+    let seen = seen(args, || {
+        print!("{READY}");
+        std::io::stdout().flush()?;
+        std::io::stdin().read_line(&mut String::new()).map(drop)
+    })?;
+    println!("{}", serde_json::to_string(&seen)?);
     Ok(())
 }
 
-fn seen(args: &Args) -> Result<Seen> {
+fn seen(args: &Args, wait_until_told: impl FnOnce() -> std::io::Result<()>) -> Result<Seen> {
     let flags = match args.kind {
         Kind::Direct => OFlags::RDONLY | OFlags::DIRECT,
         Kind::Cached => OFlags::RDONLY,
@@ -86,12 +95,13 @@ fn seen(args: &Args) -> Result<Seen> {
     let aligned = memory.as_ptr().align_offset(READ);
     let buffer = &mut memory[aligned..aligned + READ];
     if args.kind == Kind::Cached {
-        // Nobody's readahead is to bring back what was pushed out.
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         for block in (0..PASSES).flat_map(|_| 0..blocks) {
             rustix::io::pread(&file, &mut *buffer, block * READ as u64)?;
         }
+        // Nobody's readahead is to bring back what is pushed out from now on.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
     }
+    wait_until_told()?;
     let before = own_reads()?;
     let (row, period) = args.kind.pace();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ blocks;
@@ -130,13 +140,14 @@ fn own_reads() -> Result<u64> {
     read_bytes(&fs::read_to_string("/proc/self/io")?).context("reading what was read")
 }
 
-/// One that reads now.
+/// One that is ready to read.
 pub(super) struct Neighbour {
     child: Child,
+    said: BufReader<ChildStdout>,
 }
 
 impl Neighbour {
-    /// Starts one, in a cgroup if there is one.
+    /// Starts one, in a cgroup if there is one, and waits until it is ready.
     pub(super) fn start(
         kind: Kind,
         file: &Path,
@@ -148,22 +159,43 @@ impl Neighbour {
             Some(cgroup) => command_in(cgroup, program),
             None => Command::new(program),
         };
-        let child = command
+        let mut child = command
             .args(["bench", "neighbour", "--kind", kind.name()])
             .args(["--seconds", &time.as_secs_f64().to_string()])
             .arg(file)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("starting a neighbour")?;
-        Ok(Self { child })
+        let output = child.stdout.take().context("its output is piped")?;
+        let mut said = BufReader::new(output);
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        ensure!(line == READY, "a neighbour did not get ready");
+        Ok(Self { child, said })
+    }
+
+    /// Has it read from now on.
+    pub(super) fn go(&mut self) {
+        // A line is the end of input.
+        drop(self.child.stdin.take());
     }
 
     /// What it saw, once it has.
-    pub(super) fn seen(self) -> Result<Seen> {
-        let output = self.child.wait_with_output()?;
-        ensure!(output.status.success(), "a neighbour: {}", output.status);
-        serde_json::from_slice(&output.stdout).context("reading what a neighbour saw")
+    pub(super) fn seen(mut self) -> Result<Seen> {
+        let mut text = String::new();
+        self.said.read_to_string(&mut text)?;
+        let ended = self.child.wait()?;
+        ensure!(ended.success(), "a neighbour: {ended}");
+        serde_json::from_str(&text).context("reading what a neighbour saw")
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -180,7 +212,7 @@ mod tests {
             kind: Kind::Cached,
             seconds: 0.05,
         };
-        let seen = seen(&args).expect("it reads");
+        let seen = seen(&args, || Ok(())).expect("it reads");
         assert!(
             seen.reads >= 64 && seen.p50 > 0.0 && seen.p50 <= seen.p99,
             "{seen:?}"
