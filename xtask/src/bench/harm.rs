@@ -223,6 +223,8 @@ impl Scene<'_> {
     /// What neighbours see while something goes on, and what the agent reads meanwhile,
     /// bytes a second.
     fn beside(&self, what: Beside, mut neighbours: Vec<Neighbour>) -> Result<(Vec<Seen>, f64)> {
+        // What it was told before is not to be counted here.
+        self.agent.rests()?;
         let observes = what == Beside::Starts;
         self.agent
             .configure(if observes { OBSERVE } else { WARM })?;

@@ -203,6 +203,16 @@ impl Agent {
         read_bytes(&self.proc("io")?).context("reading what the agent read")
     }
 
+    /// Waits until it reads no more of what it was told to warm.
+    pub(super) fn rests(&self) -> Result<()> {
+        self.until("it has warmed", || {
+            let before = self.bytes_read().ok()?;
+            std::thread::sleep(Duration::from_secs(1));
+            let more = self.bytes_read().ok()? - before;
+            (more < 1 << 20).then_some(())
+        })
+    }
+
     fn proc(&self, name: &str) -> Result<String> {
         let file = format!("/proc/{}/{name}", self.child.id());
         fs::read_to_string(&file).with_context(|| format!("reading {file}"))

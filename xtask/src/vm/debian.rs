@@ -13,7 +13,14 @@ use crate::workspace::cache_dir;
 const SUITE: &str = "trixie";
 
 /// What is in it, with what that needs: a first process, a shell, and what tests start.
-const PACKAGES: &[&str] = &["systemd", "util-linux", "coreutils", "findutils", "dash"];
+const PACKAGES: &[&str] = &[
+    "systemd",
+    "util-linux",
+    "coreutils",
+    "findutils",
+    "procps",
+    "dash",
+];
 
 /// The distribution's first process.
 pub(super) const INIT: &str = "/usr/lib/systemd/systemd";
@@ -45,7 +52,8 @@ const LINKS: &[&str] = &["bin", "sbin", "lib", "lib64"];
 /// Downloads and unpacks it, unless that was done before.
 pub(super) fn root() -> Result<PathBuf> {
     let dir = cache_dir().join("roots").join(SUITE);
-    let root = dir.join("root");
+    // Of other packages it is another one.
+    let root = dir.join(PACKAGES.join("+"));
     if !root.exists() {
         let apt = Apt::new(&dir.join("apt"), SUITE)?;
         let files = apt.download_all(PACKAGES)?;
