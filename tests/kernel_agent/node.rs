@@ -193,6 +193,11 @@ impl Node {
         assert!(!stat.contains(") Z "), "the agent ended");
     }
 
+    /// Sends the agent a signal.
+    pub(crate) fn signal(&self, signal: i32) {
+        send(self.agent.as_ref().expect("started").child.id(), signal);
+    }
+
     /// Ends the agent by a signal; how it ended, and the rest of what it printed.
     pub(crate) fn stop(&mut self, signal: i32) -> (std::process::ExitStatus, String) {
         let mut agent = self.agent.take().expect("started");

@@ -8,10 +8,11 @@ mod agent;
 mod bound;
 mod burst;
 mod compared;
-mod daemon;
 pub mod disk;
 pub mod fio;
+mod harm;
 mod idle;
+mod node;
 mod overhead;
 pub mod programs;
 mod prototype;
@@ -79,6 +80,11 @@ enum What {
     Idle(Common),
     /// An agent over a store of 10,000 workloads and a million files
     Store(Common),
+    /// What prefetching at full load costs others on the node
+    Harm(Common),
+    /// Somebody else on the node, of whom `harm` asks how long its reads take
+    #[command(hide = true)]
+    Neighbour(harm::NeighbourArgs),
     /// Reading and writing profiles, by size
     ProfileLoad(Common),
     /// All of them
@@ -107,6 +113,9 @@ struct Bench {
 
 /// Runs one, or all.
 pub fn run(args: &Args) -> Result<()> {
+    if let What::Neighbour(args) = &args.what {
+        return harm::neighbour(args);
+    }
     if !is_root() {
         bail!("measurements load probes and drop caches: run as root");
     }
@@ -117,7 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn all(common: &Common) -> [What; 12] {
+fn all(common: &Common) -> [What; 13] {
     let starts = |slow| What::Starts {
         common: common.clone(),
         slow,
@@ -142,6 +151,7 @@ fn all(common: &Common) -> [What; 12] {
         What::Overhead(common.clone()),
         What::Idle(common.clone()),
         What::Store(common.clone()),
+        What::Harm(common.clone()),
         What::ProfileLoad(common.clone()),
     ]
 }
@@ -170,6 +180,8 @@ fn one(what: &What) -> Result<()> {
         What::Burst(common) => common.publish("burst", 5, burst::measure),
         What::Idle(common) => common.publish("idle", 10, idle::measure),
         What::Store(common) => common.publish("store", 7, store::measure),
+        What::Harm(common) => common.publish("harm", 7, harm::measure),
+        What::Neighbour(args) => harm::neighbour(args),
         What::ProfileLoad(common) => {
             common.publish("profile-load", 7, |b| b.example("profile_load", &[]))
         }

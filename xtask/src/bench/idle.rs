@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::Bench;
-use super::daemon::{Agent, Status, Tree};
+use super::node::{Agent, Setup, Status, Tree};
 use super::publish::Findings;
 use super::stats::{Spread, Table};
 
@@ -22,17 +22,18 @@ const CHURN_IN: Duration = Duration::from_secs(60);
 
 /// Measures; the result as Markdown.
 pub(super) fn measure(bench: &Bench) -> Result<String> {
-    let tree = Tree::mount(&bench.directory.join("cgroups"), LIVE)?;
-    let program = bench.agent()?;
-    let start = || Agent::start(&program, &bench.directory.join("idle-state"), "");
+    let tree = Tree::mount(&bench.directory.join("cgroups"))?;
+    tree.fill(LIVE)?;
     let mut ready = Vec::new();
     for _ in 0..bench.rounds {
-        let (agent, took) = start()?;
+        let (agent, took) = start(bench)?;
         drop(agent);
         ready.push(took.as_secs_f64() * 1e3);
     }
-    let (agent, _) = start()?;
-    agent.wait(|status| status.cgroups >= u64::from(LIVE))?;
+    let (agent, _) = start(bench)?;
+    agent.wait("it knows the cgroups", |status| {
+        status.cgroups >= u64::from(LIVE)
+    })?;
     let mut table = Table::new(["", "resident, MiB", "of it its own, MiB", "of a core"]);
     let mut look = |what: &str, during: &dyn Fn() -> Result<()>| -> Result<()> {
         let (before, began) = (agent.processor()?, Instant::now());
@@ -60,7 +61,7 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         &format!("{CHURN} cgroups made and removed in a minute"),
         &|| churn(&tree),
     )?;
-    let after = agent.wait(|status| {
+    let after = agent.wait("it noticed all", |status| {
         status.learning == 0 && noticed(status) >= noticed(&known) + u64::from(CHURN)
     })?;
     look("nothing starts again, for 30 s", &|| {
@@ -86,12 +87,20 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         .into_markdown())
 }
 
+/// An agent that knows nothing yet, and how long it took until it was ready.
+fn start(bench: &Bench) -> Result<(Agent, Duration)> {
+    let program = bench.agent()?;
+    let directory = bench.directory.join("idle");
+    let began = Instant::now();
+    let agent = Agent::start(&program, &directory, Setup::default())?;
+    Ok((agent, began.elapsed()))
+}
+
 /// Makes and removes cgroups at an even pace; each lives for a moment.
 fn churn(tree: &Tree) -> Result<()> {
     let began = Instant::now();
     for number in 0..CHURN {
-        let unit = tree.slice.join(format!("churn{number}.service"));
-        fs::create_dir(&unit).context("making a cgroup")?;
+        let unit = tree.make(&format!("churn{number}.service"))?;
         fs::remove_dir(&unit).context("removing a cgroup")?;
         let due = CHURN_IN * number / CHURN;
         if let Some(early) = due.checked_sub(began.elapsed()) {

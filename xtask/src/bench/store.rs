@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Bench;
-use super::daemon::{Agent, Tree};
+use super::node::{Agent, Setup, Tree};
 use super::publish::Findings;
 use super::stats::{Spread, Table};
 
@@ -20,8 +20,8 @@ const LOOK: Duration = Duration::from_secs(20);
 /// Measures; the result as Markdown.
 pub(super) fn measure(bench: &Bench) -> Result<String> {
     let program = bench.agent()?;
-    let state = bench.directory.join("store-state");
-    let said = bench.example_in("store", &state, &[])?;
+    let directory = bench.directory.join("store");
+    let said = bench.example_in("store", &directory.join("state"), &[])?;
     let said: Vec<(&str, &str)> = said.lines().filter_map(|l| l.split_once('\t')).collect();
     let of = |what: &str| {
         let found = said.iter().find(|(name, _)| *name == what);
@@ -44,19 +44,28 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
     let mut asked = Table::new(["asked from outside", "ms"]);
     let mut ready = Vec::new();
     for _ in 0..bench.rounds {
-        let (_agent, took) = Agent::start(&program, &state, "")?;
-        ready.push(took.as_secs_f64() * 1e3);
+        let began = Instant::now();
+        let _agent = Agent::start(&program, &directory, Setup::default())?;
+        ready.push(began.elapsed().as_secs_f64() * 1e3);
     }
     {
-        let (agent, _) = Agent::start(&program, &state, "")?;
+        let agent = Agent::start(&program, &directory, Setup::default())?;
         look(&agent, "nothing lives", &mut memory)?;
     }
-    let tree = Tree::mount(&bench.directory.join("cgroups"), WORKLOADS)?;
+    let tree = Tree::mount(&bench.directory.join("cgroups"))?;
+    tree.fill(WORKLOADS)?;
     let address = free_address()?;
-    let (agent, ready_among) = Agent::start(&program, &state, &address)?;
+    let setup = Setup {
+        listen: &address,
+        ..Setup::default()
+    };
     let began = Instant::now();
-    agent.wait(|status| status.workloads >= u64::from(WORKLOADS))?;
-    let known = began.elapsed() + ready_among;
+    let agent = Agent::start(&program, &directory, setup)?;
+    let ready_among = began.elapsed();
+    agent.wait("it knows all workloads", |status| {
+        status.workloads >= u64::from(WORKLOADS)
+    })?;
+    let known = began.elapsed();
     look(&agent, "all workloads live and are known", &mut memory)?;
     let commands: [(&str, &[&str]); 4] = [
         ("`headstart workloads`", &["workloads"]),
@@ -68,8 +77,8 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         let mut took = Vec::new();
         for _ in 0..bench.rounds {
             let began = Instant::now();
-            let mut command = agent.headstart();
-            let status = command.args(args).stdout(Stdio::null()).status()?;
+            let mut command = agent.headstart(args);
+            let status = command.stdout(Stdio::null()).status()?;
             ensure!(status.success(), "{what} failed");
             took.push(began.elapsed().as_secs_f64() * 1e3);
         }
