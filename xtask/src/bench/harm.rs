@@ -312,6 +312,9 @@ fn warmed(rounds: &Rounds<Look>, at: usize) -> f64 {
     Spread::of(&rates).unwrap_or(Spread::NONE).median
 }
 
+/// A number of a look.
+type Of = fn(&Look) -> f64;
+
 fn latencies(rounds: &Rounds<Look>) -> Table {
     let mut table = Table::new([
         "reads",
@@ -322,7 +325,7 @@ fn latencies(rounds: &Rounds<Look>) -> Table {
         "warmed",
         "warmed ÷ starts",
     ]);
-    let rows: [(&str, fn(&Look) -> f64); 4] = [
+    let rows: [(&str, Of); 4] = [
         ("from the disk, p50", |look| look.direct.p50),
         ("from the disk, p99", |look| look.direct.p99),
         ("from memory, p50", |look| look.cached.p50),
