@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::handle::Order;
 use super::learn::{Learned, learn};
-use super::pool::{Pool, Turn};
+use super::pool::{FIRST, LAST, Pool, Turn};
 use super::prepare::{NotWarmed, Shared, stats_of};
 use super::start::{Carried, Start, Warmed};
 use super::warmers::Warmers;
@@ -83,9 +83,9 @@ impl Jobs {
         plans_at_once: usize,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            identify: Some(Pool::new("identify", 2, QUEUE)?),
+            identify: Some(Pool::new("identify", 2, QUEUE, FIRST)?),
             warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
-            learn: Some(Pool::new("learn", 1, QUEUE)?),
+            learn: Some(Pool::new("learn", 1, QUEUE, LAST)?),
             shared,
             done,
         })

@@ -5,6 +5,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+/// Nice value of threads that each start's warming waits for, and that hardly do anything:
+/// where hundreds of programs start at once, they would have their turn when it is too late.
+pub(super) const FIRST: i32 = -10;
+
+/// Nice value of threads that nobody waits for.
+pub(super) const LAST: i32 = 10;
+
+/// Sets the calling thread's nice value. Where that is not allowed it stays.
+pub(super) fn be_nice(nice: i32) {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), nice) {
+        tracing::debug!(%error, nice, "a thread's precedence stays as it is");
+    }
+}
+
 /// What becomes of a job after a turn at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -39,8 +54,13 @@ struct Waiting {
 }
 
 impl Pool {
-    /// Starts `threads` of this name; at most `queue` jobs wait.
-    pub(super) fn new(name: &str, threads: usize, queue: usize) -> std::io::Result<Self> {
+    /// Starts `threads` of this name and nice value; at most `queue` jobs wait.
+    pub(super) fn new(
+        name: &str,
+        threads: usize,
+        queue: usize,
+        nice: i32,
+    ) -> std::io::Result<Self> {
         let inner = Arc::new(Inner {
             waiting: Mutex::default(),
             changed: Condvar::new(),
@@ -53,7 +73,11 @@ impl Pool {
         for _ in 0..threads {
             let inner = pool.inner.clone();
             let thread = std::thread::Builder::new().name(name.into());
-            pool.threads.push(thread.spawn(move || inner.work())?);
+            let work = move || {
+                be_nice(nice);
+                inner.work();
+            };
+            pool.threads.push(thread.spawn(work)?);
         }
         Ok(pool)
     }
@@ -141,7 +165,7 @@ mod tests {
 
     #[test]
     fn jobs_are_done_and_a_full_queue_says_so() {
-        let pool = Pool::new("test", 1, 1).expect("threads");
+        let pool = Pool::new("test", 1, 1, 0).expect("threads");
         let (go, wait) = channel::<()>();
         let (done, each) = channel();
         let first = done.clone();
@@ -160,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_panic_costs_its_own_job() {
-        let pool = Pool::new("test", 1, 8).expect("threads");
+        let pool = Pool::new("test", 1, 8, 0).expect("threads");
         let (done, each) = channel();
         assert!(pool.submit(|| panic!("on purpose")));
         assert!(pool.submit(move || done.send(1).expect("listens")));
@@ -169,7 +193,7 @@ mod tests {
 
     #[test]
     fn who_has_to_wait_lets_others_go_first() {
-        let pool = Pool::new("test", 1, 8).expect("threads");
+        let pool = Pool::new("test", 1, 8, 0).expect("threads");
         let (done, each) = channel();
         let (go, wait) = channel::<()>();
         let (first, second) = (done.clone(), done);

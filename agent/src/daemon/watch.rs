@@ -15,6 +15,7 @@ use super::handle::{Handle, Touched};
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
 use super::phase::Over;
+use super::pool::{FIRST, be_nice};
 use super::prepare::Shared;
 use super::start::{Start, Warming};
 use super::starts::CGROUPS;
@@ -31,9 +32,6 @@ const IDLE: Duration = Duration::from_millis(250);
 
 /// How often starts are looked at, and the view is made.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Nice value of the loop's thread, which hardly does anything.
-const LOOP_NICE: i32 = -10;
 
 /// Records kept of one start: some 30 MB.
 const RECORDS: u64 = 300_000;
@@ -154,7 +152,9 @@ impl Watch {
     /// Goes on until `stop` can be read.
     pub(super) fn run(&mut self, stop: BorrowedFd<'_>, tick: &mut dyn FnMut(&mut Self)) {
         self.ready = true;
-        go_first();
+        // What starts is not waited for, so that a loop that has to wait for the processor
+        // sees the less of it.
+        be_nice(FIRST);
         loop {
             let pause = if self.starts.is_empty() {
                 IDLE
@@ -414,15 +414,6 @@ impl Watch {
         }
         self.ready = false;
         self.publish();
-    }
-}
-
-/// What starts is not waited for, so that a loop that has to wait for the processor sees
-/// the less of it. Where that is not allowed it waits.
-fn go_first() {
-    let thread = rustix::thread::gettid();
-    if let Err(error) = rustix::process::setpriority_process(Some(thread), LOOP_NICE) {
-        tracing::debug!(%error, "the loop has no precedence");
     }
 }
 
