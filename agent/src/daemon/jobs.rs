@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
-use std::time::Instant;
 
 use super::handle::{Notified, Order, OrderError};
 use super::learn::{Learned, learn};
@@ -111,7 +110,6 @@ impl Jobs {
         &self,
         id: u64,
         workload: &Workload,
-        began: Instant,
         cancel: Cancel,
     ) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
@@ -120,7 +118,7 @@ impl Jobs {
             let key = keys.0.first().cloned().unwrap_or_default();
             let result = match shared.profile(&keys) {
                 Ok(Some((_, profile))) => {
-                    shared.warm(profile, &volumes, Timing::Beside, began, &cancel)
+                    shared.warm(profile, &volumes, Timing::Beside, &cancel)
                 }
                 Ok(None) => Err(NotWarmed::For("no_profile")),
                 Err(error) => Err(NotWarmed::Store(error.to_string())),
@@ -173,13 +171,7 @@ impl Jobs {
             };
             done.send(Done::Ordered(Order::Notified(key.clone())));
             let _ = reply.send(Ok(notified));
-            let result = shared.warm(
-                profile,
-                &volumes,
-                Timing::Ahead,
-                Instant::now(),
-                &Cancel::new(),
-            );
+            let result = shared.warm(profile, &volumes, Timing::Ahead, &Cancel::new());
             done.send(Done::Notified(key, result.map(Box::new)));
         });
         if !submitted {

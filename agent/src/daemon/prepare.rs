@@ -146,7 +146,6 @@ impl Shared {
         mut profile: Profile,
         volumes: &Volumes,
         timing: Timing,
-        since: Instant,
         cancel: &Cancel,
     ) -> Result<Carried, NotWarmed> {
         workload::localize(volumes, &mut profile);
@@ -169,18 +168,13 @@ impl Shared {
             false => within(budget).plan(&profile, timing),
         };
         let progress = Arc::new(Progress::default());
-        let began_ns = since.elapsed().as_nanos() as i64;
         let report = warmup
             .execute(plan.clone(), timing, &progress, cancel)
             .map_err(|error| {
                 tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
                 NotWarmed::For("no_mount_table")
             })?;
-        Ok(Carried {
-            plan,
-            report,
-            began_ns,
-        })
+        Ok(Carried { plan, report })
     }
 
     /// The bound that all plans share.

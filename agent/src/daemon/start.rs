@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::phase::{Over, Phase};
 use super::view::{FileView, StartView};
 use crate::attribute::Collector;
-use crate::model::Plan;
-use crate::run::{Feedback, FileFeedback};
+use crate::model::{Plan, Trace};
+use crate::run::{Feedback, FileFeedback, feedback_by_file};
 use crate::warm::{Cancel, WarmReport};
 use crate::workload::{Place, Workload};
 
@@ -31,8 +31,6 @@ pub(super) enum Warming {
 pub(super) struct Carried {
     pub(super) plan: Plan,
     pub(super) report: WarmReport,
-    /// When it began, since the start's signal; negative: before it.
-    pub(super) began_ns: i64,
 }
 
 /// What is known of what starts.
@@ -113,6 +111,8 @@ impl Start {
             ..StartView::default()
         };
         if let Warming::Over(Some(carried)) = &self.warming {
+            let after_start = carried.report.began_since(self.began) as f64 / 1e9;
+            view.warm_delay_seconds = Some(after_start + self.notice.as_secs_f64());
             carried.tell(&mut view);
         }
         view
@@ -122,7 +122,6 @@ impl Start {
 impl Carried {
     fn tell(&self, view: &mut StartView) {
         let report = &self.report;
-        view.warm_delay_seconds = Some(self.began_ns as f64 / 1e9);
         view.warm_seconds = report.warm_seconds;
         view.planned = report.data.planned;
         view.resident_before = report.data.resident_before;
@@ -131,14 +130,10 @@ impl Carried {
         view.unknown = report.data.planned;
     }
 
-    /// When each action was begun, ns since the start's signal.
-    pub(super) fn began_ns(&self) -> Vec<Option<u64>> {
-        let since = |us: u32| (i64::from(us) * 1000 + self.began_ns).max(0) as u64;
-        self.report
-            .began_us
-            .iter()
-            .map(|us| us.map(since))
-            .collect()
+    /// What a start that began then made of it.
+    pub(super) fn judge(&self, start: Instant, trace: &Trace) -> (Feedback, Vec<FileFeedback>) {
+        let report = &self.report;
+        feedback_by_file(&self.plan, &report.arrivals, report.began_since(start), trace)
     }
 
     /// What became of the plan's bytes, by the report's names.
@@ -159,8 +154,9 @@ impl Carried {
 pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileFeedback>) {
     view.used = feedback.used_bytes;
     view.late = feedback.late_bytes;
+    view.on_the_way = feedback.on_the_way_bytes;
     view.wasted = feedback.wasted_bytes;
-    view.unknown = feedback.not_begun_bytes;
+    view.unknown = feedback.not_read_bytes;
     view.missed = feedback.missed_bytes;
     let mut files = files;
     files.sort_by_key(|file| std::cmp::Reverse(file.bytes.planned_bytes));
@@ -172,7 +168,7 @@ pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileF
         used: file.bytes.used_bytes,
         late: file.bytes.late_bytes,
         wasted: file.bytes.wasted_bytes,
-        unknown: file.bytes.not_begun_bytes,
+        unknown: file.bytes.not_read_bytes,
     });
     view.files = shown.collect();
 }

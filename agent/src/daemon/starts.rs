@@ -225,7 +225,7 @@ impl Watch {
         }
         let cancel = Cancel::new();
         start.warming = Warming::Running(cancel.clone());
-        let submitted = self.jobs.warm(id, &workload, start.began, cancel);
+        let submitted = self.jobs.warm(id, &workload, cancel);
         start.identity = Identity::Known(workload);
         if !submitted {
             start.warming = Warming::Over(None);

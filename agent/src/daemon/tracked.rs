@@ -156,7 +156,8 @@ impl Workloads {
         if view.read > 0 && learned.not_kept.is_empty() {
             tracked.outcomes.push_back(Outcome {
                 read: view.read,
-                used: view.used,
+                // What was on its way was waited for less.
+                used: view.used + view.on_the_way,
             });
             while tracked.outcomes.len() > JUDGED {
                 tracked.outcomes.pop_front();

@@ -144,13 +144,15 @@ pub struct StartView {
     pub resident_before: u64,
     /// Brought in.
     pub read: u64,
-    /// Begun before the start first used them, and used.
+    /// There before the start first used them, and used.
     pub used: u64,
-    /// Used, but the start was there first.
+    /// Used, but not there before.
     pub late: u64,
+    /// Of `late`: asked for before, and on their way.
+    pub on_the_way: u64,
     /// Not used.
     pub wasted: u64,
-    /// Not begun, or the start was not seen.
+    /// Not read, or the start was not seen.
     pub unknown: u64,
     /// Certainly used, not planned.
     pub missed: u64,

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::files::{Device, FileTable, Source, descriptors};
 use super::lookup::Opener;
 use super::progress::Progress;
-use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
+use super::report::{Arrival, Failure, FailureKind, MAX_FAILURES, WarmReport};
 use super::roots::{VolumeRoot, VolumeRoots};
 use super::stream::Streams;
 use super::submit::Depth;
@@ -43,8 +43,8 @@ pub(super) struct Shared {
     /// Settled as failed, gone or evicted: not to be found missing once more.
     pub(super) settled: Mutex<Vec<(Of, u64, u64)>>,
     pub(super) unverified_bytes: AtomicU64,
-    /// When each action was begun: µs since the beginning, plus one; 0: not yet.
-    timeline: Box<[AtomicU32]>,
+    /// File data that has come, one entry a step.
+    arrivals: Mutex<Vec<Arrival>>,
     roots: Arc<VolumeRoots>,
     volumes: Vec<VolumeState>,
     failures: Mutex<(Vec<Failure>, u64)>,
@@ -100,11 +100,28 @@ impl Shared {
         self.options.deadline.is_some_and(|at| Instant::now() >= at)
     }
 
-    /// Notes that an action is begun.
-    pub(super) fn begun(&self, action: usize) {
-        if let Some(at) = self.timeline.get(action) {
-            let us = u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX - 1);
-            at.store(us.saturating_add(1), Ordering::Relaxed);
+    /// Time since the beginning, µs.
+    pub(super) fn now_us(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes that pages are there. (When a block of a device came, nobody asks.)
+    pub(super) fn arrived(
+        &self,
+        source: &Source,
+        start_page: u64,
+        pages: u32,
+        asked_us: u32,
+        there_us: u32,
+    ) {
+        if let Some(file) = source.file {
+            lock(&self.arrivals).push(Arrival {
+                file,
+                start_page,
+                pages,
+                asked_us,
+                there_us,
+            });
         }
     }
 
@@ -265,9 +282,7 @@ pub(super) fn execute(
         retries: AtomicUsize::new(0),
         settled: Mutex::default(),
         unverified_bytes: AtomicU64::new(0),
-        timeline: std::iter::repeat_with(AtomicU32::default)
-            .take(plan.actions.len())
-            .collect(),
+        arrivals: Mutex::default(),
         roots: roots.clone(),
         volumes: std::iter::repeat_with(VolumeState::default)
             .take(plan.volumes.len())
@@ -480,10 +495,10 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         without_device: std::mem::take(&mut *lock(&shared.without_device)),
         failures,
         failures_unnamed,
-        began_us: shared
-            .timeline
-            .iter()
-            .map(|at| at.load(Ordering::Relaxed).checked_sub(1))
-            .collect(),
+        began: Some(shared.began),
+        arrivals: super::verify::there(
+            std::mem::take(&mut *lock(&shared.arrivals)),
+            std::mem::take(&mut *lock(&shared.settled)),
+        ),
     }
 }

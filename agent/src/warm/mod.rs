@@ -38,7 +38,7 @@ use crate::model::{DeviceCost, Plan};
 pub use measure::{MeasureError, measure};
 pub use progress::Progress;
 pub use rate::Rate;
-pub use report::{ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
+pub use report::{Arrival, ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
 pub use roots::{VolumeError, VolumeRoot, VolumeRoots, device_node};
 
 /// Priority of the I/O, as `ioprio_set(2)` knows it. Schedulers other than BFQ

@@ -1,5 +1,7 @@
 //! What came of a plan.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use crate::model::PAGE_SIZE;
@@ -92,6 +94,21 @@ impl Failure {
     }
 }
 
+/// Pages of a file of the plan that were brought in together, or were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Index of the file.
+    pub file: u32,
+    /// The first page.
+    pub start_page: u64,
+    /// How many.
+    pub pages: u32,
+    /// When they were asked for, µs since the execution began.
+    pub asked_us: u32,
+    /// When they were seen to be there, which may be a little after they were.
+    pub there_us: u32,
+}
+
 /// What came of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct WarmReport {
@@ -147,12 +164,24 @@ pub struct WarmReport {
     pub failures: Vec<Failure>,
     /// How many more there were.
     pub failures_unnamed: u64,
-    /// When each action of the plan was begun, µs since the beginning.
+    /// When it began.
     #[serde(skip)]
-    pub began_us: Vec<Option<u32>>,
+    pub began: Option<Instant>,
+    /// File data that was there at the end, by when it came. What is in the plan and not
+    /// here was not read, or is gone again.
+    #[serde(skip)]
+    pub arrivals: Vec<Arrival>,
 }
 
 impl WarmReport {
+    /// When it began, ns since `start`; negative: before it.
+    pub fn began_since(&self, start: Instant) -> i64 {
+        let began = self.began.unwrap_or(start);
+        let after = began.saturating_duration_since(start).as_nanos() as i64;
+        let before = start.saturating_duration_since(began).as_nanos() as i64;
+        after - before
+    }
+
     /// Whether every planned byte and name is resident.
     pub fn is_complete(&self) -> bool {
         let resident = |c: &ByteCounts| c.resident_before + c.read == c.planned;
