@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use super::handle::{Notified, Order, OrderError};
 use super::learn::{Learned, learn};
 use super::pool::Pool;
-use super::prepare::{NotWarmed, Shared, stats_of};
+use super::prepare::{Known, NotWarmed, Shared};
 use super::start::{Carried, Start};
 use crate::plan::Timing;
 use crate::warm::Cancel;
@@ -19,14 +19,18 @@ const QUEUE: usize = 1024;
 
 /// What a job came to.
 pub(super) enum Done {
-    /// An older cgroup's workload, its profile's runs and bytes.
-    Recognised(u64, Option<Box<Workload>>, u64, u64),
+    /// An older cgroup's workload.
+    Recognised(u64, Option<Box<Known>>),
     /// A start's workload.
-    Identified(u64, Option<Box<Workload>>),
+    Identified(u64, Option<Box<Known>>),
     /// A start's plan was carried out, or why not; with the workload's key.
     Warmed(u64, String, Box<Result<Carried, NotWarmed>>),
     /// A start that is over was learned from.
     Learned(Box<Learned>),
+    /// Who a container is that is expected, by its id.
+    Foreseen(String, Option<Box<Known>>),
+    /// What was warmed for it, or why nothing; with the workload's key.
+    WarmedExpected(String, String, Box<Result<Carried, NotWarmed>>),
     /// Somebody asks for something.
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
@@ -56,6 +60,8 @@ pub(super) struct Jobs {
     done: Outbox,
     /// Who is it: a few milliseconds each, and nobody is warmed for before.
     identify: Option<Pool>,
+    /// Who will it be: apart, for a runtime that is slow is not to hold up who starts.
+    foresee: Option<Pool>,
     /// As long as the disk takes.
     warm: Option<Pool>,
     /// Processor time that nobody waits for.
@@ -72,6 +78,7 @@ impl Jobs {
             shared,
             done,
             identify: Some(Pool::new("identify", 2, QUEUE)?),
+            foresee: Some(Pool::new("foresee", 1, QUEUE)?),
             warm: Some(Pool::new("warm", plans_at_once.max(1), QUEUE)?),
             learn: Some(Pool::new("learn", 1, QUEUE)?),
         })
@@ -85,14 +92,12 @@ impl Jobs {
     pub(super) fn recognise(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.learn, move || {
-            let workload = match shared.look_up(&place) {
-                Identified::Workload(workload) => Some(workload),
+            let known = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
                 Identified::Sandbox | Identified::Unknown => None,
             };
-            let known = workload.as_ref().and_then(|w| w.keys.0.first());
-            let (runs, bytes) = known.map_or((0, 0), |key| stats_of(&shared.store, key));
             // Where nobody listens the daemon is about to end.
-            done.send(Done::Recognised(id, workload, runs, bytes));
+            done.send(Done::Recognised(id, known));
         })
     }
 
@@ -101,29 +106,53 @@ impl Jobs {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.identify, move || {
             let workload = shared.identify(&place);
-            done.send(Done::Identified(id, workload.map(Box::new)));
+            let known = workload.map(|workload| Box::new(shared.recall(workload)));
+            done.send(Done::Identified(id, known));
+        })
+    }
+
+    /// Finds out what will start.
+    pub(super) fn foresee(&self, id: String, namespace: Option<String>) -> bool {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        Self::submit(&self.foresee, move || {
+            let workload = shared.foresee(&id, namespace.as_deref());
+            let known = workload.map(|workload| Box::new(shared.recall(workload)));
+            done.send(Done::Foreseen(id, known));
+        })
+    }
+
+    /// Warms for a container that is expected.
+    pub(super) fn warm_expected(&self, id: String, workload: &Workload, cancel: Cancel) -> bool {
+        let done = self.done.clone();
+        self.warm_for(workload, cancel, move |key, result| {
+            done.send(Done::WarmedExpected(id, key, Box::new(result)));
         })
     }
 
     /// Warms beside a start.
-    pub(super) fn warm(
+    pub(super) fn warm(&self, id: u64, workload: &Workload, cancel: Cancel) -> bool {
+        let done = self.done.clone();
+        self.warm_for(workload, cancel, move |key, result| {
+            done.send(Done::Warmed(id, key, Box::new(result)));
+        })
+    }
+
+    fn warm_for(
         &self,
-        id: u64,
         workload: &Workload,
         cancel: Cancel,
+        tell: impl FnOnce(String, Result<Carried, NotWarmed>) + Send + 'static,
     ) -> bool {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
+        let shared = self.shared.clone();
         let (keys, volumes) = (workload.keys.clone(), workload.volumes.clone());
         Self::submit(&self.warm, move || {
             let key = keys.0.first().cloned().unwrap_or_default();
             let result = match shared.profile(&keys) {
-                Ok(Some((_, profile))) => {
-                    shared.warm(profile, &volumes, Timing::Beside, &cancel)
-                }
+                Ok(Some((_, profile))) => shared.warm(profile, &volumes, Timing::Beside, &cancel),
                 Ok(None) => Err(NotWarmed::For("no_profile")),
                 Err(error) => Err(NotWarmed::Store(error.to_string())),
             };
-            done.send(Done::Warmed(id, key, Box::new(result)));
+            tell(key, result);
         })
     }
 
@@ -196,6 +225,7 @@ impl Jobs {
     /// are.
     pub(super) fn end(&mut self) {
         self.identify = None;
+        self.foresee = None;
         self.warm = None;
         if let Some(pool) = self.learn.take() {
             pool.finish();

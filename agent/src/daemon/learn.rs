@@ -91,7 +91,10 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         duration_ns: trace.duration_ns,
         exact: false,
     };
-    match shared.store.record_into(&key, &from_trace(&trace, run)) {
+    match shared
+        .store
+        .learn_into(&key, &from_trace(&trace, run), &view.outcome())
+    {
         Ok(profile) => {
             let others = workload.keys.0.get(1..).unwrap_or_default();
             if let Err(error) = shared.store.alias(others, &key) {

@@ -7,6 +7,7 @@
 //! Invariant: no start waits for anything here, and what fails here costs only speed.
 
 mod admit;
+mod expected;
 mod handle;
 mod hooks;
 mod jobs;
@@ -15,6 +16,7 @@ mod options;
 mod phase;
 mod pool;
 mod prepare;
+mod signals;
 mod start;
 mod starts;
 mod tracked;
@@ -28,9 +30,11 @@ use std::sync::mpsc::Receiver;
 
 pub use admit::Room;
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
-pub use options::{DaemonError, Options, Settings};
+pub use options::{DaemonError, Heeded, Options, Settings};
 pub use phase::Limits;
-pub use view::{Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView};
+pub use view::{
+    Feature, FileView, Histogram, LEAD_BOUNDS, SIGNALS, StartView, Totals, View, WorkloadView,
+};
 
 use crate::probe::{ProbeError, Probes};
 use crate::profile::{Access, Store};
@@ -99,14 +103,22 @@ pub fn run(
         shared.clone(),
         handle.clone(),
         options.plans_at_once,
+        options.heeded,
         base,
     )
     .map_err(io("starting threads"))?;
+    let stored = shared.clone();
     // It ends with the last handle.
     std::thread::Builder::new()
         .name("orders".into())
         .spawn(move || {
             while let Ok(order) = orders.recv() {
+                // The loop waits for no disk.
+                if let Order::Stored { from, most, reply } = order {
+                    let pasts = stored.store.pasts(&from, most);
+                    let _ = reply.send(pasts.map_err(|e| OrderError::Store(e.to_string())));
+                    continue;
+                }
                 if !outbox.send(Done::Ordered(order)) {
                     break;
                 }

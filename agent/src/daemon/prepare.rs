@@ -9,9 +9,9 @@ use super::admit::{Readings, admit};
 use super::options::Settings;
 use super::start::Carried;
 use crate::attribute::mountinfo;
-use crate::model::{DeviceCost, PAGE_SIZE, Profile, escape};
+use crate::model::{DeviceCost, Profile, escape};
 use crate::plan::Timing;
-use crate::profile::{Store, StoreError};
+use crate::profile::{Past, Store, StoreError, Totals};
 use crate::run::{Warmup, main_volume};
 use crate::warm::{Cancel, Progress, Rate};
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     /// Whether runs can be kept in it.
     pub(super) keeps: bool,
-    runtimes: Roots,
+    pub(super) runtimes: Roots,
     containerd: Vec<Containerd>,
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
@@ -46,6 +46,13 @@ pub(super) enum NotWarmed {
     /// The store failed.
     #[error("{0}")]
     Store(String),
+}
+
+/// A workload, and what is in the store of it.
+pub(super) struct Known {
+    pub(super) workload: Workload,
+    /// `None` where it has no profile, or that can't be read.
+    pub(super) past: Option<Past>,
 }
 
 /// Neither learned nor warmed for.
@@ -119,6 +126,22 @@ impl Shared {
                 Identified::Unknown if Instant::now() >= until => return None,
                 Identified::Unknown => std::thread::sleep(LOOK_EVERY),
             }
+        }
+    }
+
+    /// What is in the store of a workload.
+    pub(super) fn recall(&self, workload: Workload) -> Known {
+        let key = workload.keys.0.first();
+        let past = key.and_then(|key| self.store.past(key).ok().flatten());
+        Known { workload, past }
+    }
+
+    /// Who a container is that has no cgroup yet.
+    pub(super) fn foresee(&self, id: &str, namespace: Option<&str>) -> Option<Workload> {
+        let mounts = mountinfo::read().unwrap_or_default();
+        match workload::foresee(id, namespace, &self.runtimes, &mounts, &self.containerd) {
+            Identified::Workload(workload) => Some(*workload),
+            Identified::Sandbox | Identified::Unknown => None,
         }
     }
 
@@ -246,16 +269,9 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Runs and bytes of file data of a profile; zeroes where there is none.
-pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
-    size_of(&store.get(key).ok().flatten().unwrap_or_default())
-}
-
 /// Runs and bytes of file data.
 pub(super) fn size_of(profile: &Profile) -> (u64, u64) {
-    let extents = profile.files.iter().flat_map(|file| &file.extents);
-    let pages: u64 = extents.map(|extent| u64::from(extent.pages)).sum();
-    (profile.runs.len() as u64, pages * PAGE_SIZE)
+    (profile.runs.len() as u64, Totals::of(profile).data_bytes())
 }
 
 #[cfg(test)]

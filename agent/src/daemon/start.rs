@@ -133,7 +133,12 @@ impl Carried {
     /// What a start that began then made of it.
     pub(super) fn judge(&self, start: Instant, trace: &Trace) -> (Feedback, Vec<FileFeedback>) {
         let report = &self.report;
-        feedback_by_file(&self.plan, &report.arrivals, report.began_since(start), trace)
+        feedback_by_file(
+            &self.plan,
+            &report.arrivals,
+            report.began_since(start),
+            trace,
+        )
     }
 
     /// What became of the plan's bytes, by the report's names.
@@ -155,6 +160,7 @@ pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileF
     view.used = feedback.used_bytes;
     view.late = feedback.late_bytes;
     view.on_the_way = feedback.on_the_way_bytes;
+    view.gained = feedback.gained_bytes;
     view.wasted = feedback.wasted_bytes;
     view.unknown = feedback.not_read_bytes;
     view.missed = feedback.missed_bytes;

@@ -8,14 +8,14 @@ use super::handle::Order;
 use super::jobs::Done;
 use super::learn::Learned;
 use super::phase::{Over, Phase};
-use super::prepare::{NotWarmed, OPTED_OUT};
+use super::prepare::{Known, NotWarmed, OPTED_OUT};
 use super::start::{Carried, Identity, Start, Warming};
 use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
 use crate::probe::CgroupChange;
 use crate::run::now_ms;
 use crate::warm::Cancel;
-use crate::workload::{self, Workload};
+use crate::workload;
 
 /// Cgroups that are remembered at a time.
 pub(super) const CGROUPS: usize = 100_000;
@@ -48,14 +48,16 @@ impl Watch {
         let began = Instant::now()
             .checked_sub(Duration::from_nanos(blind_ns))
             .unwrap_or_else(Instant::now);
+        let expected = self.was_expected(&place, id, began);
+        let (signal, notice) = expected.unwrap_or(("cgroup", Duration::ZERO));
         let start = Start {
             cgroup: id,
             place: place.clone(),
             began,
             began_ns: time_ns,
             began_ms: now_ms().saturating_sub(blind_ns / 1_000_000),
-            signal: "cgroup",
-            notice: Duration::ZERO,
+            signal,
+            notice,
             identity: Identity::Pending,
             warming: Warming::Unknown,
             watched: not_learned.is_none(),
@@ -66,7 +68,7 @@ impl Watch {
             over: None,
             lost: 0,
         };
-        *self.workloads.totals.starts.entry("cgroup").or_default() += 1;
+        *self.workloads.totals.starts.entry(signal).or_default() += 1;
         self.cgroups.insert(
             id,
             Member {
@@ -181,22 +183,31 @@ impl Watch {
         }
     }
 
-    pub(super) fn identified(&mut self, id: u64, workload: Option<Box<Workload>>) {
+    pub(super) fn identified(&mut self, id: u64, known: Option<Box<Known>>) {
+        let Some(place) = self.starts.get(&id).map(|start| start.place.clone()) else {
+            return;
+        };
+        let ahead = self.warmed_ahead(&place);
         let Some(start) = self.starts.get_mut(&id) else {
             return;
         };
-        let Some(workload) = workload else {
+        let Some(known) = known else {
+            give_up_warming(ahead);
             start.identity = Identity::Unknown;
             start.warming = Warming::Over(None);
             self.give_up(id, "unknown_workload");
             self.finish(id, Over::Long);
             return;
         };
+        self.workloads.remember(&known);
+        let workload = Box::new(known.workload);
         let key = workload.keys.0.first().cloned();
         let notified = key.as_ref().and_then(|key| self.notified.remove(key));
         if let Some(when) = notified.filter(|when| when.elapsed() < NOTIFIED_HOLDS) {
-            start.signal = "notify";
-            start.notice = start.began.saturating_duration_since(when);
+            let notice = start.began.saturating_duration_since(when);
+            if notice > start.notice {
+                (start.signal, start.notice) = ("notify", notice);
+            }
         }
         self.workloads.starts(&workload, start);
         if let Some(member) = self.cgroups.get_mut(&id) {
@@ -214,6 +225,7 @@ impl Watch {
             Ok(()) => None,
         };
         if let Some(refused) = refused {
+            give_up_warming(ahead);
             start.identity = Identity::Known(workload);
             start.warming = Warming::Over(None);
             self.workloads.warmed(&key, Some(&refused));
@@ -222,6 +234,19 @@ impl Watch {
             }
             self.learn_if_ripe(id);
             return;
+        }
+        match ahead {
+            Some(Warming::Over(Some(carried))) => {
+                start.identity = Identity::Known(workload);
+                self.warmed(id, &key, Ok(*carried));
+                return;
+            }
+            Some(running) => {
+                start.warming = running;
+                start.identity = Identity::Known(workload);
+                return;
+            }
+            None => {}
         }
         let cancel = Cancel::new();
         start.warming = Warming::Running(cancel.clone());
@@ -274,11 +299,19 @@ impl Watch {
                 let called = self.workloads.called(&workload);
                 self.jobs.notify(workload, called, reply);
             }
+            // Answered before it comes here.
+            Order::Stored { .. } => {}
             Order::Notified(key) => {
                 *self.workloads.totals.starts.entry("notify").or_default() += 1;
                 self.notified.insert(key, Instant::now());
             }
         }
+    }
+}
+
+fn give_up_warming(warming: Option<Warming>) {
+    if let Some(Warming::Running(cancel)) = warming {
+        cancel.cancel();
     }
 }
 

@@ -11,11 +11,14 @@ use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
+use super::expected::Expected;
 use super::handle::{Handle, Touched};
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
+use super::options::Heeded;
 use super::phase::Over;
 use super::prepare::Shared;
+use super::signals::Signals;
 use super::start::{Start, Warming};
 use super::starts::CGROUPS;
 use super::tracked::Workloads;
@@ -68,6 +71,12 @@ pub(super) struct Watch {
     pub(super) workloads: Workloads,
     /// Key → when somebody said that it will start.
     pub(super) notified: HashMap<String, Instant>,
+    /// What runtimes tell; `None` where nobody can listen.
+    pub(super) signals: Option<Signals>,
+    /// Containers that are about to start, by id.
+    pub(super) expected: HashMap<String, Expected>,
+    /// Those for whom there was no room.
+    pub(super) expected_lost: u64,
     /// Older cgroups that nobody has looked at yet.
     older: VecDeque<(u64, Place)>,
     /// Records that are kept, of all starts.
@@ -98,6 +107,7 @@ impl Watch {
         shared: Arc<Shared>,
         handle: Handle,
         plans_at_once: usize,
+        heeded: Heeded,
         base: View,
     ) -> std::io::Result<(Self, Outbox)> {
         let (sender, done) = channel();
@@ -108,6 +118,10 @@ impl Watch {
         };
         let wake = outbox.wake.clone();
         let jobs = Jobs::new(shared.clone(), outbox.clone(), plans_at_once)?;
+        let signals = Signals::listen(heeded, &shared.runtimes, wake.clone());
+        let signals = signals
+            .inspect_err(|error| tracing::warn!(%error, "runtimes are not listened to"))
+            .ok();
         let watch = Self {
             probes: kernel,
             shared,
@@ -119,6 +133,9 @@ impl Watch {
             cgroups: HashMap::new(),
             workloads: Workloads::default(),
             notified: HashMap::new(),
+            signals,
+            expected: HashMap::new(),
+            expected_lost: 0,
             older: VecDeque::new(),
             held: 0,
             early: Vec::new(),
@@ -164,6 +181,8 @@ impl Watch {
             if self.wait(pause, stop) {
                 break;
             }
+            // Before cgroups: who was told of is known by then.
+            self.hear();
             self.drain();
             while let Ok(done) = self.done.try_recv() {
                 self.take(done);
@@ -271,14 +290,16 @@ impl Watch {
     pub(super) fn take(&mut self, done: Done) {
         self.dirty = true;
         match done {
-            Done::Recognised(id, workload, runs, bytes) => {
-                if let (Some(member), Some(workload)) = (self.cgroups.get_mut(&id), workload) {
-                    member.key = workload.keys.0.first().cloned();
-                    self.workloads.exists(&workload, runs, bytes);
+            Done::Recognised(id, known) => {
+                if let (Some(member), Some(known)) = (self.cgroups.get_mut(&id), known) {
+                    member.key = known.workload.keys.0.first().cloned();
+                    self.workloads.exists(&known);
                 }
             }
-            Done::Identified(id, workload) => self.identified(id, workload),
+            Done::Identified(id, known) => self.identified(id, known),
             Done::Warmed(id, key, result) => self.warmed(id, &key, *result),
+            Done::Foreseen(id, known) => self.foreseen(&id, known),
+            Done::WarmedExpected(id, key, result) => self.warmed_expected(&id, &key, *result),
             Done::Learned(learned) => {
                 self.held = self.held.saturating_sub(learned.records);
                 self.learned(*learned);
@@ -317,6 +338,7 @@ impl Watch {
         }
         self.notified
             .retain(|_, when| when.elapsed() < NOTIFIED_HOLDS);
+        self.forget_expected();
         self.dirty |= !self.starts.is_empty();
     }
 
@@ -336,13 +358,18 @@ impl Watch {
                 stages = counters.stages();
             }
         }
+        if let Some(signals) = &self.signals {
+            view.features.extend(signals.features());
+            totals.runtime_signals_lost = signals.lost() + self.expected_lost;
+        }
         stages.push(self.route_counts());
         view.totals = self.workloads.totals.clone();
         view.totals.stages.splice(0..0, stages);
         view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
         view.learning = self.starts.values().filter(|s| s.is_learned()).count() as u64;
         let running = |s: &&Start| matches!(s.warming, Warming::Running(_));
-        view.warming = self.starts.values().filter(running).count() as u64;
+        let warming = self.starts.values().filter(running).count() + self.expected_warming();
+        view.warming = warming as u64;
         if self.dirty {
             for start in self.starts.values() {
                 if let Some(key) = start.workload().and_then(|w| w.keys.0.first()) {
@@ -380,6 +407,7 @@ impl Watch {
                 cancel.cancel();
             }
         }
+        self.end_expected();
         for id in &ids {
             self.finish(*id, Over::Long);
         }

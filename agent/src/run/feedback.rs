@@ -17,6 +17,8 @@ pub struct Feedback {
     pub late_bytes: u64,
     /// Of `late`: it was asked for before, so that the run waited for less of it.
     pub on_the_way_bytes: u64,
+    /// Of `used` and `on_the_way`: brought in, and not there already.
+    pub gained_bytes: u64,
     /// Not used.
     pub wasted_bytes: u64,
     /// Not got to, not readable, or gone from memory again while it was warmed.
@@ -42,6 +44,7 @@ impl Feedback {
         self.used_bytes += other.used_bytes;
         self.late_bytes += other.late_bytes;
         self.on_the_way_bytes += other.on_the_way_bytes;
+        self.gained_bytes += other.gained_bytes;
         self.wasted_bytes += other.wasted_bytes;
         self.not_read_bytes += other.not_read_bytes;
         self.missed_bytes += other.missed_bytes;
@@ -93,6 +96,7 @@ impl<T> Spans<T> {
 /// When pages were asked for and there, ns since the run's start; before it, negative.
 #[derive(Clone, Copy)]
 struct Came {
+    read: bool,
     asked_ns: i64,
     there_ns: i64,
 }
@@ -113,7 +117,7 @@ pub fn feedback_by_file(
     let (used, mut certain) = touches(trace);
     let came = by_file(arrivals, began_ns);
     let mut of_files: HashMap<u32, Feedback> = HashMap::new();
-    let mut planned: HashMap<Name<'_>, Vec<(u64, u64)>> = HashMap::new();
+    let mut planned: ByName<'_, Vec<(u64, u64)>> = HashMap::new();
     for action in &plan.actions {
         let Action::Read {
             file: index,
@@ -154,15 +158,12 @@ pub fn feedback_by_file(
 /// Volume and path.
 type Name<'a> = (&'a str, &'a RelPath);
 
+type ByName<'a, T> = HashMap<Name<'a>, T>;
+
 /// When each page of the run's files was first used, ns; and those that certainly were.
-fn touches(
-    trace: &Trace,
-) -> (
-    HashMap<Name<'_>, Spans<u64>>,
-    HashMap<Name<'_>, Vec<(u64, u64)>>,
-) {
-    let mut used: HashMap<Name<'_>, Vec<Span<u64>>> = HashMap::new();
-    let mut certain: HashMap<Name<'_>, Vec<(u64, u64)>> = HashMap::new();
+fn touches(trace: &Trace) -> (ByName<'_, Spans<u64>>, ByName<'_, Vec<(u64, u64)>>) {
+    let mut used: ByName<'_, Vec<Span<u64>>> = HashMap::new();
+    let mut certain: ByName<'_, Vec<(u64, u64)>> = HashMap::new();
     for file in &trace.files {
         let name = (volume(&trace.volumes, file.volume), &file.path);
         let spans = used.entry(name).or_default();
@@ -191,6 +192,7 @@ fn by_file(arrivals: &[Arrival], began_ns: i64) -> HashMap<u32, Spans<Came>> {
             start: arrival.start_page,
             end: arrival.start_page + u64::from(arrival.pages),
             what: Came {
+                read: arrival.read,
                 asked_ns: since_start(arrival.asked_us),
                 there_ns: since_start(arrival.there_us),
             },
@@ -227,6 +229,9 @@ fn judge(used: Option<&Spans<u64>>, came: Option<&Spans<Came>>, start: u64, end:
             continue;
         };
         let first_use = i64::try_from(first_use).unwrap_or(i64::MAX);
+        if came.read && first_use >= came.asked_ns {
+            out.gained_bytes += PAGE_SIZE;
+        }
         if first_use >= came.there_ns {
             out.used_bytes += PAGE_SIZE;
         } else {
@@ -327,11 +332,17 @@ mod tests {
             file: 0,
             start_page,
             pages,
+            read: start_page != 2,
             asked_us,
             there_us,
         };
         // The execution began 10 µs before the run; of the last read nothing came.
-        let arrivals = [arrival(0, 4, 60, 110), arrival(10, 4, 70, 75)];
+        // Pages 2 and 3 were there already.
+        let arrivals = [
+            arrival(0, 2, 60, 110),
+            arrival(2, 2, 60, 60),
+            arrival(10, 4, 70, 75),
+        ];
         let seen = feedback(&plan, &arrivals, -10_000, &trace);
         let pages = |n: u64| n * PAGE_SIZE;
         assert_eq!(
@@ -343,6 +354,8 @@ mod tests {
                 // Page 0, used while it was on the way; page 10, used before it was asked for.
                 late_bytes: pages(2),
                 on_the_way_bytes: pages(1),
+                // Pages 0 and 1.
+                gained_bytes: pages(2),
                 wasted_bytes: pages(4),
                 // Page 14 of the second read, and the third.
                 not_read_bytes: pages(3),

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::arrivals::Arrivals;
+use super::cursor::{Cursors, Part};
 use super::files::{Device, FileTable, Source, descriptors};
 use super::lookup::Opener;
 use super::progress::Progress;
-use super::report::{Arrival, Failure, FailureKind, MAX_FAILURES, WarmReport};
+use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
 use super::roots::{VolumeRoot, VolumeRoots};
 use super::stream::Streams;
 use super::submit::Depth;
 use super::verify::{Check, MAX_RETRIES, Of};
-use super::work::{Cursors, Part, Worker};
+use super::work::Worker;
 use super::{Cancel, Lead, WarmOptions, sys};
 use crate::model::{Plan, escape};
 
@@ -43,8 +45,7 @@ pub(super) struct Shared {
     /// Settled as failed, gone or evicted: not to be found missing once more.
     pub(super) settled: Mutex<Vec<(Of, u64, u64)>>,
     pub(super) unverified_bytes: AtomicU64,
-    /// File data that has come, one entry a step.
-    arrivals: Mutex<Vec<Arrival>>,
+    pub(super) arrivals: Arrivals,
     roots: Arc<VolumeRoots>,
     volumes: Vec<VolumeState>,
     failures: Mutex<(Vec<Failure>, u64)>,
@@ -103,26 +104,6 @@ impl Shared {
     /// Time since the beginning, µs.
     pub(super) fn now_us(&self) -> u32 {
         u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX)
-    }
-
-    /// Notes that pages are there. (When a block of a device came, nobody asks.)
-    pub(super) fn arrived(
-        &self,
-        source: &Source,
-        start_page: u64,
-        pages: u32,
-        asked_us: u32,
-        there_us: u32,
-    ) {
-        if let Some(file) = source.file {
-            lock(&self.arrivals).push(Arrival {
-                file,
-                start_page,
-                pages,
-                asked_us,
-                there_us,
-            });
-        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -282,7 +263,7 @@ pub(super) fn execute(
         retries: AtomicUsize::new(0),
         settled: Mutex::default(),
         unverified_bytes: AtomicU64::new(0),
-        arrivals: Mutex::default(),
+        arrivals: Arrivals::default(),
         roots: roots.clone(),
         volumes: std::iter::repeat_with(VolumeState::default)
             .take(plan.volumes.len())
@@ -496,9 +477,9 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         failures,
         failures_unnamed,
         began: Some(shared.began),
-        arrivals: super::verify::there(
-            std::mem::take(&mut *lock(&shared.arrivals)),
-            std::mem::take(&mut *lock(&shared.settled)),
-        ),
+        arrivals: {
+            let settled = std::mem::take(&mut *lock(&shared.settled));
+            shared.arrivals.take(settled)
+        },
     }
 }

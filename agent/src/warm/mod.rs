@@ -13,6 +13,8 @@
 //! that; a step is waited for by reading the first byte of its last page, which
 //! marks that one page as used.
 
+mod arrivals;
+mod cursor;
 mod engine;
 mod files;
 mod lookup;

@@ -103,6 +103,8 @@ pub struct Arrival {
     pub start_page: u64,
     /// How many.
     pub pages: u32,
+    /// They were brought in, and not there already.
+    pub read: bool,
     /// When they were asked for, µs since the execution began.
     pub asked_us: u32,
     /// When they were seen to be there, which may be a little after they were.

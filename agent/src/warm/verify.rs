@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 
 use super::engine::{Shared, lock};
 use super::files::{Device, Source};
-use super::report::Arrival;
 use super::residency::holes;
 use super::submit::read_missing;
 use super::work::Worker;
@@ -91,36 +90,8 @@ pub(super) fn checks(shared: &Shared) -> Vec<Check> {
     checks
 }
 
-/// Of what has arrived the parts that were not found missing afterwards.
-pub(super) fn there(arrivals: Vec<Arrival>, mut settled: Vec<(Of, u64, u64)>) -> Vec<Arrival> {
-    if settled.is_empty() {
-        return arrivals;
-    }
-    settled.sort_unstable();
-    let of_file = |file| {
-        let of = Of::File(file);
-        let from = settled.partition_point(|(other, ..)| *other < of);
-        let rest = settled[from..].iter();
-        let rest = rest.take_while(move |(other, ..)| *other == of);
-        rest.map(|&(_, start, pages)| (start, pages))
-            .collect::<Vec<_>>()
-    };
-    arrivals
-        .into_iter()
-        .flat_map(|arrival| {
-            let end = arrival.start_page + u64::from(arrival.pages);
-            let parts = unsettled(&of_file(arrival.file), arrival.start_page, end);
-            parts.into_iter().map(move |(start_page, pages)| Arrival {
-                start_page,
-                pages: pages as u32,
-                ..arrival
-            })
-        })
-        .collect()
-}
-
 /// The parts of a range that no settled range covers.
-fn unsettled(settled: &[(u64, u64)], start: u64, end: u64) -> Vec<(u64, u64)> {
+pub(super) fn unsettled(settled: &[(u64, u64)], start: u64, end: u64) -> Vec<(u64, u64)> {
     let mut parts = Vec::new();
     let mut at = start;
     for &(from, pages) in settled {

@@ -1,11 +1,12 @@
 //! What one thread does.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
 use super::lookup::Looked;
@@ -20,45 +21,6 @@ use crate::model::{Action, PAGE_SIZE};
 /// Pages of a read that one thread takes at a time, so that several share a
 /// large one.
 const UNIT_PAGES: u32 = 512;
-
-/// The two parts of a plan, which are handed out side by side: look-ups wait for
-/// one block after another, data only for room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Names and metadata blocks.
-    Names,
-    Data,
-}
-
-impl Part {
-    fn other(self) -> Self {
-        match self {
-            Part::Names => Part::Data,
-            Part::Data => Part::Names,
-        }
-    }
-
-    fn has(self, action: Action) -> bool {
-        matches!(action, Action::Read { .. }) == (self == Part::Data)
-    }
-}
-
-/// How far a part of the plan has been handed out.
-#[derive(Debug, Default)]
-struct Cursor {
-    action: usize,
-    /// Pages of it.
-    page: u32,
-}
-
-/// How far the plan has been handed out.
-#[derive(Debug, Default)]
-pub(super) struct Cursors {
-    names: Mutex<Cursor>,
-    data: Mutex<Cursor>,
-    /// Index of the action that the names have come to.
-    names_at: AtomicUsize,
-}
 
 /// Pages to read, or a name.
 #[derive(Clone, Copy, Debug)]
@@ -331,7 +293,7 @@ impl<'a> Worker<'a> {
         match missing {
             Missing::None => {
                 bytes.resident_before.add(u64::from(there) * PAGE_SIZE);
-                shared.arrived(source, start, there, us, us);
+                shared.arrivals.found(source, start, there, us);
             }
             Missing::All | Missing::Unknown => self.submit(source, start, there),
             Missing::Some => {
@@ -342,7 +304,7 @@ impl<'a> Worker<'a> {
                 for (at, length) in holes(&vector).chain([end]) {
                     if at > seen {
                         let (from, pages) = (start + seen as u64, (at - seen) as u32);
-                        shared.arrived(source, from, pages, us, us);
+                        shared.arrivals.found(source, from, pages, us);
                     }
                     if length > 0 {
                         self.submit(source, start + at as u64, length as u32);
@@ -468,9 +430,7 @@ impl<'a> Worker<'a> {
         let failed = outcome.failed.iter().map(|failed| failed.pages);
         let accounted = outcome.read + outcome.gone + failed.sum::<u64>();
         if outcome.read > 0 && accounted == u64::from(step.pages) {
-            let shared = self.shared;
-            let (from, pages) = (step.start_page, step.pages);
-            shared.arrived(&step.source, from, pages, step.asked_us, shared.now_us());
+            self.shared.arrivals.came(step, self.shared.now_us());
         }
         bytes.gone.add(outcome.gone * PAGE_SIZE);
         let of = match step.source.file {

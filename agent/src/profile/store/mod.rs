@@ -9,6 +9,7 @@ mod alias;
 mod backend;
 pub mod entry;
 mod file;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +32,9 @@ use super::limits::Limits;
 use super::merge::merge_within;
 use super::name::{NameError, check_name};
 
-pub use entry::Entry;
+pub use entry::{Entry, Outcome};
 use file::{Failure, Open};
+pub use past::Past;
 
 /// The store's file in the state directory.
 pub const FILE_NAME: &str = "profiles.redb";
@@ -255,7 +257,7 @@ impl Store {
         self.write("writing a profile to", |txn| {
             txn.open_table(PROFILES)?.insert(name, &value[..])?;
             txn.open_table(ENTRIES)?.insert(name, &entry[..])?;
-            Ok(())
+            past::forget(txn, name)
         })
     }
 
@@ -268,7 +270,7 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put), and [`StoreError::Profile`] for a newer version.
     pub fn merge_into(&self, name: &str, profile: &Profile) -> Result<Profile, StoreError> {
-        self.merge_and(name, profile, |_| 0)
+        self.merge_and(name, profile, |_| 0, None)
     }
 
     /// As [`merge_into`](Self::merge_into), for a run that was just recorded: what
@@ -278,7 +280,7 @@ impl Store {
     /// # Errors
     /// As [`merge_into`](Self::merge_into).
     pub fn record_into(&self, name: &str, run: &Profile) -> Result<Profile, StoreError> {
-        self.merge_and(name, run, drop_ruled_out)
+        self.merge_and(name, run, drop_ruled_out, None)
     }
 
     fn merge_and(
@@ -286,6 +288,7 @@ impl Store {
         name: &str,
         profile: &Profile,
         reduce: fn(&mut Profile) -> usize,
+        outcome: Option<&Outcome>,
     ) -> Result<Profile, StoreError> {
         check_name(name)?;
         let (result, notices) = self.write("merging a profile into", |txn| {
@@ -323,6 +326,9 @@ impl Store {
             };
             profiles.insert(name, &value[..])?;
             txn.open_table(ENTRIES)?.insert(name, &entry[..])?;
+            if let Some(outcome) = outcome {
+                past::add(txn, name, outcome)?;
+            }
             Ok((Ok(merged), notices))
         })?;
         notices.into_iter().for_each(|notice| self.notice(notice));
@@ -359,6 +365,7 @@ impl Store {
         self.write("removing a profile from", |txn| {
             let removed = txn.open_table(PROFILES)?.remove(name)?.is_some();
             let listed = txn.open_table(ENTRIES)?.remove(name)?.is_some();
+            past::forget(txn, name)?;
             Ok(removed || listed)
         })
     }
