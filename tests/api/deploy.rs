@@ -174,10 +174,18 @@ fn the_base_names_files_that_are_there_and_the_overlay_is_privileged() {
 
 #[test]
 fn the_map_is_a_configuration_and_serves_where_the_probes_look() {
-    let text = read(&format!("{BASE}/config.toml"));
-    let config = headstart::cli::config::Config::parse(&text).expect("valid");
+    let config = read(&format!("{BASE}/config.toml"));
+    let config = headstart::cli::config::Config::parse(&config).expect("valid");
     let listen = config.metrics_listen.expect("metrics are served");
     assert!(listen.ip().is_unspecified(), "{listen}");
+    // A plan is not to reach the limit at which the kernel kills.
+    let set = daemon_set();
+    let limit = text(&set, &format!("{CONTAINER}/resources/limits/memory"));
+    let limit: u64 = limit
+        .strip_suffix("Mi")
+        .and_then(|mebibytes| mebibytes.parse().ok())
+        .expect("MiB");
+    assert!(config.agent.node_budget < limit << 20);
     let port = daemon_set();
     let port = port.pointer(&format!("{CONTAINER}/ports/0/containerPort"));
     assert_eq!(port, Some(&Value::from(listen.port())));
@@ -196,6 +204,7 @@ fn the_unit_notifies_is_watched_and_comes_before_the_runtimes() {
     for key in [
         "WatchdogSec",
         "MemoryHigh",
+        "Delegate",
         "StartLimitBurst",
         "StartLimitIntervalSec",
     ] {

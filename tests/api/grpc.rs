@@ -93,9 +93,9 @@ fn workloads_and_profiles_come_in_pages() {
 #[test]
 fn a_workload_is_found_by_what_is_shown_of_it() {
     let mut view = view();
-    let mut twin = view.workloads["container:redis"].clone();
+    let mut twin = (*view.workloads["container:redis"]).clone();
     twin.key = "container:redis:other".to_owned();
-    view.workloads.insert(twin.key.clone(), twin);
+    view.add(twin);
     let scene = Scene::new(view);
     let mut client = scene.client();
     let shown = headstart::model::escape(ODD.as_bytes());

@@ -14,7 +14,7 @@ fn metrics_are_those_of_the_view_of_the_moment() {
     assert!(before.contains("workload=\"redis\""), "{before}");
     let mut changed = view();
     changed.totals.starts.insert("cgroup", 6);
-    changed.workloads.remove("container:redis");
+    changed.forget("container:redis");
     scene.handle.publish(changed);
     let (_, after) = http(scene.address(), "GET /metrics");
     assert!(

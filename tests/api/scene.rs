@@ -140,7 +140,7 @@ pub(crate) fn view() -> View {
         workload("container", "redis"),
         workload("container", ODD),
     ] {
-        view.workloads.insert(workload.key.clone(), workload);
+        view.add(workload);
     }
     view
 }
@@ -202,6 +202,7 @@ pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
             warm_seconds: 0.1,
             planned: 2 << 20,
             resident_before: 1 << 20,
+            joined: 0,
             read: 1 << 20,
             used: 1 << 20,
             late: 1 << 19,

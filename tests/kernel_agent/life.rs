@@ -218,6 +218,20 @@ fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
 }
 
 #[test]
+fn a_hangup_has_the_configuration_read_again_whether_it_changed_or_not() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    let read = |node: &Node| node.json(&["status"])?["config_read_ms"].as_u64();
+    let mut last = read(&node).expect("it answers");
+    for _ in 0..3 {
+        node.signal(libc::SIGHUP);
+        last = until("it is read again", || read(&node).filter(|now| *now > last));
+    }
+    let (status, _) = node.stop(libc::SIGTERM);
+    assert!(status.success(), "{status:?}");
+}
+
+#[test]
 fn without_an_agent_its_commands_say_how_to_start_one() {
     let node = Node::without_probes();
     for command in [

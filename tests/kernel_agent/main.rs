@@ -3,6 +3,7 @@
 //! Needs root and a kernel that the probes load into; what is missing is said on standard
 //! error.
 
+mod charge;
 mod containers;
 mod life;
 mod load;

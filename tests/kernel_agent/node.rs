@@ -150,6 +150,27 @@ impl Node {
         self.follow(child);
     }
 
+    /// As [`Node::start`], in the cgroup whose `cgroup.procs` this is.
+    pub(crate) fn start_in(&mut self, procs: &Path) {
+        let agent = self.headstart(&["agent"]);
+        let mut within = Command::new("sh");
+        within
+            .args(["-ec", "echo $$ > \"$0\"; exec \"$@\""])
+            .arg(procs)
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = within.spawn().expect("it starts");
+        self.follow(child);
+    }
+
+    /// The agent's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("started").child.id()
+    }
+
     fn follow(&mut self, mut child: Child) {
         let stderr = child.stderr.take().expect("piped");
         std::thread::spawn(move || {
@@ -170,6 +191,11 @@ impl Node {
         let path = format!("/proc/{}/stat", agent.child.id());
         let stat = fs::read_to_string(path).unwrap_or_default();
         assert!(!stat.contains(") Z "), "the agent ended");
+    }
+
+    /// Sends the agent a signal.
+    pub(crate) fn signal(&self, signal: i32) {
+        send(self.agent.as_ref().expect("started").child.id(), signal);
     }
 
     /// Ends the agent by a signal; how it ended, and the rest of what it printed.

@@ -1,5 +1,7 @@
 //! Units: learned when they start, warmed when they start again.
 
+use serde_json::Value;
+
 use crate::node::{Node, Unit, evict, until};
 use crate::residency::resident_pages;
 
@@ -121,4 +123,65 @@ fn what_is_never_wanted_is_not_warmed() {
     learn(&node, "public.service", 2, "true", &[]);
     let known = node.workload(&key("private.service"));
     assert!(known.is_none_or(|known| known["runs"] == 0));
+}
+
+#[test]
+fn starts_of_one_workload_share_a_plan() {
+    const SLICES: [&str; 4] = [
+        "headstart-a.slice",
+        "headstart-b.slice",
+        "headstart-c.slice",
+        "headstart-d.slice",
+    ];
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 8 * MIB);
+    node.start();
+    let name = "shared.service";
+    let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
+    learn(&node, name, 1, "sh", &cat);
+    let totals = |node: &Node| node.json(&["status"]).expect("it answers")["totals"].clone();
+    let warmed =
+        |totals: &Value, what: &str| totals["warmed_bytes"][what].as_u64().unwrap_or_default();
+    let plans = |totals: &Value| {
+        let stages = totals["stages"].as_array().expect("stages");
+        let plans = stages.iter().find(|stage| stage["name"] == "plans");
+        plans.expect("it is told").clone()
+    };
+    let before = totals(&node);
+    evict(&used);
+    let units = SLICES.map(|slice| Unit::make(slice, name));
+    let after = until("all starts are warmed for", || {
+        let after = totals(&node);
+        let seen = |totals| plans(totals)["seen"].as_u64();
+        (seen(&after) >= seen(&before).map(|n| n + 4)).then_some(after)
+    });
+    // Read once, and told of once.
+    let read = warmed(&after, "read") - warmed(&before, "read");
+    let joined = warmed(&after, "joined") - warmed(&before, "joined");
+    assert!(read >= 8 * MIB as u64, "{after}");
+    assert_eq!(joined % 3, 0, "{after}");
+    let planned: u64 = ["read", "resident", "failed", "gone", "evicted", "left"]
+        .map(|what| warmed(&after, what) - warmed(&before, what))
+        .iter()
+        .sum();
+    assert_eq!(joined, 3 * planned, "{after}");
+    let (before, after) = (plans(&before), plans(&after));
+    let number = |stage: &Value, what: &str| stage[what].as_u64().unwrap_or_default();
+    assert_eq!(number(&after, "out") - number(&before, "out"), 1, "{after}");
+    let joined = |stage: &Value| number(&stage["filtered"], "joined");
+    assert_eq!(joined(&after) - joined(&before), 3, "{after}");
+    // Each is held against what its own start used.
+    for unit in &units {
+        unit.run("sh", &cat);
+    }
+    drop(units);
+    let known = until("all are learned", || {
+        let known = node.workload(&key(name))?;
+        let is_over = known["runs"].as_u64() >= Some(5) && known["last"]["over"] == true;
+        is_over.then_some(known)
+    });
+    assert!(
+        known["last"]["used"].as_u64() >= Some(8 * MIB as u64),
+        "{known}"
+    );
 }

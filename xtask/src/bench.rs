@@ -6,10 +6,13 @@
 
 mod agent;
 mod bound;
+mod burst;
 mod compared;
 pub mod disk;
 pub mod fio;
+mod harm;
 mod idle;
+mod node;
 mod overhead;
 pub mod programs;
 mod prototype;
@@ -17,9 +20,10 @@ pub mod publish;
 mod record;
 mod starts;
 pub mod stats;
+mod store;
 pub mod throttle;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -70,8 +74,17 @@ enum What {
     WarmRate(Common),
     /// What commands cost that have nothing to do
     Overhead(Common),
+    /// Many containers of some images that start at once
+    Burst(Common),
     /// What the agent costs a node on which nothing starts, or much comes and goes
     Idle(Common),
+    /// An agent over a store of 10,000 workloads and a million files
+    Store(Common),
+    /// What prefetching at full load costs others on the node
+    Harm(Common),
+    /// Somebody else on the node, of whom `harm` asks how long its reads take
+    #[command(hide = true)]
+    Neighbour(harm::NeighbourArgs),
     /// Reading and writing profiles, by size
     ProfileLoad(Common),
     /// All of them
@@ -100,6 +113,9 @@ struct Bench {
 
 /// Runs one, or all.
 pub fn run(args: &Args) -> Result<()> {
+    if let What::Neighbour(args) = &args.what {
+        return harm::neighbour(args);
+    }
     if !is_root() {
         bail!("measurements load probes and drop caches: run as root");
     }
@@ -110,7 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn all(common: &Common) -> [What; 10] {
+fn all(common: &Common) -> [What; 13] {
     let starts = |slow| What::Starts {
         common: common.clone(),
         slow,
@@ -127,12 +143,15 @@ fn all(common: &Common) -> [What; 10] {
             common: common.clone(),
             containers: Vec::new(),
         },
+        What::Burst(common.clone()),
         precision,
         What::Probes(common.clone()),
         What::Record(common.clone()),
         What::WarmRate(common.clone()),
         What::Overhead(common.clone()),
         What::Idle(common.clone()),
+        What::Store(common.clone()),
+        What::Harm(common.clone()),
         What::ProfileLoad(common.clone()),
     ]
 }
@@ -158,7 +177,11 @@ fn one(what: &What) -> Result<()> {
         What::Record(common) => common.publish("record", 30, record::measure),
         What::WarmRate(common) => common.publish("warm-rate", 7, |b| b.example("warm_rate", &[])),
         What::Overhead(common) => common.publish("overhead", 20, overhead::measure),
+        What::Burst(common) => common.publish("burst", 5, burst::measure),
         What::Idle(common) => common.publish("idle", 10, idle::measure),
+        What::Store(common) => common.publish("store", 7, store::measure),
+        What::Harm(common) => common.publish("harm", 7, harm::measure),
+        What::Neighbour(args) => harm::neighbour(args),
         What::ProfileLoad(common) => {
             common.publish("profile-load", 7, |b| b.example("profile_load", &[]))
         }
@@ -192,12 +215,17 @@ impl Bench {
     /// An example of the agent: it sees the library, as `headstart` does. What
     /// it prints.
     fn example(&self, name: &str, args: &[String]) -> Result<String> {
+        self.example_in(name, &self.directory, args)
+    }
+
+    /// The same, in another directory.
+    fn example_in(&self, name: &str, directory: &Path, args: &[String]) -> Result<String> {
         let object = build::probes(&self.workspace, &mut Stages::default())?;
         run::captured(
             Command::new("cargo")
                 .args(["run", "--locked", "--release", "--package", "headstart"])
                 .args(["--example", &format!("bench_{name}"), "--"])
-                .arg(&self.directory)
+                .arg(directory)
                 .arg(self.rounds.to_string())
                 .args(args)
                 .current_dir(&self.workspace.root)

@@ -3,14 +3,17 @@
 //! A kernel comes from the distribution's packages ([`kernel`]), unpacked and not
 //! installed. It boots in QEMU ([`qemu`]) with an initramfs ([`initramfs`]) of an init
 //! of ours (`bin/vm-init.rs`), modules ([`modules`]), statically linked test binaries
-//! and the programs that the tests start. What the guest is to do is a [`job::Job`];
+//! and the programs that the tests start; or, from there, a root of the distribution's with
+//! systemd ([`debian`]), in which a unit does the job. What the guest is to do is a [`job::Job`];
 //! what became of it comes over a serial line, and ends in one [`table`].
 //!
 //! What a suite needs of its guest (modules, programs, kernel parameters) is said in
 //! [`suites`]: a new one is a row there. A kernel boots once for each setup in which
 //! there is something to run.
 
+mod apt;
 mod cpio;
+mod debian;
 pub mod initramfs;
 pub mod job;
 pub mod kernel;
@@ -147,9 +150,18 @@ fn one(
         if !setup.name.is_empty() {
             println!("--> {}", setup.name);
         }
+        let disk = match setup.disk() {
+            Ok(disk) => disk,
+            Err(error) => {
+                println!("SKIPPED: {}: {error:#}", setup.name);
+                run.skip(&error);
+                continue;
+            }
+        };
         let machine = qemu::Machine {
             kernel: &root.image,
             initramfs: &initramfs::write(&dir, &root, binaries, setup, &job)?,
+            disk: disk.as_deref(),
             dir: &dir,
             append: format!("{} {}", setup.parameters, args.append),
         };

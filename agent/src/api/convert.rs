@@ -70,6 +70,9 @@ fn totals(totals: &Totals) -> v1::Totals {
         lead_by_signal: by_signal(&totals.lead),
         runtime_signals_lost: totals.runtime_signals_lost,
         stages: totals.stages.iter().map(stage).collect(),
+        charged_bytes: counts(&totals.charged_bytes),
+        charge_fallbacks: counts(&totals.charge_fallbacks),
+        helper_restarts: totals.helper_restarts,
     }
 }
 
@@ -138,6 +141,7 @@ fn start(start: &StartView, files: bool) -> v1::Start {
         unknown: start.unknown,
         missed: start.missed,
         names_warmed: start.names_warmed,
+        joined: start.joined,
         files: shown.iter().map(file).collect(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -66,7 +67,10 @@ impl Agent for Service {
         let (workloads, next_page_token) =
             self.page(asked.page_size, asked.page_token, false).await?;
         Ok(Response::new(v1::ListProfilesResponse {
-            profiles: workloads.iter().filter_map(convert::profile).collect(),
+            profiles: workloads
+                .iter()
+                .filter_map(|w| convert::profile(w))
+                .collect(),
             next_page_token,
         }))
     }
@@ -167,7 +171,7 @@ impl Service {
         size: u32,
         token: String,
         seen_only: bool,
-    ) -> Result<(Vec<WorkloadView>, String), Status> {
+    ) -> Result<(Vec<Arc<WorkloadView>>, String), Status> {
         let size = match size as usize {
             0 => PAGE,
             size => size.min(PAGE),
@@ -184,13 +188,13 @@ impl Service {
         };
         let view = self.handle.view();
         let seen = view.workloads.range(from..).take(size + 1);
-        let mut all: BTreeMap<String, WorkloadView> = stored
+        let mut all: BTreeMap<String, Arc<WorkloadView>> = stored
             .into_iter()
-            .map(|workload| (workload.key.clone(), workload))
+            .map(|workload| (workload.key.clone(), Arc::new(workload)))
             .collect();
         all.extend(seen.map(|(key, workload)| (key.clone(), workload.clone())));
         let is_last = all.len() <= size;
-        let page: Vec<WorkloadView> = all.into_values().take(size).collect();
+        let page: Vec<Arc<WorkloadView>> = all.into_values().take(size).collect();
         let last = page.last().filter(|_| !is_last);
         let next = last.map(|workload| workload.key.clone());
         Ok((page, next.unwrap_or_default()))
@@ -229,7 +233,10 @@ fn find<'a>(view: &'a View, text: &str) -> Vec<&'a WorkloadView> {
     }
     let named = |is: &dyn Fn(&str) -> bool| -> Vec<&'a WorkloadView> {
         let workloads = view.workloads.values();
-        workloads.filter(|w| is(&w.key) || is(&w.name)).collect()
+        let workloads = workloads.map(AsRef::as_ref);
+        workloads
+            .filter(|w: &&WorkloadView| is(&w.key) || is(&w.name))
+            .collect()
     };
     let found = named(&|name| name == text);
     if found.is_empty() {

@@ -27,10 +27,12 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
     // Before any thread is started: they are to leave the signals to those that wait.
     let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("making an event descriptor")?);
     let stopper = stop.clone();
-    interrupt::on_signal(move || stop_now(&stopper));
     let again = Arc::new(AtomicBool::new(false));
     let asked = again.clone();
-    interrupt::on_hangup(move || asked.store(true, Ordering::Relaxed));
+    interrupt::on_signal_and_hangup(
+        move || stop_now(&stopper),
+        move || asked.store(true, Ordering::Relaxed),
+    );
     common::put_back(&state_dir);
     let options = Options {
         state_dir,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::model::parse_size;
+
 /// Makes data local before it is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "headstart", version, propagate_version = true)]
@@ -113,7 +115,8 @@ pub(crate) enum Command {
     ///
     /// Recording page by page narrows a setting of the kernel (fault_around_bytes), and
     /// notes before what it was. A kill -9 leaves both; this, or the next recording, puts
-    /// the setting back, unless somebody else has changed it since.
+    /// the setting back, unless somebody else has changed it since. Cgroups and the socket
+    /// that a killed agent left are removed.
     Cleanup,
     /// Say what this machine allows, what it costs to miss the rest, and what to do
     Doctor(DoctorArgs),
@@ -121,6 +124,9 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Write the man pages
     Man(ManArgs),
+    /// What the agent starts in another cgroup, to read there: not for people
+    #[command(hide = true)]
+    WarmHelper,
 }
 
 #[derive(Debug, Args)]
@@ -380,39 +386,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
     std::time::Duration::try_from_secs_f64(number * factor).map_err(|e| e.to_string())
 }
 
-/// `2GiB`, `500MB`, `4096`, with binary (KiB, MiB, GiB, TiB; K, M, G, T) or
-/// decimal units (kB, MB, GB, TB).
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` does not start with a number"))?;
-    let factor: f64 = match unit.trim() {
-        "" | "B" => 1.0,
-        "K" | "KiB" | "Ki" => 1024.0,
-        "M" | "MiB" | "Mi" => 1048576.0,
-        "G" | "GiB" | "Gi" => 1073741824.0,
-        "T" | "TiB" | "Ti" => 1099511627776.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
-        other => {
-            return Err(format!(
-                "unknown unit `{other}`: use KiB, MiB, GiB or bytes"
-            ));
-        }
-    };
-    let bytes = number * factor;
-    if bytes > u64::MAX as f64 {
-        return Err(format!("`{text}` is too large"));
-    }
-    Ok(bytes as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,12 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_durations() {
-        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        assert_eq!(parse_size("500MB"), Ok(500_000_000));
-        assert_eq!(parse_size("17"), Ok(17));
-        assert!(parse_size("2 parsecs").is_err());
-        assert!(parse_size("GiB").is_err());
+    fn durations() {
         assert_eq!(
             parse_duration("500ms"),
             Ok(std::time::Duration::from_millis(500))

@@ -60,6 +60,8 @@ pub(super) fn why_not(workload: &v1::Workload) -> Option<String> {
         "no_gain" => "its last starts gained nothing by it; it is observed further".to_owned(),
         "opted_out" => "a label or the configuration says so".to_owned(),
         "no_profile" => "no start of it has been learned yet".to_owned(),
+        "too_late" => "its last start was over before its turn came".to_owned(),
+        "gone" => "its last start was gone before its turn came".to_owned(),
         other => shown(other).replace('_', " "),
     };
     Some(reason)

@@ -9,7 +9,7 @@ use super::args::Global;
 use super::{context, format};
 use crate::api::remove_left;
 use crate::model::escape;
-use crate::run::{Left, put_back_left};
+use crate::run::{Left, put_back_left, remove_left_cgroups};
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let state_dir = context::state_dir(global)?;
@@ -19,15 +19,28 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
         None => context::config(global)?.socket,
     };
     let removed = remove_left(&socket)?;
+    let cgroups = remove_left_cgroups().unwrap_or_else(|error| {
+        tracing::debug!(%error, "no cgroups of version 2: none was left");
+        0
+    });
     if global.json {
-        format::emit_json(&json!({"fault_around_bytes": left, "socket_removed": removed}))?;
+        format::emit_json(&json!({
+            "fault_around_bytes": left,
+            "socket_removed": removed,
+            "cgroups_removed": cgroups,
+        }))?;
     } else {
         let socket = escape(socket.as_os_str().as_encoded_bytes());
-        let said = match (left, removed) {
-            (Left::Nothing, true) => format!("{socket}: removed, its agent is dead\n"),
-            (left, true) => format!("{}{socket}: removed, its agent is dead\n", text(left)),
-            (left, false) => text(left),
-        };
+        let mut said = text(left);
+        if removed {
+            said += &format!("{socket}: removed, its agent is dead\n");
+        }
+        if cgroups > 0 {
+            said += &format!("{cgroups} cgroups of dead agents and commands: removed\n");
+        }
+        if said.is_empty() {
+            said += "nothing was left behind\n";
+        }
         format::emit(said)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -35,7 +48,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
 
 fn text(left: Left) -> String {
     match left {
-        Left::Nothing => "nothing was left behind\n".to_owned(),
+        Left::Nothing => String::new(),
         Left::PutBack { from, to } => format!("fault_around_bytes: put back from {from} to {to}\n"),
         Left::Changed { now } => {
             format!("fault_around_bytes: left as it is, somebody else has set it to {now}\n")

@@ -9,14 +9,14 @@ use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{DEFAULT_METRICS_LISTEN, DEFAULT_METRICS_WORKLOADS, DEFAULT_SOCKET};
-use crate::daemon::{Heeded, Limits, Room, Settings};
-use crate::model::escape;
+use crate::daemon::{ChargeTo, Heeded, Limits, Room, Settings};
+use crate::model::{escape, parse_size};
 use crate::run::RING_BYTES;
 use crate::warm::IoClass;
 use crate::workload::Roots;
 use crate::workload::runtime::Storage;
 
-use super::args::{parse_duration, parse_size};
+use super::args::parse_duration;
 
 /// Read if it exists and `--config` names no other.
 pub const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
@@ -56,6 +56,10 @@ pub struct AgentConfig {
     pub only: Vec<String>,
     /// No workload whose key begins with one of these.
     pub never: Vec<String>,
+    /// Workloads whose plans come first, by what their keys begin with.
+    pub high_priority: Vec<String>,
+    /// Workloads whose plans come last.
+    pub low_priority: Vec<String>,
     /// A start is over when hardly anything was new for so long.
     #[serde(deserialize_with = "duration")]
     pub settle_after: Duration,
@@ -75,6 +79,11 @@ pub struct AgentConfig {
     /// Most bytes a second that are read for all starts; 0: no bound.
     #[serde(deserialize_with = "size")]
     pub bytes_per_second: u64,
+    /// The same for one start; 0: no bound but that.
+    #[serde(deserialize_with = "size")]
+    pub workload_bytes_per_second: u64,
+    /// Whom a container's own files are charged to.
+    pub charge: ChargeConfig,
     /// Memory that stays available.
     #[serde(deserialize_with = "size")]
     pub free_memory_floor: u64,
@@ -132,6 +141,16 @@ pub enum IoPriority {
     BestEffort,
 }
 
+/// Whom a container's own files are charged to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChargeConfig {
+    /// The agent's warm cgroup.
+    Node,
+    /// The container's own cgroup.
+    Workload,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -155,6 +174,8 @@ impl Default for AgentConfig {
             observe_only: settings.observe_only,
             only: settings.only,
             never: settings.never,
+            high_priority: settings.high_priority,
+            low_priority: settings.low_priority,
             settle_after: settings.learn.settle,
             learn_at_most: settings.learn.most,
             learn_at_once: settings.learn_at_once,
@@ -162,6 +183,8 @@ impl Default for AgentConfig {
             plans_at_once: 4,
             node_budget: settings.room.per_node,
             bytes_per_second: settings.bytes_per_second,
+            workload_bytes_per_second: settings.workload_bytes_per_second,
+            charge: ChargeConfig::Node,
             free_memory_floor: settings.room.floor,
             memory_pressure: settings.room.memory_pressure,
             io_pressure: settings.room.io_pressure,
@@ -292,8 +315,15 @@ impl Config {
             },
             io_class: self.io_class(),
             bytes_per_second: agent.bytes_per_second,
+            workload_bytes_per_second: agent.workload_bytes_per_second,
+            charge: match agent.charge {
+                ChargeConfig::Node => ChargeTo::Node,
+                ChargeConfig::Workload => ChargeTo::Workload,
+            },
             only: agent.only.clone(),
             never: agent.never.clone(),
+            high_priority: agent.high_priority.clone(),
+            low_priority: agent.low_priority.clone(),
         }
     }
 
@@ -362,7 +392,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 26, "every key is documented");
+        assert_eq!(keys, 30, "every key is documented");
     }
 
     #[test]

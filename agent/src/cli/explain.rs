@@ -77,10 +77,12 @@ fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Resul
     );
     writeln!(out, "  lead        {lead}")?;
     if let Some(delay) = start.warm_delay_seconds {
+        // What several starts share may have begun before this one.
+        let side = if delay < 0.0 { "before" } else { "after" };
         writeln!(
             out,
-            "  warming     began {} after the signal and took {}; {} looked up",
-            seconds(delay),
+            "  warming     began {} {side} the signal and took {}; {} looked up",
+            seconds(delay.abs()),
             seconds(start.warm_seconds),
             count(start.names_warmed, "name"),
         )?;
@@ -100,6 +102,14 @@ fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Resul
         bytes(start.read),
         share(start.read, planned)
     )?;
+    if start.joined > 0 {
+        writeln!(
+            out,
+            "  shared      {:>10}{:7}  one plan for several starts; told of the first",
+            bytes(start.joined),
+            share(start.joined, planned)
+        )?;
+    }
     let mut late = "used, but not there before".to_owned();
     if start.on_the_way > 0 {
         late += &format!("; {} of it on the way", bytes(start.on_the_way));
@@ -244,6 +254,26 @@ mod tests {
         }
         assert!(!short.contains("lib/20"), "{short}");
         assert!(text(&workload, true, 0).contains("lib/29"));
+    }
+
+    #[test]
+    fn a_plan_that_was_shared_says_so() {
+        let mut workload = workload();
+        workload.last = Some(v1::Start {
+            warm_delay_seconds: Some(-0.25),
+            planned: 8192,
+            joined: 8192,
+            used: 8192,
+            ..v1::Start::default()
+        });
+        let text = text(&workload, false, 0);
+        for present in [
+            "began 250 ms before the signal",
+            "shared         8.0 KiB  100 %  one plan for several starts",
+            "used           8.0 KiB  100 %  begun before",
+        ] {
+            assert!(text.contains(present), "{present} is not in {text}");
+        }
     }
 
     #[test]

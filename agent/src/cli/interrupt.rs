@@ -9,34 +9,44 @@ pub(super) fn cancel_on_signal(cancel: &Cancel) {
     on_signal(move || cancel.cancel());
 }
 
-/// Calls `each` at every SIGHUP. Call before any thread is started.
-pub(super) fn on_hangup(each: impl Fn() + Send + 'static) {
-    let set = blocked(&[libc::SIGHUP]);
+/// Calls `then` once, at the first SIGINT or SIGTERM, and `again` at every SIGHUP. Call
+/// before any thread is started.
+pub(super) fn on_signal_and_hangup(
+    then: impl FnOnce() + Send + 'static,
+    mut again: impl FnMut() + Send + 'static,
+) {
+    // Before either thread: one that left the other's signals open would be ended by them.
+    let (end, hangup) = (blocked(&END), blocked(&[libc::SIGHUP]));
     std::thread::spawn(move || {
         loop {
-            if next(&set).is_some() {
-                each();
+            if next(&hangup).is_some() {
+                again();
             }
         }
     });
+    std::thread::spawn(move || call_once(&end, then));
 }
 
 /// Calls `then` once, at the first SIGINT or SIGTERM.
 pub(super) fn on_signal(then: impl FnOnce() + Send + 'static) {
-    let set = blocked(&[libc::SIGINT, libc::SIGTERM]);
-    std::thread::spawn(move || {
-        let signal = next(&set).unwrap_or_default();
-        then();
-        // A second one ends the process at once.
-        // SAFETY: an initialised set; this thread's own mask.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        loop {
-            std::thread::park();
-        }
-    });
+    let end = blocked(&END);
+    std::thread::spawn(move || call_once(&end, then));
+}
+
+const END: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
+
+fn call_once(end: &libc::sigset_t, then: impl FnOnce()) {
+    let signal = next(end).unwrap_or_default();
+    then();
+    // A second one ends the process at once.
+    // SAFETY: an initialised set; this thread's own mask.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, end, std::ptr::null_mut());
+        libc::signal(signal, libc::SIG_DFL);
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Has this thread, and those that it starts from now on, leave signals to who waits.

@@ -13,6 +13,7 @@ mod doctor;
 mod explain;
 mod format;
 mod generate;
+mod helper;
 mod interrupt;
 mod notify;
 mod observe;
@@ -78,5 +79,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
+        Command::WarmHelper => helper::run(),
     }
 }

@@ -67,6 +67,10 @@ fn write_text(out: &mut String, status: &v1::StatusResponse, now: u64) -> std::f
     let planned: u64 = totals.warmed_bytes.values().sum();
     let warmed = after_colon(&counted(&totals.warmed_bytes, bytes));
     writeln!(out, "  warmed     {} planned{warmed}", bytes(planned))?;
+    let charged = counted(&totals.charged_bytes, bytes);
+    if !charged.is_empty() {
+        writeln!(out, "  charged    {charged}")?;
+    }
     let outcome = counted(&totals.outcome_bytes, bytes);
     if !outcome.is_empty() || totals.missed_bytes > 0 {
         let outcome = if outcome.is_empty() {
@@ -156,6 +160,7 @@ mod tests {
             "lead",
             "outcome",
             "throttled",
+            "charged",
             "refused",
             "without",
             "not learned",
@@ -173,11 +178,13 @@ mod tests {
             hooks_attached_seconds: 5.0,
             starts: [("cgroup".to_owned(), 4)].into(),
             outcome_bytes: [("used".to_owned(), 2048)].into(),
+            charged_bytes: [("warm".to_owned(), 4096)].into(),
             ..v1::Totals::default()
         });
         let busy = text(&status, 1_000_000);
         for present in [
             "4 noticed: 4 cgroup; 0 learned",
+            "charged    4.0 KiB warm",
             "outcome    2.0 KiB used; 0 B missed",
             "attached 5.0 % of the time",
             "config     read 1 min ago",

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::admit::NOTIFIED_HOLDS;
 use super::prepare::{Known, NotWarmed};
+use super::priority::Priority;
 use super::signals::Told;
 use super::start::{Carried, Identity, Warming};
 use super::watch::Watch;
-use crate::warm::Cancel;
 use crate::workload::Place;
 
 /// Containers that are expected at a time; of more their start is the first signal.
@@ -17,13 +17,32 @@ const MOST: usize = 1024;
 /// Signals taken at a time: between them the loop looks at what the kernel says.
 const AT_ONCE: usize = 256;
 
+/// What tells those that are expected from starts, which are called by their cgroup: that
+/// has a number for its inode, and one for how often that was given away.
+const TICKETS: u64 = 1 << 63;
+
 /// A container that is about to start.
 pub(super) struct Expected {
+    /// By which it is known to those who warm.
+    pub(super) ticket: u64,
     since: Instant,
     signal: &'static str,
     warming: Warming,
     /// The cgroup of its start, once there is one.
     start: Option<u64>,
+}
+
+/// What is warmed for one that was expected, when it is known who starts.
+pub(super) enum Ahead {
+    /// It waits, or is under way; by its ticket.
+    Running(u64),
+    /// It was.
+    Over(Box<Carried>),
+}
+
+/// Whether that is no cgroup, but one that is expected.
+pub(super) fn is_ticket(id: u64) -> bool {
+    id & TICKETS != 0
 }
 
 impl Watch {
@@ -38,7 +57,12 @@ impl Watch {
                     signal,
                     at,
                 }) => self.expect(id, namespace, signal, at),
-                Some(Told::Removed(id)) => self.expect_no_more(&id),
+                Some(Told::Removed(id)) => {
+                    let is_waited_for = |e: &Expected| e.start.is_none();
+                    if self.expected.get(&id).is_some_and(is_waited_for) {
+                        self.expect_no_more(&id);
+                    }
+                }
             }
         }
     }
@@ -60,7 +84,9 @@ impl Watch {
             self.expected_lost += 1;
             return;
         }
+        self.expected_so_far += 1;
         let expected = Expected {
+            ticket: TICKETS | self.expected_so_far,
             since,
             signal,
             warming: Warming::Unknown,
@@ -71,13 +97,16 @@ impl Watch {
     }
 
     fn expect_no_more(&mut self, id: &str) {
-        if self.expected.get(id).is_none_or(|e| e.start.is_some()) {
+        let Some(expected) = self.expected.remove(id) else {
             return;
-        }
-        match self.expected.remove(id).map(|expected| expected.warming) {
-            Some(Warming::Running(cancel)) => cancel.cancel(),
-            Some(Warming::Over(Some(carried))) => self.in_vain(&carried),
-            _ => {}
+        };
+        match expected.warming {
+            // Where it is under way it is told of, and then counted.
+            Warming::Running => {
+                self.jobs.warm.leave(expected.ticket, true);
+            }
+            Warming::Over(Some(carried)) => self.in_vain(&carried),
+            Warming::Over(None) | Warming::Unknown => {}
         }
     }
 
@@ -99,47 +128,49 @@ impl Watch {
         if wanted.is_err() || self.workloads.is_of_no_gain(&key) {
             return;
         }
-        let cancel = Cancel::new();
-        if self
-            .jobs
-            .warm_expected(id.to_owned(), &workload, cancel.clone())
-        {
-            expected.warming = Warming::Running(cancel);
-        }
+        let priority = Priority::of(&key, &workload.labels, &self.shared.settings());
+        let due = expected.since + self.workloads.lead(&key);
+        expected.warming = Warming::Running;
+        let warm = &self.jobs.warm;
+        warm.beside(expected.ticket, &workload, None, due, priority);
     }
 
     /// What was to be warmed for one that is expected is.
     pub(super) fn warmed_expected(
         &mut self,
-        id: &str,
+        ticket: u64,
         key: &str,
         result: Result<Carried, NotWarmed>,
     ) {
-        let mut expected = self.expected.remove(id);
-        let cgroup = expected.as_ref().and_then(|expected| expected.start);
+        let found = self.expected.iter().find(|(_, e)| e.ticket == ticket);
+        let Some((id, cgroup)) = found.map(|(id, e)| (id.clone(), e.start)) else {
+            // It did not start.
+            if let Ok(carried) = result {
+                self.in_vain(&carried);
+            }
+            return;
+        };
         let start = cgroup.and_then(|cgroup| self.starts.get(&cgroup));
-        match (&mut expected, cgroup, start) {
-            (_, Some(cgroup), Some(start)) if matches!(start.warming, Warming::Running(_)) => {
+        match (cgroup, start) {
+            (Some(cgroup), Some(start)) if matches!(start.warming, Warming::Running) => {
+                self.expected.remove(&id);
                 self.warmed(cgroup, key, result);
-                return;
             }
-            // Not made yet, or not identified yet.
-            (Some(expected), None, _) => {
-                expected.warming = Warming::Over(result.ok().map(Box::new));
+            // There is no cgroup yet, or nobody knows yet whose it is.
+            (None, _) | (_, Some(_))
+                if start.is_none_or(|start| matches!(start.identity, Identity::Pending)) =>
+            {
+                if let Some(expected) = self.expected.get_mut(&id) {
+                    expected.warming = Warming::Over(result.ok().map(Box::new));
+                }
             }
-            (Some(expected), _, Some(start)) if matches!(start.identity, Identity::Pending) => {
-                expected.warming = Warming::Over(result.ok().map(Box::new));
-            }
-            // It never started, or is not to be warmed for.
             _ => {
+                self.expected.remove(&id);
                 if let Ok(carried) = result {
                     self.in_vain(&carried);
                 }
-                return;
             }
         }
-        self.expected
-            .extend(expected.map(|expected| (id.to_owned(), expected)));
     }
 
     /// The signal that came before the cgroup of what starts there, and how long.
@@ -162,42 +193,47 @@ impl Watch {
     }
 
     /// What is warmed already for what starts there; `None`: nothing, or not yet.
-    pub(super) fn warmed_ahead(&mut self, place: &Place) -> Option<Warming> {
+    pub(super) fn warmed_ahead(&mut self, place: &Place) -> Option<Ahead> {
         let Place::Container { id, .. } = place else {
             return None;
         };
-        match &self.expected.get(id)?.warming {
-            // Who ends it takes it from the list.
-            Warming::Running(cancel) => Some(Warming::Running(cancel.clone())),
-            _ => match self.expected.remove(id)?.warming {
-                Warming::Over(Some(carried)) => Some(Warming::Over(Some(carried))),
-                _ => None,
-            },
+        let expected = self.expected.get(id)?;
+        if matches!(expected.warming, Warming::Running) {
+            // What comes of it takes it from the list.
+            return Some(Ahead::Running(expected.ticket));
+        }
+        match self.expected.remove(id)?.warming {
+            Warming::Over(Some(carried)) => Some(Ahead::Over(carried)),
+            _ => None,
+        }
+    }
+
+    /// What is warmed ahead is for nobody who wants it.
+    pub(super) fn not_wanted(&mut self, ahead: Option<Ahead>) {
+        match ahead {
+            Some(Ahead::Running(ticket)) => {
+                self.expected
+                    .retain(|_, expected| expected.ticket != ticket);
+                self.jobs.warm.leave(ticket, true);
+            }
+            Some(Ahead::Over(carried)) => self.in_vain(&carried),
+            None => {}
         }
     }
 
     /// Those that did not start in time are expected no more.
     pub(super) fn forget_expected(&mut self) {
-        let starts = &self.starts;
         let is_over = |expected: &Expected| {
-            let start = expected.start.filter(|start| starts.contains_key(start));
+            let start = expected
+                .start
+                .filter(|start| self.starts.contains_key(start));
             start.is_none() && expected.since.elapsed() >= NOTIFIED_HOLDS
         };
         let all = self.expected.iter();
-        let over: Vec<String> = all
-            .filter(|(_, expected)| is_over(expected))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for expected in over
-            .iter()
-            .filter_map(|id| self.expected.remove(id))
-            .collect::<Vec<_>>()
-        {
-            match expected.warming {
-                Warming::Running(cancel) => cancel.cancel(),
-                Warming::Over(Some(carried)) => self.in_vain(&carried),
-                _ => {}
-            }
+        let over = all.filter(|(_, expected)| is_over(expected));
+        let over: Vec<String> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.expect_no_more(&id);
         }
     }
 
@@ -206,20 +242,5 @@ impl Watch {
         self.count(&carried.results());
         let unknown = self.workloads.totals.outcome_bytes.entry("unknown");
         *unknown.or_default() += carried.report.data.planned;
-    }
-
-    /// Gives up what is being warmed for those that are expected.
-    pub(super) fn end_expected(&mut self) {
-        for expected in self.expected.values() {
-            if let Warming::Running(cancel) = &expected.warming {
-                cancel.cancel();
-            }
-        }
-    }
-
-    /// Plans of those that are expected that are being carried out.
-    pub(super) fn expected_warming(&self) -> usize {
-        let running = |e: &&Expected| e.start.is_none() && matches!(e.warming, Warming::Running(_));
-        self.expected.values().filter(running).count()
     }
 }

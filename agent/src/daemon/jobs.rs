@@ -1,21 +1,26 @@
 //! What is done beside the loop, and what comes of it.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-use super::handle::{Notified, Order, OrderError};
+use super::handle::Order;
 use super::learn::{Learned, learn};
-use super::pool::Pool;
+use super::pool::{FIRST, LAST, Pool, Turn};
 use super::prepare::{Known, NotWarmed, Shared};
-use super::start::{Carried, Start};
-use crate::plan::Timing;
-use crate::warm::Cancel;
-use crate::workload::{Identified, Place, Workload};
+use super::start::{Carried, Start, Warmed};
+use super::warmers::Warmers;
+use crate::workload::{Identified, Place};
 
-/// Starts that wait to be identified, warmed for and learned.
+/// Starts that wait to be identified, and to be learned.
 const QUEUE: usize = 1024;
+
+/// How long a runtime may take to write down what it starts, once it has made the cgroup.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long the loop may take to answer.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a job came to.
 pub(super) enum Done {
@@ -23,18 +28,19 @@ pub(super) enum Done {
     Recognised(u64, Option<Box<Known>>),
     /// A start's workload.
     Identified(u64, Option<Box<Known>>),
-    /// A start's plan was carried out, or why not; with the workload's key.
+    /// A plan was carried out, or why not, for a start or for one that is expected; with the
+    /// workload's key.
     Warmed(u64, String, Box<Result<Carried, NotWarmed>>),
     /// A start that is over was learned from.
     Learned(Box<Learned>),
     /// Who a container is that is expected, by its id.
     Foreseen(String, Option<Box<Known>>),
-    /// What was warmed for it, or why nothing; with the workload's key.
-    WarmedExpected(String, String, Box<Result<Carried, NotWarmed>>),
     /// Somebody asks for something.
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
-    Notified(String, Result<Box<Carried>, NotWarmed>),
+    Notified(String, Result<Warmed, NotWarmed>),
+    /// A process in a cgroup is ours, and to be passed over, or none any more.
+    Except(u64, Option<u32>, SyncSender<bool>),
 }
 
 /// Where what came of jobs goes; it wakes the loop.
@@ -45,6 +51,13 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Has the loop tell the probes whom to pass over in a cgroup; whether they do.
+    pub(super) fn except(&self, cgroup: u64, process: Option<u32>) -> bool {
+        let (reply, told) = sync_channel(1);
+        self.send(Done::Except(cgroup, process, reply))
+            && told.recv_timeout(TOLD_WITHIN).unwrap_or(false)
+    }
+
     /// Whether anybody still listens.
     pub(super) fn send(&self, done: Done) -> bool {
         let sent = self.done.send(done).is_ok();
@@ -63,7 +76,7 @@ pub(super) struct Jobs {
     /// Who will it be: apart, for a runtime that is slow is not to hold up who starts.
     foresee: Option<Pool>,
     /// As long as the disk takes.
-    warm: Option<Pool>,
+    pub(super) warm: Warmers,
     /// Processor time that nobody waits for.
     learn: Option<Pool>,
 }
@@ -75,12 +88,12 @@ impl Jobs {
         plans_at_once: usize,
     ) -> std::io::Result<Self> {
         Ok(Self {
+            identify: Some(Pool::new("identify", 2, QUEUE, FIRST)?),
+            foresee: Some(Pool::new("foresee", 1, QUEUE, FIRST)?),
+            warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
+            learn: Some(Pool::new("learn", 1, QUEUE, LAST)?),
             shared,
             done,
-            identify: Some(Pool::new("identify", 2, QUEUE)?),
-            foresee: Some(Pool::new("foresee", 1, QUEUE)?),
-            warm: Some(Pool::new("warm", plans_at_once.max(1), QUEUE)?),
-            learn: Some(Pool::new("learn", 1, QUEUE)?),
         })
     }
 
@@ -101,111 +114,40 @@ impl Jobs {
         })
     }
 
-    /// Finds out what starts.
+    /// Finds out what starts. A runtime may still be writing it down: until it has, others
+    /// are looked for.
     pub(super) fn identify(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.identify, move || {
-            let workload = shared.identify(&place);
-            let known = workload.map(|workload| Box::new(shared.recall(workload)));
+        let now = Instant::now();
+        let (until, mut next) = (now + WRITTEN_WITHIN, now);
+        let turn = move || {
+            // It is early only where nobody else waits.
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            let known = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
+                Identified::Unknown if Instant::now() < until => {
+                    next = Instant::now() + LOOK_EVERY;
+                    return Turn::Again;
+                }
+                Identified::Sandbox | Identified::Unknown => None,
+            };
             done.send(Done::Identified(id, known));
-        })
+            Turn::Done
+        };
+        let pool = self.identify.as_ref();
+        pool.is_some_and(|pool| pool.submit_turns(turn))
     }
 
     /// Finds out what will start.
     pub(super) fn foresee(&self, id: String, namespace: Option<String>) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.foresee, move || {
-            let workload = shared.foresee(&id, namespace.as_deref());
-            let known = workload.map(|workload| Box::new(shared.recall(workload)));
+            let known = match shared.foresee(&id, namespace.as_deref()) {
+                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
+                Identified::Sandbox | Identified::Unknown => None,
+            };
             done.send(Done::Foreseen(id, known));
         })
-    }
-
-    /// Warms for a container that is expected.
-    pub(super) fn warm_expected(&self, id: String, workload: &Workload, cancel: Cancel) -> bool {
-        let done = self.done.clone();
-        self.warm_for(workload, cancel, move |key, result| {
-            done.send(Done::WarmedExpected(id, key, Box::new(result)));
-        })
-    }
-
-    /// Warms beside a start.
-    pub(super) fn warm(&self, id: u64, workload: &Workload, cancel: Cancel) -> bool {
-        let done = self.done.clone();
-        self.warm_for(workload, cancel, move |key, result| {
-            done.send(Done::Warmed(id, key, Box::new(result)));
-        })
-    }
-
-    fn warm_for(
-        &self,
-        workload: &Workload,
-        cancel: Cancel,
-        tell: impl FnOnce(String, Result<Carried, NotWarmed>) + Send + 'static,
-    ) -> bool {
-        let shared = self.shared.clone();
-        let (keys, volumes) = (workload.keys.clone(), workload.volumes.clone());
-        Self::submit(&self.warm, move || {
-            let key = keys.0.first().cloned().unwrap_or_default();
-            let result = match shared.profile(&keys) {
-                Ok(Some((_, profile))) => shared.warm(profile, &volumes, Timing::Beside, &cancel),
-                Ok(None) => Err(NotWarmed::For("no_profile")),
-                Err(error) => Err(NotWarmed::Store(error.to_string())),
-            };
-            tell(key, result);
-        })
-    }
-
-    /// Warms ahead of a start that somebody tells of: `called` are the keys of workloads
-    /// of that key or name.
-    pub(super) fn notify(
-        &self,
-        text: String,
-        called: Vec<String>,
-        reply: SyncSender<Result<Notified, OrderError>>,
-    ) {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
-        let refused = reply.clone();
-        let submitted = Self::submit(&self.warm, move || {
-            let key = match &called[..] {
-                [] => text.clone(),
-                [key] => key.clone(),
-                _ => {
-                    let _ = reply.send(Err(OrderError::Ambiguous(text)));
-                    return;
-                }
-            };
-            let found = shared.wants_warming(&key, &BTreeMap::new());
-            if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
-                let workload = key;
-                let _ = reply.send(Err(OrderError::NotWarmed { workload, reason }));
-                return;
-            }
-            let profile = match shared.store.get(&key) {
-                Ok(Some(profile)) => profile,
-                Ok(None) => {
-                    let _ = reply.send(Err(OrderError::Unknown(text)));
-                    return;
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(OrderError::Store(error.to_string())));
-                    return;
-                }
-            };
-            let planned = shared.planned(&profile);
-            let volumes = shared.stored(&profile);
-            let notified = Notified {
-                key: key.clone(),
-                planned,
-            };
-            done.send(Done::Ordered(Order::Notified(key.clone())));
-            let _ = reply.send(Ok(notified));
-            let result = shared.warm(profile, &volumes, Timing::Ahead, &Cancel::new());
-            done.send(Done::Notified(key, result.map(Box::new)));
-        });
-        if !submitted {
-            let _ = refused.send(Err(OrderError::Busy("too many plans wait")));
-        }
     }
 
     /// Learns from a start that is over.
@@ -226,7 +168,7 @@ impl Jobs {
     pub(super) fn end(&mut self) {
         self.identify = None;
         self.foresee = None;
-        self.warm = None;
+        self.warm.end();
         if let Some(pool) = self.learn.take() {
             pool.finish();
         }

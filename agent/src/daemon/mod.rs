@@ -7,8 +7,11 @@
 //! Invariant: no start waits for anything here, and what fails here costs only speed.
 
 mod admit;
+mod charge;
 mod expected;
+mod guest;
 mod handle;
+pub mod helper;
 mod hooks;
 mod jobs;
 mod learn;
@@ -16,12 +19,16 @@ mod options;
 mod phase;
 mod pool;
 mod prepare;
+mod priority;
+mod queue;
 mod signals;
 mod start;
 mod starts;
 mod tracked;
 mod view;
+mod warmers;
 mod watch;
+mod wishes;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -30,7 +37,7 @@ use std::sync::mpsc::Receiver;
 
 pub use admit::Room;
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
-pub use options::{DaemonError, Heeded, Options, Settings};
+pub use options::{ChargeTo, DaemonError, Heeded, Options, Settings};
 pub use phase::Limits;
 pub use view::{
     Feature, FileView, Histogram, LEAD_BOUNDS, SIGNALS, StartView, Totals, View, WorkloadView,
@@ -39,6 +46,7 @@ pub use view::{
 use crate::probe::{ProbeError, Probes};
 use crate::profile::{Access, Store};
 use crate::run::{existing_paths, now_ms};
+use charge::Charge;
 use hooks::Hooks;
 use jobs::Done;
 use prepare::Shared;
@@ -66,6 +74,8 @@ pub fn run(
     reload: &mut dyn Reload,
 ) -> Result<(), DaemonError> {
     let (store, kept) = open_store(&options.state_dir)?;
+    // Before the hooks, which would see its cgroups made.
+    let charge = Charge::new(options.settings.room.per_node).map_err(io("sharing memory"))?;
     let kernel = load(options.ring_bytes);
     let mut base = View {
         started_ms: now_ms(),
@@ -96,7 +106,7 @@ pub fn run(
         live: keeps,
         reason: kept.err().unwrap_or_default(),
     });
-    let shared = Shared::new(store, keeps, options.runtimes, options.settings);
+    let shared = Shared::new(store, keeps, options.runtimes, options.settings, charge);
     let shared = Arc::new(shared);
     let (mut watch, outbox) = Watch::new(
         kernel.ok(),
@@ -134,6 +144,7 @@ pub fn run(
         match reload.reload() {
             None => {}
             Some(Ok(settings)) => {
+                shared.charge.set_high(settings.room.per_node);
                 *shared.settings() = settings;
                 watch.base().config_read_ms = now_ms();
                 watch.base().config_error.clear();

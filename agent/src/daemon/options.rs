@@ -61,10 +61,28 @@ pub struct Settings {
     pub io_class: IoClass,
     /// Most bytes a second that are read for all starts; 0: no bound.
     pub bytes_per_second: u64,
+    /// The same for one start; 0: no bound but that.
+    pub workload_bytes_per_second: u64,
+    /// Whom a container's own files are charged to.
+    pub charge: ChargeTo,
     /// Only workloads whose key begins with one of these; empty: all.
     pub only: Vec<String>,
     /// No workload whose key begins with one of these.
     pub never: Vec<String>,
+    /// Workloads whose plans come first, by what their keys begin with.
+    pub high_priority: Vec<String>,
+    /// Workloads whose plans come last.
+    pub low_priority: Vec<String>,
+}
+
+/// Whom a container's own files are charged to: those in volumes that it claims or that are
+/// mounted into it. All others are the node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChargeTo {
+    /// The warm cgroup, as all others.
+    Node,
+    /// The container's cgroup, as if it read them itself.
+    Workload,
 }
 
 impl Default for Settings {
@@ -86,8 +104,12 @@ impl Default for Settings {
             },
             io_class: IoClass::Idle,
             bytes_per_second: 0,
+            workload_bytes_per_second: 0,
+            charge: ChargeTo::Node,
             only: Vec::new(),
             never: Vec::new(),
+            high_priority: Vec::new(),
+            low_priority: Vec::new(),
         }
     }
 }

@@ -1,77 +1,159 @@
 //! Threads that take work from a bounded queue.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+/// Nice value of threads that each start's warming waits for, and that hardly do anything:
+/// where hundreds of programs start at once, they would have their turn when it is too late.
+pub(super) const FIRST: i32 = -10;
+
+/// Nice value of threads that nobody waits for.
+pub(super) const LAST: i32 = 10;
+
+/// Sets the calling thread's nice value. Where that is not allowed it stays.
+pub(super) fn be_nice(nice: i32) {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), nice) {
+        tracing::debug!(%error, nice, "a thread's precedence stays as it is");
+    }
+}
+
+/// What becomes of a job after a turn at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is done.
+    Done,
+    /// It waits for something, and for another turn behind the others.
+    Again,
+}
+
 /// Something to be done.
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnMut() -> Turn + Send>;
 
 /// Some threads, and what waits for them. Dropping it ends them after what they do now;
 /// what waits is forgotten.
 pub(super) struct Pool {
-    jobs: Option<SyncSender<Job>>,
-    waiting: Arc<Mutex<Receiver<Job>>>,
+    inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
 }
 
+struct Inner {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    /// Jobs that wait at most; one that is not done waits again all the same.
+    queue: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// No more will come.
+    ended: bool,
+}
+
 impl Pool {
-    /// Starts `threads` of this name; at most `queue` jobs wait.
-    pub(super) fn new(name: &str, threads: usize, queue: usize) -> std::io::Result<Self> {
-        let (jobs, waiting) = sync_channel::<Job>(queue);
-        let waiting = Arc::new(Mutex::new(waiting));
-        let spawn = |_| {
-            let waiting = waiting.clone();
-            let work = move || {
-                while let Some(job) = next(&waiting) {
-                    // A panic is a bug, told by the panic hook; the node's other starts
-                    // are not to suffer from it.
-                    let _ = catch_unwind(AssertUnwindSafe(job));
-                }
-            };
-            std::thread::Builder::new().name(name.into()).spawn(work)
+    /// Starts `threads` of this name and nice value; at most `queue` jobs wait.
+    pub(super) fn new(
+        name: &str,
+        threads: usize,
+        queue: usize,
+        nice: i32,
+    ) -> std::io::Result<Self> {
+        let inner = Arc::new(Inner {
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            queue,
+        });
+        let mut pool = Self {
+            inner,
+            threads: Vec::new(),
         };
-        let threads = (0..threads).map(spawn).collect::<Result<_, _>>()?;
-        Ok(Self {
-            jobs: Some(jobs),
-            waiting,
-            threads,
-        })
+        for _ in 0..threads {
+            let inner = pool.inner.clone();
+            let thread = std::thread::Builder::new().name(name.into());
+            let work = move || {
+                be_nice(nice);
+                inner.work();
+            };
+            pool.threads.push(thread.spawn(work)?);
+        }
+        Ok(pool)
     }
 
     /// Ends the threads after all that waits is done.
     pub(super) fn finish(mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        self.end();
     }
 
     /// Has a job done; `false` where too many wait already.
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
-        let jobs = self.jobs.as_ref();
-        jobs.is_some_and(|jobs| jobs.try_send(Box::new(job)).is_ok())
+        let mut job = Some(job);
+        self.submit_turns(move || {
+            if let Some(job) = job.take() {
+                job();
+            }
+            Turn::Done
+        })
     }
-}
 
-fn next(waiting: &Mutex<Receiver<Job>>) -> Option<Job> {
-    let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    waiting.recv().ok()
+    /// Has a job done that may take several turns; `false` where too many wait already.
+    pub(super) fn submit_turns(&self, job: impl FnMut() -> Turn + Send + 'static) -> bool {
+        let mut waiting = self.inner.waiting();
+        if waiting.jobs.len() >= self.inner.queue || waiting.ended {
+            return false;
+        }
+        waiting.jobs.push_back(Box::new(job));
+        self.inner.changed.notify_one();
+        true
+    }
+
+    fn end(&mut self) {
+        self.inner.waiting().ended = true;
+        self.inner.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.jobs = None;
-        {
-            // Who waits for a job holds the lock only while there is none.
-            let waiting = self.waiting.try_lock();
-            if let Ok(waiting) = waiting {
-                while waiting.try_recv().is_ok() {}
+        let waiting = std::mem::take(&mut self.inner.waiting().jobs);
+        drop(waiting);
+        self.end();
+    }
+}
+
+impl Inner {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some(mut job) = self.next() {
+            // A panic is a bug, told by the panic hook; the node's other starts are not to
+            // suffer from it.
+            let turn = catch_unwind(AssertUnwindSafe(&mut job));
+            if matches!(turn, Ok(Turn::Again)) {
+                self.waiting().jobs.push_back(job);
+                self.changed.notify_one();
             }
         }
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.waiting();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.ended {
+                return None;
+            }
+            let waited = self.changed.wait(waiting);
+            waiting = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -83,7 +165,7 @@ mod tests {
 
     #[test]
     fn jobs_are_done_and_a_full_queue_says_so() {
-        let pool = Pool::new("test", 1, 1).expect("threads");
+        let pool = Pool::new("test", 1, 1, 0).expect("threads");
         let (go, wait) = channel::<()>();
         let (done, each) = channel();
         let first = done.clone();
@@ -102,10 +184,32 @@ mod tests {
 
     #[test]
     fn a_panic_costs_its_own_job() {
-        let pool = Pool::new("test", 1, 8).expect("threads");
+        let pool = Pool::new("test", 1, 8, 0).expect("threads");
         let (done, each) = channel();
         assert!(pool.submit(|| panic!("on purpose")));
         assert!(pool.submit(move || done.send(1).expect("listens")));
         assert_eq!(each.recv(), Ok(1));
+    }
+
+    #[test]
+    fn who_has_to_wait_lets_others_go_first() {
+        let pool = Pool::new("test", 1, 8, 0).expect("threads");
+        let (done, each) = channel();
+        let (go, wait) = channel::<()>();
+        let (first, second) = (done.clone(), done);
+        let mut turns = 0;
+        assert!(pool.submit_turns(move || {
+            turns += 1;
+            first.send(turns).expect("listens");
+            if turns == 1 {
+                let _ = wait.recv();
+            }
+            if turns < 3 { Turn::Again } else { Turn::Done }
+        }));
+        assert_eq!(each.recv(), Ok(1));
+        assert!(pool.submit(move || second.send(10).expect("listens")));
+        go.send(()).expect("waits");
+        pool.finish();
+        assert_eq!(each.iter().collect::<Vec<_>>(), [10, 2, 3]);
     }
 }

@@ -3,22 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::admit::{Readings, admit};
-use super::options::Settings;
-use super::start::Carried;
+use super::charge::Charge;
+use super::guest::{Except, Guest};
+use super::options::{ChargeTo, Settings};
+use super::start::Warmed;
+use super::wishes::{Mode, Wishes};
 use crate::attribute::mountinfo;
-use crate::model::{DeviceCost, Profile, escape};
+use crate::model::{DeviceCost, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
 use crate::run::{Warmup, main_volume};
-use crate::warm::{Cancel, Progress, Rate};
+use crate::warm::Cancel;
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
-
-/// How long a runtime may take to write down what it starts, once it has made the cgroup.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What workers share.
 pub(super) struct Shared {
@@ -30,8 +28,17 @@ pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
     taken: Mutex<u64>,
-    /// The bound on bytes a second, and the setting that it was made by.
-    rate: Mutex<(u64, Option<Arc<Rate>>)>,
+    /// Who carries plans out.
+    pub(super) charge: Charge,
+}
+
+/// Whose start is warmed for.
+pub(super) struct Whom<'a> {
+    /// Its cgroup; `None` ahead of a start.
+    pub(super) cgroup: Option<u64>,
+    pub(super) volumes: &'a Volumes,
+    pub(super) wishes: Wishes,
+    pub(super) except: &'a Except<'a>,
 }
 
 /// Why a start is not warmed for.
@@ -58,41 +65,14 @@ pub(super) struct Known {
 /// Neither learned nor warmed for.
 pub(super) const OPTED_OUT: NotWarmed = NotWarmed::For("opted_out");
 
-/// The label or annotation by which a workload says what is to be done for it.
-const MODE_LABEL: &str = "headstart.io/mode";
-
-/// What a workload asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// `warm`, or nothing: learned and warmed for.
-    Warm,
-    /// `observe`: learned.
-    Observe,
-    /// `off`: neither.
-    Off,
-}
-
-impl Mode {
-    fn of(labels: &BTreeMap<String, String>) -> Self {
-        match labels.get(MODE_LABEL).map(String::as_str) {
-            None | Some("warm") => Self::Warm,
-            Some("observe") => Self::Observe,
-            Some("off") => Self::Off,
-            Some(other) => {
-                // Nobody who writes such a label wants more to be done than without it.
-                tracing::warn!(
-                    label = MODE_LABEL,
-                    value = escape(other.as_bytes()),
-                    "neither `warm`, `observe` nor `off`: taken for `off`"
-                );
-                Self::Off
-            }
-        }
-    }
-}
-
 impl Shared {
-    pub(super) fn new(store: Store, keeps: bool, runtimes: Roots, settings: Settings) -> Self {
+    pub(super) fn new(
+        store: Store,
+        keeps: bool,
+        runtimes: Roots,
+        settings: Settings,
+        charge: Charge,
+    ) -> Self {
         Self {
             store,
             keeps,
@@ -100,7 +80,7 @@ impl Shared {
             runtimes,
             settings: Mutex::new(settings),
             taken: Mutex::new(0),
-            rate: Mutex::default(),
+            charge,
         }
     }
 
@@ -116,19 +96,6 @@ impl Shared {
         workload::identify(place, &self.runtimes, &mounts, &self.containerd)
     }
 
-    /// Who a cgroup is. A runtime may still be writing it down.
-    pub(super) fn identify(&self, place: &Place) -> Option<Workload> {
-        let until = Instant::now() + WRITTEN_WITHIN;
-        loop {
-            match self.look_up(place) {
-                Identified::Workload(workload) => return Some(*workload),
-                Identified::Sandbox => return None,
-                Identified::Unknown if Instant::now() >= until => return None,
-                Identified::Unknown => std::thread::sleep(LOOK_EVERY),
-            }
-        }
-    }
-
     /// What is in the store of a workload.
     pub(super) fn recall(&self, workload: Workload) -> Known {
         let key = workload.keys.0.first();
@@ -137,12 +104,9 @@ impl Shared {
     }
 
     /// Who a container is that has no cgroup yet.
-    pub(super) fn foresee(&self, id: &str, namespace: Option<&str>) -> Option<Workload> {
+    pub(super) fn foresee(&self, id: &str, namespace: Option<&str>) -> Identified {
         let mounts = mountinfo::read().unwrap_or_default();
-        match workload::foresee(id, namespace, &self.runtimes, &mounts, &self.containerd) {
-            Identified::Workload(workload) => Some(*workload),
-            Identified::Sandbox | Identified::Unknown => None,
-        }
+        workload::foresee(id, namespace, &self.runtimes, &mounts, &self.containerd)
     }
 
     /// The profile of the surest key that has one.
@@ -160,53 +124,55 @@ impl Shared {
         }
     }
 
-    /// Makes and carries out the plan for a start.
+    /// Makes and carries out the plan for a start, or for several that want the same.
     ///
     /// # Errors
     /// Why nothing is warmed.
     pub(super) fn warm(
         &self,
         mut profile: Profile,
-        volumes: &Volumes,
+        whom: &Whom<'_>,
         timing: Timing,
         cancel: &Cancel,
-    ) -> Result<Carried, NotWarmed> {
-        workload::localize(volumes, &mut profile);
+    ) -> Result<Warmed, NotWarmed> {
+        workload::localize(whom.volumes, &mut profile);
         let settings = self.settings().clone();
         let cost = self.device_cost(&profile);
+        let per_second = whom.wishes.per_second(&settings);
+        let bounds = self.charge.bounds(settings.bytes_per_second, per_second);
         let warmup = Warmup {
             io_class: settings.io_class,
             cost,
-            rate: self.rate(settings.bytes_per_second),
+            rates: bounds.rates.clone(),
             ..Warmup::default()
         };
         let within = |budget| Warmup {
             budget,
             ..warmup.clone()
         };
-        let wanted = within(settings.room.per_start).plan(&profile, timing);
+        let wanted = within(whom.wishes.budget(&settings)).plan(&profile, timing);
         let (budget, _held) = self.hold(&settings, wanted.totals.bytes, timing)?;
         let plan = match wanted.totals.bytes <= budget {
             true => wanted,
             false => within(budget).plan(&profile, timing),
         };
-        let progress = Arc::new(Progress::default());
-        let report = warmup
-            .execute(plan.clone(), timing, &progress, cancel)
+        let guest = whom.cgroup.map(|cgroup| Guest {
+            cgroup,
+            volumes: whom.volumes,
+            except: whom.except,
+        });
+        let guest = guest.filter(|_| settings.charge == ChargeTo::Workload);
+        let report = self
+            .charge
+            .execute(&warmup, &plan, timing, cancel, guest.as_ref())
             .map_err(|error| {
                 tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
                 NotWarmed::For("no_mount_table")
             })?;
-        Ok(Carried { plan, report })
-    }
-
-    /// The bound that all plans share.
-    fn rate(&self, per_second: u64) -> Option<Arc<Rate>> {
-        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        if rate.0 != per_second {
-            *rate = (per_second, Rate::new(per_second).map(Arc::new));
-        }
-        rate.1.clone()
+        Ok(Warmed {
+            plan: Arc::new(plan),
+            report: Arc::new(report),
+        })
     }
 
     /// Takes what a plan needs of what there is; less, where there is less.
@@ -272,19 +238,4 @@ impl Drop for Held<'_> {
 /// Runs and bytes of file data.
 pub(super) fn size_of(profile: &Profile) -> (u64, u64) {
     (profile.runs.len() as u64, Totals::of(profile).data_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_asks_for_less_and_never_for_more() {
-        let mode = |value: &str| Mode::of(&[(MODE_LABEL.to_owned(), value.to_owned())].into());
-        assert_eq!(Mode::of(&BTreeMap::new()), Mode::Warm);
-        assert_eq!(mode("warm"), Mode::Warm);
-        assert_eq!(mode("observe"), Mode::Observe);
-        assert_eq!(mode("off"), Mode::Off);
-        assert_eq!(mode("Warm\x1b[2J"), Mode::Off);
-    }
 }

@@ -1,6 +1,7 @@
 //! One start, from its first signal to what was learned of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::phase::{Over, Phase};
@@ -8,7 +9,7 @@ use super::view::{FileView, StartView};
 use crate::attribute::Collector;
 use crate::model::{Plan, Trace};
 use crate::run::{Feedback, FileFeedback, feedback_by_file};
-use crate::warm::{Cancel, WarmReport};
+use crate::warm::WarmReport;
 use crate::workload::{Place, Workload};
 
 /// Files of a plan that a view names.
@@ -20,17 +21,60 @@ pub(super) enum Warming {
     /// It is not known yet whether there is anything to warm.
     #[default]
     Unknown,
-    /// Under way.
-    Running(Cancel),
+    /// It waits for its turn, or is under way.
+    Running,
     /// Nothing, or nothing any more.
     Over(Option<Box<Carried>>),
 }
 
-/// A plan that was carried out.
+/// A plan that was carried out, for one start or for several.
+#[derive(Clone, Debug)]
+pub(super) struct Warmed {
+    pub(super) plan: Arc<Plan>,
+    pub(super) report: Arc<WarmReport>,
+}
+
+/// The same, as one of the starts sees it.
 #[derive(Debug)]
 pub(super) struct Carried {
-    pub(super) plan: Plan,
-    pub(super) report: WarmReport,
+    pub(super) plan: Arc<Plan>,
+    pub(super) report: Arc<WarmReport>,
+    /// It was made for another start, and this one joined it.
+    pub(super) joined: bool,
+}
+
+impl Warmed {
+    /// As a start sees it.
+    pub(super) fn carried(&self, joined: bool) -> Carried {
+        Carried {
+            plan: self.plan.clone(),
+            report: self.report.clone(),
+            joined,
+        }
+    }
+
+    /// Whether nothing was left that should be tried again.
+    pub(super) fn is_whole(&self) -> bool {
+        let data = &self.report.data;
+        !self.report.cancelled && data.left + data.failed + data.evicted == 0
+    }
+
+    /// What became of the plan's bytes, by the report's names.
+    pub(super) fn results(&self) -> BTreeMap<&'static str, u64> {
+        results(&self.report)
+    }
+}
+
+fn results(report: &WarmReport) -> BTreeMap<&'static str, u64> {
+    let data = &report.data;
+    BTreeMap::from([
+        ("read", data.read),
+        ("resident", data.resident_before),
+        ("failed", data.failed),
+        ("gone", data.gone),
+        ("evicted", data.evicted),
+        ("left", data.left),
+    ])
 }
 
 /// What is known of what starts.
@@ -59,6 +103,8 @@ pub(super) struct Start {
     pub(super) notice: Duration,
     pub(super) identity: Identity,
     pub(super) warming: Warming,
+    /// By which it is known to those who warm: its cgroup, or what it was expected by.
+    pub(super) wanted_as: u64,
     /// Its touches are sent.
     pub(super) watched: bool,
     /// Why it is not learned; empty where it is.
@@ -90,6 +136,11 @@ impl Start {
             Identity::Known(workload) => Some(workload),
             _ => None,
         }
+    }
+
+    /// The workload's key, once it is known.
+    pub(super) fn key(&self) -> Option<&String> {
+        self.workload()?.keys.0.first()
     }
 
     /// From the first signal to the first touch.
@@ -124,9 +175,13 @@ impl Carried {
         let report = &self.report;
         view.warm_seconds = report.warm_seconds;
         view.planned = report.data.planned;
-        view.resident_before = report.data.resident_before;
-        view.read = report.data.read;
-        view.names_warmed = report.names_warmed;
+        if self.joined {
+            view.joined = report.data.planned;
+        } else {
+            view.resident_before = report.data.resident_before;
+            view.read = report.data.read;
+            view.names_warmed = report.names_warmed;
+        }
         view.unknown = report.data.planned;
     }
 
@@ -141,17 +196,12 @@ impl Carried {
         )
     }
 
-    /// What became of the plan's bytes, by the report's names.
+    /// What became of the plan's bytes: of one that was joined it is told elsewhere.
     pub(super) fn results(&self) -> BTreeMap<&'static str, u64> {
-        let data = &self.report.data;
-        BTreeMap::from([
-            ("read", data.read),
-            ("resident", data.resident_before),
-            ("failed", data.failed),
-            ("gone", data.gone),
-            ("evicted", data.evicted),
-            ("left", data.left),
-        ])
+        match self.joined {
+            true => BTreeMap::from([("joined", self.report.data.planned)]),
+            false => results(&self.report),
+        }
     }
 }
 

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::admit::NOTIFIED_HOLDS;
+use super::expected::Ahead;
 use super::handle::Order;
 use super::jobs::Done;
 use super::learn::Learned;
 use super::phase::{Over, Phase};
 use super::prepare::{Known, NotWarmed, OPTED_OUT};
+use super::priority::Priority;
 use super::start::{Carried, Identity, Start, Warming};
+use super::warmers::Notice;
 use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
 use crate::probe::CgroupChange;
 use crate::run::now_ms;
-use crate::warm::Cancel;
 use crate::workload;
 
 /// Cgroups that are remembered at a time.
@@ -60,6 +62,7 @@ impl Watch {
             notice,
             identity: Identity::Pending,
             warming: Warming::Unknown,
+            wanted_as: id,
             watched: not_learned.is_none(),
             not_learned: not_learned.unwrap_or(""),
             blind_ns,
@@ -133,15 +136,24 @@ impl Watch {
         let Some(start) = self.starts.get_mut(&id) else {
             return;
         };
-        if start.over.is_none() {
-            start.over = Some((over, start.began.elapsed()));
-            // One that fades may yet need what is read for it.
-            if let (Over::Gone, Warming::Running(cancel)) = (over, &start.warming) {
-                cancel.cancel();
-            }
-        }
+        let after = start.began.elapsed();
+        start.over.get_or_insert((over, after));
+        let is_gone = over == Over::Gone;
+        // One that fades may yet need what is being read for it; what waits is too late.
+        let given_up = matches!(start.warming, Warming::Running)
+            && self.jobs.warm.leave(start.wanted_as, is_gone);
+        let wanted_as = start.wanted_as;
         self.unwatch(id);
-        self.learn_if_ripe(id);
+        if given_up {
+            // Nothing more is told of it.
+            self.expected
+                .retain(|_, expected| expected.ticket != wanted_as);
+            let why = if is_gone { "gone" } else { "too_late" };
+            let key = self.starts.get(&id).and_then(Start::key).cloned();
+            self.warmed(id, &key.unwrap_or_default(), Err(NotWarmed::For(why)));
+        } else {
+            self.learn_if_ripe(id);
+        }
     }
 
     /// No more touches of a start are sent.
@@ -192,9 +204,9 @@ impl Watch {
             return;
         };
         let Some(known) = known else {
-            give_up_warming(ahead);
             start.identity = Identity::Unknown;
             start.warming = Warming::Over(None);
+            self.not_wanted(ahead);
             self.give_up(id, "unknown_workload");
             self.finish(id, Over::Long);
             return;
@@ -210,6 +222,7 @@ impl Watch {
             }
         }
         self.workloads.starts(&workload, start);
+        self.workloads.plans.seen += 1;
         if let Some(member) = self.cgroups.get_mut(&id) {
             member.key.clone_from(&key);
         } else if let Some(key) = &key {
@@ -225,10 +238,11 @@ impl Watch {
             Ok(()) => None,
         };
         if let Some(refused) = refused {
-            give_up_warming(ahead);
             start.identity = Identity::Known(workload);
             start.warming = Warming::Over(None);
+            self.not_wanted(ahead);
             self.workloads.warmed(&key, Some(&refused));
+            self.workloads.settled(Err(&refused));
             if refused == OPTED_OUT {
                 self.give_up(id, "opted_out");
             }
@@ -236,31 +250,32 @@ impl Watch {
             return;
         }
         match ahead {
-            Some(Warming::Over(Some(carried))) => {
+            Some(Ahead::Over(carried)) => {
                 start.identity = Identity::Known(workload);
                 self.warmed(id, &key, Ok(*carried));
                 return;
             }
-            Some(running) => {
-                start.warming = running;
+            Some(Ahead::Running(ticket)) => {
+                start.wanted_as = ticket;
+                start.warming = Warming::Running;
                 start.identity = Identity::Known(workload);
                 return;
             }
             None => {}
         }
-        let cancel = Cancel::new();
-        start.warming = Warming::Running(cancel.clone());
-        let submitted = self.jobs.warm(id, &workload, cancel);
+        start.warming = Warming::Running;
+        let priority = Priority::of(&key, &workload.labels, &self.shared.settings());
+        // From the first signal on, as it was measured.
+        let since = start.began.checked_sub(start.notice);
+        let due = since.unwrap_or(start.began) + self.workloads.lead(&key);
+        let warm = &self.jobs.warm;
+        warm.beside(id, &workload, Some(id), due, priority);
         start.identity = Identity::Known(workload);
-        if !submitted {
-            start.warming = Warming::Over(None);
-            self.workloads
-                .warmed(&key, Some(&NotWarmed::Throttled("queue_full")));
-        }
     }
 
     pub(super) fn warmed(&mut self, id: u64, key: &str, result: Result<Carried, NotWarmed>) {
         self.workloads.warmed(key, result.as_ref().err());
+        self.workloads.settled(result.as_ref());
         if let Ok(carried) = &result {
             self.count(&carried.results());
         }
@@ -297,7 +312,11 @@ impl Watch {
         match order {
             Order::Notify { workload, reply } => {
                 let called = self.workloads.called(&workload);
-                self.jobs.notify(workload, called, reply);
+                self.jobs.warm.ahead(Notice {
+                    text: workload,
+                    called,
+                    reply,
+                });
             }
             // Answered before it comes here.
             Order::Stored { .. } => {}
@@ -306,12 +325,6 @@ impl Watch {
                 self.notified.insert(key, Instant::now());
             }
         }
-    }
-}
-
-fn give_up_warming(warming: Option<Warming>) {
-    if let Some(Warming::Running(cancel)) = warming {
-        cancel.cancel();
     }
 }
 

@@ -1,12 +1,14 @@
 //! Workloads as the daemon has seen them since it started, and sums over all.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::learn::Learned;
 use super::prepare::{Known, NotWarmed};
-use super::start::Start;
+use super::start::{Carried, Start};
 use super::view::{StartView, Totals, WorkloadView};
+use crate::model::StageCounts;
 use crate::profile::Outcome;
 use crate::profile::store::entry::{KEPT, keep};
 use crate::workload::Workload;
@@ -25,16 +27,36 @@ const WORKLOADS: usize = 10_000;
 
 #[derive(Default)]
 struct Tracked {
-    view: WorkloadView,
+    /// Copied only where somebody still looks at what it was.
+    view: Arc<WorkloadView>,
     outcomes: Vec<Outcome>,
+    /// From the signal to the first touch, at the last start that was learned.
+    lead: Duration,
     seen: Option<Instant>,
 }
 
+impl Tracked {
+    fn change(&mut self) -> &mut WorkloadView {
+        Arc::make_mut(&mut self.view)
+    }
+}
+
 /// All workloads, by key.
-#[derive(Default)]
 pub(super) struct Workloads {
     by_key: HashMap<String, Tracked>,
     pub(super) totals: Totals,
+    /// Known starts, by whether they were warmed for.
+    pub(super) plans: StageCounts,
+}
+
+impl Default for Workloads {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::new(),
+            totals: Totals::default(),
+            plans: StageCounts::new("plans", "starts"),
+        }
+    }
 }
 
 impl Workloads {
@@ -45,7 +67,7 @@ impl Workloads {
         }
         let tracked = self.by_key.entry(key.clone()).or_default();
         tracked.seen = Some(Instant::now());
-        let view = &mut tracked.view;
+        let view = tracked.change();
         view.key.clone_from(key);
         view.kind = workload.kind;
         view.name.clone_from(&workload.name);
@@ -61,14 +83,18 @@ impl Workloads {
             return;
         };
         let Some(past) = &known.past else { return };
-        let view = &mut tracked.view;
-        view.runs = past.entry.runs;
-        view.profile_bytes = past.entry.data_bytes;
         if tracked.outcomes.is_empty() {
             tracked.outcomes.clone_from(&past.outcomes);
         }
+        let last = past.outcomes.last();
+        if let (true, Some(us)) = (tracked.lead.is_zero(), last.and_then(|last| last.lead_us)) {
+            tracked.lead = Duration::from_micros(us);
+        }
+        let view = tracked.change();
+        view.runs = past.entry.runs;
+        view.profile_bytes = past.entry.data_bytes;
         if view.last.is_none() {
-            view.last = past.outcomes.last().map(StartView::kept);
+            view.last = last.map(StartView::kept);
         }
     }
 
@@ -84,30 +110,32 @@ impl Workloads {
     pub(super) fn exists(&mut self, known: &Known) {
         self.remember(known);
         if let Some(tracked) = self.of(&known.workload) {
-            tracked.view.live += 1;
+            tracked.change().live += 1;
         }
     }
 
     /// It starts.
     pub(super) fn starts(&mut self, workload: &Workload, start: &Start) {
         if let Some(tracked) = self.of(workload) {
-            tracked.view.live += 1;
-            tracked.view.starts += 1;
-            tracked.view.last = Some(start.view());
+            let view = tracked.change();
+            view.live += 1;
+            view.starts += 1;
+            view.last = Some(start.view());
         }
     }
 
     /// A cgroup of it is gone.
     pub(super) fn gone(&mut self, key: &str) {
         if let Some(tracked) = self.by_key.get_mut(key) {
-            tracked.view.live = tracked.view.live.saturating_sub(1);
+            let view = tracked.change();
+            view.live = view.live.saturating_sub(1);
         }
     }
 
     /// What is known of its last start, while it goes on.
     pub(super) fn refresh(&mut self, key: &str, start: &Start) {
         if let Some(tracked) = self.by_key.get_mut(key) {
-            tracked.view.last = Some(start.view());
+            tracked.change().last = Some(start.view());
         }
     }
 
@@ -116,15 +144,35 @@ impl Workloads {
         let Some(tracked) = self.by_key.get_mut(key) else {
             return;
         };
+        let view = tracked.change();
         match result {
-            None => tracked.view.not_warmed = "",
-            Some(NotWarmed::For(reason)) => tracked.view.not_warmed = reason,
+            None => view.not_warmed = "",
+            Some(NotWarmed::For(reason)) => view.not_warmed = reason,
             Some(NotWarmed::Throttled(reason)) => {
-                tracked.view.not_warmed = reason;
+                view.not_warmed = reason;
                 *self.totals.throttled.entry(reason).or_default() += 1;
             }
-            Some(NotWarmed::Store(_)) => tracked.view.not_warmed = "store",
+            Some(NotWarmed::Store(_)) => view.not_warmed = "store",
         }
+    }
+
+    /// Counts what became of a start that could be warmed for.
+    pub(super) fn settled(&mut self, result: Result<&Carried, &NotWarmed>) {
+        match result {
+            Ok(carried) if carried.joined => self.plans.filter("joined", 1),
+            Ok(_) => self.plans.out += 1,
+            Err(NotWarmed::Throttled("queue_full")) => self.plans.lost += 1,
+            Err(NotWarmed::For(why) | NotWarmed::Throttled(why)) => self.plans.filter(why, 1),
+            Err(NotWarmed::Store(_)) => self.plans.filter("store", 1),
+        }
+    }
+
+    /// From a start's signal to its first touch, as it was the last time; zero where that
+    /// is not known.
+    pub(super) fn lead(&self, key: &str) -> Duration {
+        self.by_key
+            .get(key)
+            .map_or(Duration::ZERO, |tracked| tracked.lead)
     }
 
     /// Whether what was read for its last starts was of too little use.
@@ -164,11 +212,15 @@ impl Workloads {
         if learned.not_kept.is_empty() {
             keep(&mut tracked.outcomes, view.outcome());
         }
-        if learned.runs > 0 {
-            tracked.view.runs = learned.runs;
-            tracked.view.profile_bytes = learned.profile_bytes;
+        if let Some(lead) = learned.view.lead_seconds {
+            tracked.lead = Duration::try_from_secs_f64(lead).unwrap_or_default();
         }
-        tracked.view.last = Some(learned.view);
+        let view = tracked.change();
+        if learned.runs > 0 {
+            view.runs = learned.runs;
+            view.profile_bytes = learned.profile_bytes;
+        }
+        view.last = Some(learned.view);
     }
 
     /// Keys of the workloads of this key or name.
@@ -179,7 +231,7 @@ impl Workloads {
             .collect()
     }
 
-    pub(super) fn views(&self) -> BTreeMap<String, WorkloadView> {
+    pub(super) fn views(&self) -> BTreeMap<String, Arc<WorkloadView>> {
         self.by_key
             .iter()
             .map(|(key, tracked)| (key.clone(), tracked.view.clone()))
@@ -199,7 +251,7 @@ pub(super) fn gained_nothing(outcomes: &[Outcome]) -> bool {
     (gained as f64) < read as f64 * GAIN
 }
 
-fn add_stages(sums: &mut Vec<crate::model::StageCounts>, stages: &[crate::model::StageCounts]) {
+fn add_stages(sums: &mut Vec<StageCounts>, stages: &[StageCounts]) {
     for stage in stages {
         match sums.iter_mut().find(|sum| sum.name == stage.name) {
             None => sums.push(stage.clone()),

@@ -2,6 +2,7 @@
 //! API and the commands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::tracked::gained_nothing;
 use crate::probe::HookState;
@@ -16,7 +17,7 @@ pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 pub const SIGNALS: [&str; 4] = ["bundle", "cgroup", "notify", "runtime"];
 
 /// Everything that can be asked, as of one moment.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct View {
     /// When the agent started, ms since the epoch.
     pub started_ms: u64,
@@ -36,8 +37,11 @@ pub struct View {
     pub learning: u64,
     /// Plans that are being carried out now.
     pub warming: u64,
-    /// Workloads that were seen since the agent started, by key.
-    pub workloads: BTreeMap<String, WorkloadView>,
+    /// Plans that wait for that.
+    pub waiting: u64,
+    /// Workloads that were seen since the agent started, by key. Shared by all views
+    /// between which nothing changed: there may be ten thousand.
+    pub workloads: Arc<BTreeMap<String, Arc<WorkloadView>>>,
     /// The configuration in use was read at, ms since the epoch.
     pub config_read_ms: u64,
     /// The last reload was refused for this; empty where it was not.
@@ -73,8 +77,15 @@ pub struct Totals {
     /// Signals of runtimes that were lost: there were too many.
     pub runtime_signals_lost: u64,
     /// Bytes of plans by what became of them: `read`, `resident`, `failed`, `gone`,
-    /// `evicted`, `left`.
+    /// `evicted`, `left`, `joined`.
     pub warmed_bytes: BTreeMap<&'static str, u64>,
+    /// Bytes of files that were read, by whose cgroup they are charged to: `warm`,
+    /// `workload`, `agent`.
+    pub charged_bytes: BTreeMap<&'static str, u64>,
+    /// Plans that were not charged to the cgroup that they should have been, by reason.
+    pub charge_fallbacks: BTreeMap<&'static str, u64>,
+    /// How often the helper in the warm cgroup had to be started again.
+    pub helper_restarts: u64,
     /// Planned bytes by what the start made of them: `used`, `late`, `wasted`, `unknown`.
     pub outcome_bytes: BTreeMap<&'static str, u64>,
     /// Certainly used and not in the plan, bytes.
@@ -145,7 +156,8 @@ pub struct StartView {
     pub seconds: f64,
     /// From the signal to the first touch of a file on disk, seconds; `None` before it.
     pub lead_seconds: Option<f64>,
-    /// From the signal to the first byte asked for, seconds; `None` where nothing was.
+    /// From the signal to the first byte asked for, seconds; negative where that was before,
+    /// for another start; `None` where nothing was.
     pub warm_delay_seconds: Option<f64>,
     /// How long warming took, seconds.
     pub warm_seconds: f64,
@@ -155,6 +167,9 @@ pub struct StartView {
     pub resident_before: u64,
     /// Brought in.
     pub read: u64,
+    /// Of a plan that was carried out once for several starts, this being a later one:
+    /// all of it.
+    pub joined: u64,
     /// There before the start first used them, and used.
     pub used: u64,
     /// Used, but not there before.
@@ -302,11 +317,15 @@ impl WorkloadView {
 }
 
 impl View {
-    /// Workloads whose key or name is `text`.
-    pub fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a WorkloadView> + 'a {
-        self.workloads
-            .values()
-            .filter(move |workload| workload.key == text || workload.name == text)
+    /// Adds a workload, or replaces what was known of it.
+    pub fn add(&mut self, workload: WorkloadView) {
+        let key = workload.key.clone();
+        Arc::make_mut(&mut self.workloads).insert(key, Arc::new(workload));
+    }
+
+    /// Forgets a workload.
+    pub fn forget(&mut self, key: &str) {
+        Arc::make_mut(&mut self.workloads).remove(key);
     }
 }
 

@@ -11,12 +11,13 @@ use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
-use super::expected::Expected;
+use super::expected::{Expected, is_ticket};
 use super::handle::{Handle, Touched};
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
 use super::options::Heeded;
 use super::phase::Over;
+use super::pool::{FIRST, be_nice};
 use super::prepare::Shared;
 use super::signals::Signals;
 use super::start::{Start, Warming};
@@ -34,9 +35,6 @@ const IDLE: Duration = Duration::from_millis(250);
 
 /// How often starts are looked at, and the view is made.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Nice value of the loop's thread, which hardly does anything.
-const LOOP_NICE: i32 = -10;
 
 /// Records kept of one start: some 30 MB.
 const RECORDS: u64 = 300_000;
@@ -75,7 +73,8 @@ pub(super) struct Watch {
     pub(super) signals: Option<Signals>,
     /// Containers that are about to start, by id.
     pub(super) expected: HashMap<String, Expected>,
-    /// Those for whom there was no room.
+    /// Those that there were, and those for whom there was no room.
+    pub(super) expected_so_far: u64,
     pub(super) expected_lost: u64,
     /// Older cgroups that nobody has looked at yet.
     older: VecDeque<(u64, Place)>,
@@ -135,6 +134,7 @@ impl Watch {
             notified: HashMap::new(),
             signals,
             expected: HashMap::new(),
+            expected_so_far: 0,
             expected_lost: 0,
             older: VecDeque::new(),
             held: 0,
@@ -171,7 +171,9 @@ impl Watch {
     /// Goes on until `stop` can be read.
     pub(super) fn run(&mut self, stop: BorrowedFd<'_>, tick: &mut dyn FnMut(&mut Self)) {
         self.ready = true;
-        go_first();
+        // What starts is not waited for, so that a loop that has to wait for the processor
+        // sees the less of it.
+        be_nice(FIRST);
         loop {
             let pause = if self.starts.is_empty() {
                 IDLE
@@ -297,18 +299,26 @@ impl Watch {
                 }
             }
             Done::Identified(id, known) => self.identified(id, known),
+            Done::Warmed(id, key, result) if is_ticket(id) => {
+                self.warmed_expected(id, &key, *result);
+            }
             Done::Warmed(id, key, result) => self.warmed(id, &key, *result),
             Done::Foreseen(id, known) => self.foreseen(&id, known),
-            Done::WarmedExpected(id, key, result) => self.warmed_expected(&id, &key, *result),
             Done::Learned(learned) => {
                 self.held = self.held.saturating_sub(learned.records);
                 self.learned(*learned);
             }
             Done::Ordered(order) => self.ordered(order),
             Done::Notified(key, result) => match result {
-                Ok(carried) => self.count(&carried.results()),
+                Ok(warmed) => self.count(&warmed.results()),
                 Err(refused) => self.workloads.warmed(&key, Some(&refused)),
             },
+            Done::Except(cgroup, process, reply) => {
+                let probes = self.probes.as_mut().map(|kernel| &mut kernel.probes);
+                let told = probes.is_none_or(|probes| probes.except(cgroup, process).is_ok());
+                // Who does not wait any more goes on without.
+                let _ = reply.try_send(told);
+            }
         }
     }
 
@@ -347,8 +357,14 @@ impl Watch {
         let mut view = self.base.clone();
         view.alive_ms = now_ms();
         view.ready = self.ready;
+        let settings = self.shared.settings().clone();
+        view.features.extend(self.shared.charge.features(&settings));
         let mut stages = Vec::new();
         let totals = &mut self.workloads.totals;
+        let charged = self.shared.charge.charged();
+        totals.charged_bytes = charged.bytes;
+        totals.charge_fallbacks = charged.fallbacks;
+        totals.helper_restarts = self.shared.charge.restarts();
         totals.uptime_seconds = self.began.elapsed().as_secs_f64();
         if let Some(kernel) = &mut self.probes {
             totals.hooks_attached_seconds = kernel.hooks.attached_for().as_secs_f64();
@@ -363,20 +379,20 @@ impl Watch {
             totals.runtime_signals_lost = signals.lost() + self.expected_lost;
         }
         stages.push(self.route_counts());
+        stages.push(self.plan_counts());
         view.totals = self.workloads.totals.clone();
         view.totals.stages.splice(0..0, stages);
         view.cgroups = self.cgroups.values().filter(|m| m.key.is_some()).count() as u64;
         view.learning = self.starts.values().filter(|s| s.is_learned()).count() as u64;
-        let running = |s: &&Start| matches!(s.warming, Warming::Running(_));
-        let warming = self.starts.values().filter(running).count() + self.expected_warming();
-        view.warming = warming as u64;
+        let (waiting, running) = self.jobs.warm.depths();
+        (view.waiting, view.warming) = (waiting as u64, running as u64);
         if self.dirty {
             for start in self.starts.values() {
                 if let Some(key) = start.workload().and_then(|w| w.keys.0.first()) {
                     self.workloads.refresh(key, start);
                 }
             }
-            view.workloads = self.workloads.views();
+            view.workloads = Arc::new(self.workloads.views());
             self.dirty = false;
         } else {
             view.workloads.clone_from(&self.handle.view().workloads);
@@ -394,6 +410,15 @@ impl Watch {
         counts
     }
 
+    /// What became of starts that could be warmed for.
+    fn plan_counts(&self) -> StageCounts {
+        let mut counts = self.workloads.plans.clone();
+        let running = |s: &&Start| matches!(s.warming, Warming::Running);
+        // Of those it is not known yet.
+        counts.seen -= self.starts.values().filter(running).count() as u64;
+        counts
+    }
+
     /// The configuration in use, for the view.
     pub(super) fn base(&mut self) -> &mut View {
         &mut self.base
@@ -402,12 +427,7 @@ impl Watch {
     /// What is under way is given up; starts that were learned so far are kept.
     fn end(&mut self) {
         let ids: Vec<u64> = self.starts.keys().copied().collect();
-        for start in self.starts.values() {
-            if let Warming::Running(cancel) = &start.warming {
-                cancel.cancel();
-            }
-        }
-        self.end_expected();
+        self.jobs.warm.close();
         for id in &ids {
             self.finish(*id, Over::Long);
         }
@@ -424,15 +444,6 @@ impl Watch {
         }
         self.ready = false;
         self.publish();
-    }
-}
-
-/// What starts is not waited for, so that a loop that has to wait for the processor sees
-/// the less of it. Where that is not allowed it waits.
-fn go_first() {
-    let thread = rustix::thread::gettid();
-    if let Err(error) = rustix::process::setpriority_process(Some(thread), LOOP_NICE) {
-        tracing::debug!(%error, "the loop has no precedence");
     }
 }
 

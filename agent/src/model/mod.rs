@@ -8,6 +8,7 @@ mod device;
 mod path;
 mod plan;
 mod profile;
+mod size;
 mod stage;
 mod trace;
 mod volume;
@@ -18,6 +19,7 @@ pub use plan::{Action, Plan, PlanFile, PlanName, PlanTotals};
 pub use profile::{
     BlockExtent, Extent, MAX_RUNS, NameRecord, Profile, ProfileFile, RunInfo, RunMask,
 };
+pub use size::parse_size;
 pub use stage::StageCounts;
 pub use trace::{BlockTouch, Certainty, FileTouches, NameTouch, PageTouch, Trace};
 pub use volume::{FileVersion, NameKind, Volume, VolumeId};

@@ -1,6 +1,6 @@
 //! Loading the probes, attaching them, and reading what they send.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -65,6 +65,8 @@ pub struct Probes {
     types: KernelTypes,
     generation: u64,
     watched: Vec<u64>,
+    /// Of watched cgroups: the process that is passed over.
+    excepted: HashMap<u64, u32>,
     /// Slots whose touches of this generation may be in the maps.
     slots_used: HashSet<u32>,
     /// Cgroups made within watched ones, as of when the last of them was looked for.
@@ -100,6 +102,7 @@ impl Probes {
             types,
             generation: 0,
             watched: Vec::new(),
+            excepted: HashMap::new(),
             slots_used: HashSet::new(),
             children: 0,
         };
@@ -196,14 +199,33 @@ impl Probes {
         let entry = TrackEntry {
             cgroup,
             key: u64::from(slot) << 40 | self.generation << 56,
+            except: self.excepted.get(&cgroup).copied().map_or(0, u64::from),
         };
         self.track()?
             .set(slot, entry, 0)
             .map_err(|e| map_error("TRACK", &e))
     }
 
+    /// Passes a process over in a cgroup, if it is watched: one of ours that is in it; or
+    /// none any more. Its id is that in the initial pid namespace. (In a child of a watched
+    /// cgroup none is passed over.)
+    ///
+    /// # Errors
+    /// The table can't be written.
+    pub fn except(&mut self, cgroup: u64, process: Option<u32>) -> Result<(), ProbeError> {
+        if !self.watched.contains(&cgroup) {
+            return Ok(());
+        }
+        match process {
+            Some(process) => self.excepted.insert(cgroup, process),
+            None => self.excepted.remove(&cgroup),
+        };
+        self.set_tracked(cgroup)
+    }
+
     /// Stops watching a cgroup and whatever children it had.
     pub fn unwatch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        self.excepted.remove(&cgroup);
         self.watched.retain(|&watched| watched != cgroup);
         let watched = self.watched.clone();
         let children = self.counters()?.get(Stage::Cgroup, Outcome::Out);

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -12,7 +12,7 @@ use super::mount::detached_mount;
 use super::procfs;
 use crate::attribute::mountinfo;
 
-const DIRECTORY: OFlags = OFlags::RDONLY
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
@@ -116,25 +116,27 @@ impl Drop for Cgroup {
         if let Err(error) = rustix::fs::unlinkat(&self.parent, &*self.name, AtFlags::REMOVEDIR) {
             tracing::debug!(cgroup = ?self.name, %error, "cgroup stays");
         }
-        sweep(&self.parent);
+        let _ = sweep(&self.parent);
     }
 }
 
-/// Removes what earlier commands had to leave behind, where it is empty now.
-fn sweep(parent: &OwnedFd) {
+/// Removes what earlier commands had to leave behind, where it is empty now; how many.
+pub(super) fn sweep(parent: &OwnedFd) -> usize {
     let opened = rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty());
     let Ok(entries) = opened.and_then(rustix::fs::Dir::new) else {
-        return;
+        return 0;
     };
+    let mut removed = 0;
     for entry in entries.flatten() {
         let name = entry.file_name();
         let is_left = maker(name.to_bytes())
             .is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
-        if is_left {
-            // Refused while processes are in it.
-            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        // Refused while processes are in it.
+        if is_left && rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok() {
+            removed += 1;
         }
     }
+    removed
 }
 
 /// The process that made a cgroup, from the cgroup's name.
@@ -145,7 +147,7 @@ fn maker(name: &[u8]) -> Option<u32> {
 
 /// The root of the v2 hierarchy: mounted apart, seen by nobody else, or where that is
 /// not allowed as it is mounted here.
-fn root_directory() -> io::Result<OwnedFd> {
+pub(super) fn root_directory() -> io::Result<OwnedFd> {
     let refused = match detached_mount("cgroup2") {
         // The mount's own descriptor only names its place.
         Ok(mount) => return Ok(rustix::fs::openat(mount, ".", DIRECTORY, Mode::empty())?),
@@ -160,13 +162,19 @@ fn root_directory() -> io::Result<OwnedFd> {
 
 /// The directory of the cgroup that this process is in.
 fn own_directory() -> io::Result<OwnedFd> {
+    own_place().map(|(directory, _)| directory)
+}
+
+/// The same, and its path below the hierarchy's root.
+pub(super) fn own_place() -> io::Result<(OwnedFd, PathBuf)> {
     let root = root_directory()?;
     let text = std::fs::read("/proc/self/cgroup")?;
     let path = own_path(&text).ok_or_else(|| io::Error::other("this process is in none"))?;
     if path.is_empty() {
-        return Ok(root);
+        return Ok((root, PathBuf::new()));
     }
-    Ok(rustix::fs::openat(&root, path, DIRECTORY, Mode::empty())?)
+    let directory = rustix::fs::openat(&root, path, DIRECTORY, Mode::empty())?;
+    Ok((directory, path.into()))
 }
 
 /// The v2 cgroup in what `/proc/PID/cgroup` says, relative to the root.

@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+
+use super::spawn::{Descriptors, clone_and_exec, reap};
 
 /// Why the command did not run.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +67,6 @@ const PASSED_ON: &[i32] = &[
     libc::SIGCONT,
     libc::SIGTSTP,
 ];
-
-/// From linux/sched.h; libc's constant overflows its type.
-const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// Where the command's standard output and error go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,12 +166,15 @@ impl Child {
         let (pid, pidfd) = unsafe {
             let null = null.as_ref().map_or(-1, |file| file.as_raw_fd());
             let fds = Descriptors {
+                input: -1,
                 output: null,
-                error: error_out.as_raw_fd(),
+                errors: null,
+                told: error_out.as_raw_fd(),
                 gate: gate.as_ref().map_or(-1, |(read, _)| read.as_raw_fd()),
+                dies_with: 0,
             };
             let mask = OUTER_MASK.get().unwrap_or(old_mask);
-            clone_and_exec(&argv, cgroup, &fds, &mask)
+            clone_and_exec(argv[0], &argv, cgroup, &fds, &mask)
         }
         .inspect_err(|_| restore_mask(&old_mask))?;
         drop(error_out);
@@ -376,91 +378,4 @@ fn take_signals() -> io::Result<(OwnedFd, libc::sigset_t)> {
 fn restore_mask(mask: &libc::sigset_t) {
     // SAFETY: a mask that pthread_sigmask itself gave.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
-}
-
-/// Descriptors that the child uses before its exec; -1 for none.
-struct Descriptors {
-    /// Its standard output and error.
-    output: RawFd,
-    /// Where it tells the time, and why it could not exec.
-    error: RawFd,
-    /// Where it waits for a byte.
-    gate: RawFd,
-}
-
-/// clone3 into `cgroup`, then exec in the child.
-///
-/// # Safety
-/// `argv` ends with null and its strings outlive the call.
-unsafe fn clone_and_exec(
-    argv: &[*const libc::c_char],
-    cgroup: Option<BorrowedFd<'_>>,
-    fds: &Descriptors,
-    mask: &libc::sigset_t,
-) -> io::Result<(i32, OwnedFd)> {
-    let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is plain integers, for which zero is valid.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_fd().as_raw_fd() as u64;
-    }
-    // SAFETY: as fork: the child has its own copy of memory and only this thread.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
-    };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if pid == 0 {
-        // SAFETY: only async-signal-safe calls from here to exec or exit.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut());
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-            if fds.output >= 0 {
-                libc::dup2(fds.output, 1);
-                libc::dup2(fds.output, 2);
-            }
-            if fds.gate >= 0 {
-                let mut byte = 0u8;
-                libc::read(fds.gate, (&raw mut byte).cast(), 1);
-            }
-            let mut now = std::mem::zeroed::<libc::timespec>();
-            libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
-            let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-            libc::write(fds.error, (&raw const now).cast(), 8);
-            libc::execvp(argv[0], argv.as_ptr());
-            let errno = *libc::__errno_location();
-            libc::write(fds.error, (&raw const errno).cast(), 4);
-            libc::_exit(127);
-        }
-    }
-    // SAFETY: the kernel stored a fresh descriptor.
-    Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
-}
-
-fn reap(pid: i32) -> io::Result<Ended> {
-    let mut status = 0;
-    loop {
-        // SAFETY: plain system call on our own child.
-        if unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid {
-            break;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    Ok(if libc::WIFSIGNALED(status) {
-        Ended::Signalled(libc::WTERMSIG(status))
-    } else {
-        Ended::Exited(libc::WEXITSTATUS(status))
-    })
 }

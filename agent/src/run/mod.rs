@@ -17,7 +17,9 @@ mod mapped;
 mod mount;
 pub mod procfs;
 mod record;
+mod spawn;
 mod summary;
+mod warm_cgroup;
 mod warmup;
 
 pub use beside::{Beside, run_beside};
@@ -32,5 +34,9 @@ pub use feedback::{Feedback, FileFeedback, feedback, feedback_by_file};
 pub use lockdown::lockdown;
 pub use mount::detached_mount;
 pub use record::{RING_BYTES, RecordError, Recorder, Recording, sees_pages};
+pub use spawn::Servant;
 pub use summary::{Summary, summarize};
+pub use warm_cgroup::{
+    WarmCgroup, WarmCgroupError, cgroup_by_id, has_memory_controller, remove_left_cgroups,
+};
 pub use warmup::Warmup;

@@ -25,8 +25,8 @@ pub struct Warmup {
     pub io_class: IoClass,
     /// What reads cost.
     pub cost: DeviceCost,
-    /// Bytes a second, for all that have the same.
-    pub rate: Option<Arc<Rate>>,
+    /// Bounds on bytes a second, for all that have the same.
+    pub rates: Vec<Arc<Rate>>,
 }
 
 impl Default for Warmup {
@@ -38,7 +38,7 @@ impl Default for Warmup {
             deadline: None,
             io_class: IoClass::Default,
             cost: DeviceCost::UNMEASURED,
-            rate: None,
+            rates: Vec::new(),
         }
     }
 }
@@ -67,7 +67,13 @@ impl Warmup {
         cancel: &Cancel,
     ) -> std::io::Result<WarmReport> {
         let roots = Arc::new(VolumeRoots::read()?);
-        let options = WarmOptions {
+        let options = self.options(timing);
+        Ok(execute(&Arc::new(plan), &roots, &options, progress, cancel))
+    }
+
+    /// How a plan is carried out.
+    pub fn options(&self, timing: Timing) -> WarmOptions {
+        WarmOptions {
             deadline: self.deadline,
             io_class: self.io_class,
             metadata: self.metadata,
@@ -78,9 +84,8 @@ impl Warmup {
             // Beside a start the program's own faults check for us.
             verify: timing == Timing::Ahead,
             cost: self.cost,
-            rate: self.rate.clone(),
+            rates: self.rates.clone(),
             ..WarmOptions::default()
-        };
-        Ok(execute(&Arc::new(plan), &roots, &options, progress, cancel))
+        }
     }
 }

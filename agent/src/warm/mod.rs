@@ -15,6 +15,7 @@
 
 mod arrivals;
 mod cursor;
+mod dues;
 mod engine;
 mod files;
 mod lookup;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::{DeviceCost, Plan};
 
+pub use dues::Dues;
 pub use measure::{MeasureError, measure};
 pub use progress::Progress;
 pub use rate::Rate;
@@ -89,9 +91,8 @@ pub struct WarmOptions {
     pub stall: Duration,
     /// What reads cost on the device; decides how many are kept in flight.
     pub cost: DeviceCost,
-    /// Bytes a second, for all executions that have the same; `None`: as many as the
-    /// device gives.
-    pub rate: Option<Arc<Rate>>,
+    /// Bounds on bytes a second, all of which hold; none: as many as the device gives.
+    pub rates: Vec<Arc<Rate>>,
 }
 
 impl Default for WarmOptions {
@@ -105,7 +106,7 @@ impl Default for WarmOptions {
             verify: true,
             stall: Duration::from_secs(35),
             cost: DeviceCost::UNMEASURED,
-            rate: None,
+            rates: Vec::new(),
         }
     }
 }

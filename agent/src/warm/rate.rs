@@ -1,67 +1,98 @@
-//! How many bytes a second may be read, by all executions that share it.
+//! How many bytes a second may be read, by all executions that share it, in whatever
+//! process.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// What may be read at once after a pause, as a share of a second's worth.
-const BURST: f64 = 0.1;
+use super::dues::Dues;
+
+/// What may be read at once after a pause, as a share of a second's worth: 1 in so many.
+const BURST: u64 = 10;
 
 /// Longest that one waits before it looks whether it is to stop.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A bound on bytes a second (a token bucket). Whoever finds the bucket empty waits; one
-/// step may overdraw it, which the next pays for.
+const NS: u64 = 1_000_000_000;
+
+/// A bound on bytes a second. Of what was read it is known until when it is paid for;
+/// whoever comes before that waits. One step may be more than what flows in meanwhile,
+/// which the next pays for.
 #[derive(Debug)]
 pub struct Rate {
-    per_second: f64,
-    bucket: Mutex<Bucket>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    /// Bytes that may be read; negative: so many too many were.
-    bytes: f64,
-    at: Instant,
+    per_second: u64,
+    dues: Arc<Dues>,
+    slot: usize,
 }
 
 impl Rate {
-    /// At most so many bytes a second; `None` for 0, which is no bound.
-    pub fn new(per_second: u64) -> Option<Self> {
-        let bucket = Bucket {
-            bytes: per_second as f64 * BURST,
-            at: Instant::now(),
-        };
-        (per_second > 0).then(|| Self {
-            per_second: per_second as f64,
-            bucket: Mutex::new(bucket),
+    /// At most so many bytes a second, of all that have the same slot of the same dues;
+    /// `None` for 0, which is no bound, and for a slot that there is not.
+    pub fn new(per_second: u64, dues: Arc<Dues>, slot: usize) -> Option<Self> {
+        (per_second > 0 && slot < Dues::SLOTS).then_some(Self {
+            per_second,
+            dues,
+            slot,
         })
     }
 
-    /// Takes `bytes` out once there are some, unless `stopped` says so before; whether it
-    /// did.
+    /// Bytes a second.
+    pub fn per_second(&self) -> u64 {
+        self.per_second
+    }
+
+    /// Its place among the dues.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// Forgets what is due.
+    pub fn reset(&self) {
+        if let Some(due) = self.dues.slot(self.slot) {
+            due.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes `bytes` once all before them are paid for, unless `stopped` says so before;
+    /// whether it did.
     pub(super) fn take(&self, bytes: u64, stopped: impl Fn() -> bool) -> bool {
+        let Some(due) = self.dues.slot(self.slot) else {
+            return true;
+        };
         loop {
-            match self.try_take(bytes, Instant::now()) {
+            match try_take(due, self.per_second, bytes, monotonic_ns()) {
                 None => return true,
                 Some(_) if stopped() => return false,
                 Some(wait) => std::thread::sleep(wait.min(PAUSE)),
             }
         }
     }
+}
 
-    /// Takes `bytes` out at a time; how long it is empty yet, where it is.
-    fn try_take(&self, bytes: u64, now: Instant) -> Option<Duration> {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
-        let filled = bucket.bytes + passed * self.per_second;
-        bucket.bytes = filled.min(self.per_second * BURST);
-        bucket.at = now;
-        if bucket.bytes < 0.0 {
-            return Some(Duration::from_secs_f64(-bucket.bytes / self.per_second));
+/// Takes `bytes` at a time; how long what came before is not paid for yet, where it is
+/// not.
+fn try_take(due: &AtomicU64, per_second: u64, bytes: u64, now_ns: u64) -> Option<Duration> {
+    let cost = u128::from(bytes) * u128::from(NS) / u128::from(per_second.max(1));
+    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+    // A pause saves up so much.
+    let earliest = now_ns.saturating_sub(NS / BURST);
+    let mut paid = due.load(Ordering::Relaxed);
+    loop {
+        if paid > now_ns {
+            return Some(Duration::from_nanos(paid - now_ns));
         }
-        bucket.bytes -= bytes as f64;
-        None
+        let next = paid.max(earliest).saturating_add(cost);
+        match due.compare_exchange_weak(paid, next, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return None,
+            Err(other) => paid = other,
+        }
     }
+}
+
+/// The same in all processes.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * NS + now.tv_nsec as u64
 }
 
 #[cfg(test)]
@@ -71,10 +102,17 @@ mod tests {
 
     #[test]
     fn nothing_is_no_bound() {
-        assert!(Rate::new(0).is_none());
-        let rate = Rate::new(1).expect("a bound");
+        let dues = Arc::new(Dues::new().expect("memory"));
+        assert!(Rate::new(0, dues.clone(), 0).is_none());
+        assert!(Rate::new(1, dues.clone(), Dues::SLOTS).is_none());
+        let rate = Rate::new(1, dues.clone(), 3).expect("a bound");
         assert!(rate.take(1 << 40, || false));
         assert!(!rate.take(1, || true));
+        // Another has its own.
+        let other = Rate::new(1, dues, 4).expect("a bound");
+        assert!(other.take(1, || true));
+        rate.reset();
+        assert!(rate.take(1, || true));
     }
 
     proptest! {
@@ -83,18 +121,20 @@ mod tests {
             per_second in 1u64..1 << 30,
             steps in proptest::collection::vec((1u64..1 << 24, 0u64..1 << 20), 1..100),
         ) {
-            let rate = Rate::new(per_second).expect("a bound");
-            let began = rate.bucket.lock().expect("not poisoned").at;
+            let due = AtomicU64::new(0);
+            let began = 1_000 * NS;
             let (mut now, mut taken, mut largest) = (began, 0.0, 0.0f64);
             for (bytes, us) in steps {
-                now += Duration::from_micros(us);
-                if rate.try_take(bytes, now).is_none() {
+                now += us * 1000;
+                if try_take(&due, per_second, bytes, now).is_none() {
                     taken += bytes as f64;
                     largest = largest.max(bytes as f64);
                 }
             }
-            let flowed = (now - began).as_secs_f64() * per_second as f64;
-            let most = flowed + per_second as f64 * BURST + largest;
+            let flowed = (now - began) as f64 / NS as f64 * per_second as f64;
+            // Each step's cost is rounded to a nanosecond.
+            let rounded = 100.0 * per_second as f64 / NS as f64;
+            let most = flowed + per_second as f64 / BURST as f64 + largest + rounded;
             prop_assert!(taken <= most * 1.000_001, "{} {}", taken, most);
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::model::PAGE_SIZE;
+use crate::model::{Action, PAGE_SIZE, Plan};
 
 /// How many failures a report names; the rest is only counted.
 pub const MAX_FAILURES: usize = 64;
@@ -35,6 +35,17 @@ impl ByteCounts {
     /// All but what is left.
     pub(super) fn accounted(&self) -> u64 {
         self.resident_before + self.read + self.failed + self.gone + self.evicted + self.skipped
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.planned += other.planned;
+        self.resident_before += other.resident_before;
+        self.read += other.read;
+        self.failed += other.failed;
+        self.gone += other.gone;
+        self.evicted += other.evicted;
+        self.skipped += other.skipped;
+        self.left += other.left;
     }
 
     /// Whether the counts add up.
@@ -178,10 +189,90 @@ pub struct WarmReport {
 impl WarmReport {
     /// When it began, ns since `start`; negative: before it.
     pub fn began_since(&self, start: Instant) -> i64 {
-        let began = self.began.unwrap_or(start);
-        let after = began.saturating_duration_since(start).as_nanos() as i64;
-        let before = start.saturating_duration_since(began).as_nanos() as i64;
-        after - before
+        since(start, self.began.unwrap_or(start))
+    }
+
+    /// With the times of what arrived since another moment, none before it.
+    pub fn as_of(mut self, began: Instant) -> Self {
+        let later_us = self.began_since(began) / 1000;
+        for arrival in &mut self.arrivals {
+            for us in [&mut arrival.asked_us, &mut arrival.there_us] {
+                let moved = (i64::from(*us) + later_us).max(0);
+                *us = u32::try_from(moved).unwrap_or(u32::MAX);
+            }
+        }
+        self.began = Some(began);
+        self
+    }
+
+    /// Of a plan of which nothing is known but that it failed; whether its names and blocks
+    /// were to be warmed, too.
+    pub fn failed(plan: &Plan, metadata: bool, error: &str) -> Self {
+        let mut report = Self {
+            over_budget_bytes: plan.totals.over_budget_bytes,
+            ..Self::default()
+        };
+        for action in &plan.actions {
+            let (counts, pages) = match *action {
+                Action::Read { pages, .. } => (&mut report.data, pages),
+                Action::Blocks { pages, .. } if metadata => (&mut report.blocks, pages),
+                Action::Name { .. } if metadata => {
+                    report.names_planned += 1;
+                    report.names_failed += 1;
+                    continue;
+                }
+                Action::Blocks { .. } | Action::Name { .. } => continue,
+            };
+            counts.planned += u64::from(pages) * PAGE_SIZE;
+            counts.failed += u64::from(pages) * PAGE_SIZE;
+        }
+        let bytes = report.data.failed + report.blocks.failed;
+        report.failures.push(Failure {
+            volume: String::new(),
+            path: String::new(),
+            kind: FailureKind::Other,
+            error: error.to_owned(),
+            start_page: 0,
+            bytes,
+        });
+        report
+    }
+
+    /// Of two plans over the same files that were carried out side by side: what both came
+    /// to. Both tell the times of what arrived since the same moment (see
+    /// [`WarmReport::as_of`]).
+    pub fn join(mut self, other: Self) -> Self {
+        self.data.add(&other.data);
+        self.blocks.add(&other.blocks);
+        self.over_budget_bytes = self.over_budget_bytes.max(other.over_budget_bytes);
+        self.names_planned += other.names_planned;
+        self.names_warmed += other.names_warmed;
+        self.names_gone += other.names_gone;
+        self.names_failed += other.names_failed;
+        self.names_left += other.names_left;
+        self.files_planned += other.files_planned;
+        self.files_changed += other.files_changed;
+        self.files_missing += other.files_missing;
+        self.files_failed += other.files_failed;
+        self.verified &= other.verified;
+        self.unverified_bytes += other.unverified_bytes;
+        self.cancelled |= other.cancelled;
+        self.deadline_reached |= other.deadline_reached;
+        self.stuck_threads += other.stuck_threads;
+        self.stuck_volumes.extend(other.stuck_volumes);
+        self.warm_seconds = self.warm_seconds.max(other.warm_seconds);
+        self.verify_seconds = self.verify_seconds.max(other.verify_seconds);
+        self.seconds = self.seconds.max(other.seconds);
+        self.without_device.extend(other.without_device);
+        self.failures_unnamed += other.failures_unnamed;
+        for failure in other.failures {
+            match self.failures.len() < MAX_FAILURES {
+                true => self.failures.push(failure),
+                false => self.failures_unnamed += 1,
+            }
+        }
+        self.arrivals.extend(other.arrivals);
+        self
     }
 
     /// Whether every planned byte and name is resident.
@@ -191,6 +282,13 @@ impl WarmReport {
             && resident(&self.blocks)
             && self.names_warmed + self.names_gone == self.names_planned
     }
+}
+
+/// From `start` to `then`, ns; negative: `then` was before.
+fn since(start: Instant, then: Instant) -> i64 {
+    let after = then.saturating_duration_since(start).as_nanos() as i64;
+    let before = start.saturating_duration_since(then).as_nanos() as i64;
+    after - before
 }
 
 #[cfg(test)]

@@ -319,10 +319,8 @@ impl<'a> Worker<'a> {
     /// Whether so many pages may be read now: not, if it is to stop.
     fn may_read(&self, pages: u32) -> bool {
         let bytes = u64::from(pages) * PAGE_SIZE;
-        match &self.shared.options.rate {
-            Some(rate) => rate.take(bytes, || self.stopped()),
-            None => true,
-        }
+        let mut rates = self.shared.options.rates.iter();
+        rates.all(|rate| rate.take(bytes, || self.stopped()))
     }
 
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {

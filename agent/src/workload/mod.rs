@@ -27,7 +27,7 @@ pub use containerd::{
 pub use key::{Facts, container_keys};
 pub use resolve::{Identified, foresee, identify, resolve};
 pub use runtime::Roots;
-pub use translate::{Seen, Translated, localize, lstat, translate, translate_with};
+pub use translate::{Seen, Translated, localize, lstat, places, translate, translate_with};
 
 use std::collections::BTreeMap;
 

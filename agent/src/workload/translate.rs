@@ -5,7 +5,7 @@
 
 mod merged;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Directory, Root, Volumes};
 use crate::attribute::paths::below;
@@ -118,13 +118,7 @@ pub fn translate_with(
 /// Points a profile's volumes at the directories that they are in on this node. Those that
 /// are not here keep the place where they were learned; how many were pointed.
 pub fn localize(volumes: &Volumes, profile: &mut Profile) -> usize {
-    let mut here: HashMap<&str, &Directory> = HashMap::new();
-    for directory in &volumes.directories {
-        if let Some(id) = &directory.id {
-            // Of several the first: they hold the same.
-            here.entry(id).or_insert(directory);
-        }
-    }
+    let here = places(volumes);
     let mut pointed = 0;
     for volume in &mut profile.volumes {
         if let Some(directory) = here.get(volume.id.0.as_str()) {
@@ -133,6 +127,18 @@ pub fn localize(volumes: &Volumes, profile: &mut Profile) -> usize {
         }
     }
     pointed
+}
+
+/// Where each volume is, by its identity.
+pub fn places(volumes: &Volumes) -> BTreeMap<&str, &Directory> {
+    let mut here = BTreeMap::new();
+    for directory in &volumes.directories {
+        if let Some(id) = &directory.id {
+            // Of several the first: they hold the same.
+            here.entry(id.as_str()).or_insert(directory);
+        }
+    }
+    here
 }
 
 /// Names, each once.

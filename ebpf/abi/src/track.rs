@@ -38,6 +38,9 @@ pub struct TrackEntry {
     /// cgroup, and at no other time: what was sent before is sent again then. It
     /// wraps after 256.
     pub key: u64,
+    /// Thread group (process) in the initial pid namespace that is passed over: a helper
+    /// of the agent's; 0: none.
+    pub except: u64,
 }
 
 /// The last page fault of a thread.
@@ -51,7 +54,7 @@ pub struct FaultSlot {
 }
 
 const _: () = {
-    super::assert_size::<TrackEntry, 16>();
+    super::assert_size::<TrackEntry, 24>();
     super::assert_size::<FaultSlot, 16>();
 };
 

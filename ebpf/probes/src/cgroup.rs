@@ -50,6 +50,7 @@ pub(crate) fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
         slot.write_volatile(TrackEntry {
             cgroup: child,
             key: entry.key,
+            except: 0,
         });
     }
     tally.one(Outcome::Out);

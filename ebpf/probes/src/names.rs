@@ -96,7 +96,7 @@ pub(crate) extern "C" fn call(
     result: u64,
     cgroup: u64,
 ) -> i32 {
-    let (Some(tally), Some(entry)) = (Tally::of(Stage::Call), track::entry(cgroup)) else {
+    let (Some(tally), Some(entry)) = (Tally::of(Stage::Call), track::of_task(cgroup)) else {
         return 0;
     };
     // SAFETY: a helper without arguments that can't fail.

@@ -193,7 +193,11 @@ pub(crate) extern "C" fn certain_chunk(
     key: u64,
 ) -> i32 {
     if let Some(tally) = Tally::of(Stage::Read) {
-        let entry = TrackEntry { cgroup, key };
+        let entry = TrackEntry {
+            cgroup,
+            key,
+            except: 0,
+        };
         let identity = identity(Address(mapping));
         certain(tally, mapping, identity, chunk, bits, &entry);
     }
@@ -221,7 +225,11 @@ pub(crate) extern "C" fn send_touch(
     let sent = emit::send_fixed(&record(RecordKind::Touch, cgroup, &id, chunk, new));
     tally.one(emit::outcome(sent));
     if sent && path {
-        let entry = TrackEntry { cgroup, key };
+        let entry = TrackEntry {
+            cgroup,
+            key,
+            except: 0,
+        };
         let identity = identity(Address(mapping));
         Place::new(mapping, identity, chunk, &entry).remember(new, 0, 0);
     }

@@ -1,7 +1,9 @@
 //! Which cgroups are watched.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task_btf},
+    helpers::generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf,
+    },
     macros::map,
     maps::Array,
 };
@@ -17,7 +19,7 @@ pub(crate) static TRACK: Array<TrackEntry> = Array::with_max_entries(TRACK_SLOTS
 #[inline(always)]
 pub(crate) fn current() -> Option<TrackEntry> {
     // SAFETY: the helper has no arguments and can't fail.
-    entry(unsafe { bpf_get_current_cgroup_id() })
+    of_task(unsafe { bpf_get_current_cgroup_id() })
 }
 
 /// The same for programs that run with each read: it does what the helper does, without
@@ -40,7 +42,22 @@ pub(crate) fn current_inline() -> Option<TrackEntry> {
     for offset in path {
         at = at.follow(offset);
     }
-    entry(at.0)
+    of_task(at.0)
+}
+
+/// The entry of `cgroup`, which is the current task's, if it is watched and the task not
+/// one to be passed over.
+#[inline(always)]
+pub(crate) fn of_task(cgroup: u64) -> Option<TrackEntry> {
+    let entry = entry(cgroup)?;
+    if entry.except != 0 {
+        // SAFETY: the helper has no arguments and can't fail.
+        let thread_group = unsafe { bpf_get_current_pid_tgid() } >> 32;
+        if thread_group == entry.except {
+            return None;
+        }
+    }
+    Some(entry)
 }
 
 /// The entry of `cgroup`, if it is watched.

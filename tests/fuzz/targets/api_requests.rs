@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         name: name.clone(),
         ..WorkloadView::default()
     };
-    view.workloads.insert(name, workload);
+    view.add(workload);
     let text = render(&view, 1);
     // No name ends its line, or reaches a terminal as anything but text.
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'));

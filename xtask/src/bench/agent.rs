@@ -1,8 +1,8 @@
 //! `cargo xtask bench agent`: containers that start on a node where the agent has seen them
 //! start once, and on another.
 
-mod host;
-mod images;
+pub(super) mod host;
+pub(super) mod images;
 
 use std::path::Path;
 use std::time::Duration;

@@ -32,10 +32,10 @@ pub struct Throttle {
     disk: String,
 }
 
-/// Where cgroups of a kind are made.
+/// Where cgroups with some controller are made: the root of a version's tree.
 #[derive(Debug, PartialEq, Eq)]
-enum Tree {
-    Blkio(PathBuf),
+pub(super) enum Tree {
+    V1(PathBuf),
     V2(PathBuf),
 }
 
@@ -43,16 +43,9 @@ impl Throttle {
     /// Limits reads from the disk on which `path` lies.
     pub fn new(path: &Path, limits: Limits) -> Result<Self> {
         let disk = Disk::of(path)?.numbers()?;
-        let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
-        let has_io = |root: &Path| {
-            fs::read_to_string(root.join("cgroup.controllers"))
-                .is_ok_and(|text| text.split_whitespace().any(|word| word == "io"))
-        };
-        let Some(tree) = find_tree(&mounts, has_io) else {
-            bail!("no cgroup tree has the blkio or io controller");
-        };
+        let tree = Tree::of(BLOCK)?;
         let guard = Self {
-            cgroup: make_cgroup(&tree)?,
+            cgroup: tree.make()?,
             tree,
             disk,
         };
@@ -68,81 +61,126 @@ impl Throttle {
     /// counts them: before neighbours are merged.
     pub fn reads(&self) -> Result<u64> {
         let file = self.cgroup.join(match self.tree {
-            Tree::Blkio(_) => "blkio.throttle.io_serviced",
+            Tree::V1(_) => "blkio.throttle.io_serviced",
             Tree::V2(_) => "io.stat",
         });
         let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
-        Ok(reads_in(&text, &self.disk))
+        Ok(count_in(&text, &self.disk, "rios="))
+    }
+
+    /// Bytes of them.
+    pub fn bytes_read(&self) -> Result<u64> {
+        let file = self.cgroup.join(match self.tree {
+            Tree::V1(_) => "blkio.throttle.io_service_bytes",
+            Tree::V2(_) => "io.stat",
+        });
+        let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        Ok(count_in(&text, &self.disk, "rbytes="))
     }
 
     /// A command that runs in the cgroup from its first instruction on.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
-            .arg(self.cgroup.join("cgroup.procs"))
-            .arg(program);
-        command
+        command_in(&self.cgroup, program)
     }
+
+    /// The cgroup's directory.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+}
+
+/// A command that runs in a cgroup from its first instruction on.
+pub fn command_in(cgroup: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+        .arg(cgroup.join("cgroup.procs"))
+        .arg(program);
+    command
 }
 
 impl Drop for Throttle {
     fn drop(&mut self) {
-        // A child that was just waited for may still be counted.
-        for _ in 0..20 {
-            match fs::remove_dir(&self.cgroup) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    thread::sleep(Duration::from_millis(50));
-                }
-                _ => return,
+        remove(&self.cgroup);
+    }
+}
+
+/// Removes a cgroup.
+pub(super) fn remove(cgroup: &Path) {
+    // A child that was just waited for may still be counted.
+    for _ in 0..20 {
+        match fs::remove_dir(cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            _ => return,
+        }
+    }
+    eprintln!("warning: {} is still in use and stays", cgroup.display());
+}
+
+/// A controller's names in v1 and v2.
+pub(super) type Controller = (&'static str, &'static str);
+
+const BLOCK: Controller = ("blkio", "io");
+
+impl Tree {
+    /// The tree that has a controller.
+    pub(super) fn of(controller: Controller) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("reading mounts")?;
+        let has = |root: &Path| {
+            fs::read_to_string(root.join("cgroup.controllers"))
+                .is_ok_and(|text| text.split_whitespace().any(|word| word == controller.1))
+        };
+        let (v1, v2) = controller;
+        find_tree(&mounts, v1, has)
+            .with_context(|| format!("no cgroup tree has the controller {v1} or {v2}"))?
+            .hand_on(v2)
+    }
+
+    /// Has children of the root get a controller.
+    fn hand_on(self, v2: &str) -> Result<Self> {
+        if let Tree::V2(root) = &self {
+            fs::write(root.join("cgroup.subtree_control"), format!("+{v2}"))
+                .with_context(|| format!("giving the {v2} controller to children"))?;
+        }
+        Ok(self)
+    }
+
+    /// Makes a cgroup for a measurement.
+    pub(super) fn make(&self) -> Result<PathBuf> {
+        let (Tree::V1(root) | Tree::V2(root)) = self;
+        for number in 0..100 {
+            let name = format!("headstart-bench-{}-{number}", std::process::id());
+            let cgroup = root.join(name);
+            match fs::create_dir(&cgroup) {
+                Ok(()) => return Ok(cgroup),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).context(format!("making {}", cgroup.display())),
             }
         }
-        eprintln!(
-            "warning: {} is still in use and stays",
-            self.cgroup.display()
-        );
+        bail!("too many cgroups of measurements in {}", root.display())
     }
 }
 
 /// v1 first: where its tree has the controller, the v2 tree has not.
-fn find_tree(mounts: &str, has_io: impl Fn(&Path) -> bool) -> Option<Tree> {
+fn find_tree(mounts: &str, v1: &str, v2_has: impl Fn(&Path) -> bool) -> Option<Tree> {
     let of_type = |kind: &'static str| {
         mounts.lines().filter_map(move |line| {
             let words: Vec<&str> = line.split(' ').collect();
             (*words.get(2)? == kind).then(|| (PathBuf::from(words[1]), words[3].to_owned()))
         })
     };
-    let blkio = of_type("cgroup").find(|(_, options)| options.split(',').any(|o| o == "blkio"));
-    let v2 = || of_type("cgroup2").find(|(root, _)| has_io(root));
-    blkio
-        .map(|(root, _)| Tree::Blkio(root))
-        .or_else(|| v2().map(|(root, _)| Tree::V2(root)))
-}
-
-fn make_cgroup(tree: &Tree) -> Result<PathBuf> {
-    let root = match tree {
-        Tree::Blkio(root) => root,
-        Tree::V2(root) => {
-            fs::write(root.join("cgroup.subtree_control"), "+io")
-                .context("giving the io controller to children")?;
-            root
-        }
-    };
-    for number in 0..100 {
-        let cgroup = root.join(format!("headstart-bench-{}-{number}", std::process::id()));
-        match fs::create_dir(&cgroup) {
-            Ok(()) => return Ok(cgroup),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).context(format!("making {}", cgroup.display())),
-        }
-    }
-    bail!("too many throttled cgroups in {}", root.display())
+    let old = of_type("cgroup").find(|(_, options)| options.split(',').any(|o| o == v1));
+    let new = || of_type("cgroup2").find(|(root, _)| v2_has(root));
+    old.map(|(root, _)| Tree::V1(root))
+        .or_else(|| new().map(|(root, _)| Tree::V2(root)))
 }
 
 /// Files and the lines that go into them.
 fn settings(tree: &Tree, disk: &str, limits: Limits) -> Vec<(&'static str, String)> {
     match tree {
-        Tree::Blkio(_) => [
+        Tree::V1(_) => [
             ("blkio.throttle.read_bps_device", limits.bytes),
             ("blkio.throttle.read_iops_device", limits.requests),
         ]
@@ -161,9 +199,9 @@ fn settings(tree: &Tree, disk: &str, limits: Limits) -> Vec<(&'static str, Strin
     }
 }
 
-/// `MAJOR:MINOR Read N` of v1, `MAJOR:MINOR … rios=N …` of v2; 0 where nothing is
-/// said of the disk yet.
-fn reads_in(text: &str, disk: &str) -> u64 {
+/// `MAJOR:MINOR Read N` of v1, `MAJOR:MINOR … KEY=N …` of v2; 0 where nothing is said of
+/// the disk yet.
+fn count_in(text: &str, disk: &str, key: &str) -> u64 {
     let line_reads = |line: &str| {
         let mut words = line.split(' ');
         if words.next()? != disk {
@@ -171,7 +209,7 @@ fn reads_in(text: &str, disk: &str) -> u64 {
         }
         let mut after_read = false;
         words.find_map(|word| {
-            let count = match word.strip_prefix("rios=") {
+            let count = match word.strip_prefix(key) {
                 Some(count) => count.parse().ok(),
                 None if after_read => word.parse().ok(),
                 None => None,
@@ -195,14 +233,14 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
 
     #[test]
     fn the_tree_with_the_controller_is_found() {
-        let blkio = Tree::Blkio("/sys/fs/cgroup/blkio".into());
-        assert_eq!(find_tree(HYBRID, |_| false), Some(blkio));
+        let blkio = Tree::V1("/sys/fs/cgroup/blkio".into());
+        assert_eq!(find_tree(HYBRID, "blkio", |_| false), Some(blkio));
         let pure = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
         assert_eq!(
-            find_tree(pure, |_| true),
+            find_tree(pure, "blkio", |_| true),
             Some(Tree::V2("/sys/fs/cgroup".into()))
         );
-        assert_eq!(find_tree(pure, |_| false), None);
+        assert_eq!(find_tree(pure, "blkio", |_| false), None);
     }
 
     #[test]
@@ -211,7 +249,7 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
             bytes: Some(1000),
             requests: None,
         };
-        let v1 = settings(&Tree::Blkio("/x".into()), "8:0", limits);
+        let v1 = settings(&Tree::V1("/x".into()), "8:0", limits);
         assert_eq!(
             v1,
             [("blkio.throttle.read_bps_device", "8:0 1000".to_owned())]
@@ -223,9 +261,10 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
     #[test]
     fn reads_are_counted_for_the_disk_alone() {
         let v1 = "8:0 Write 7\n254:0 Write 5\n254:0 Read 42\n254:0 Sync 3\nTotal 60\n";
-        assert_eq!(reads_in(v1, "254:0"), 42);
+        assert_eq!(count_in(v1, "254:0", "rios="), 42);
         let v2 = "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n254:0 rbytes=9 wbytes=0 rios=42 wios=0\n";
-        assert_eq!(reads_in(v2, "254:0"), 42);
-        assert_eq!(reads_in("", "254:0"), 0);
+        assert_eq!(count_in(v2, "254:0", "rios="), 42);
+        assert_eq!(count_in(v2, "254:0", "rbytes="), 9);
+        assert_eq!(count_in("", "254:0", "rios="), 0);
     }
 }

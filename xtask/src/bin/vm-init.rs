@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,44 +31,57 @@ const V1_CONTROLLERS: &[&str] = &["memory", "blkio", "cpu", "pids"];
 
 fn main() {
     let mut trouble = Vec::new();
+    if std::process::id() == 1 {
+        make_machine(&mut trouble);
+    }
+    do_job(trouble);
+}
+
+/// As the first process. Does not return where another takes over, which starts this
+/// program once more.
+fn make_machine(trouble: &mut Vec<String>) {
     if let Err(error) = mount("devtmpfs", "/dev", "devtmpfs") {
         trouble.push(format!("mounting /dev: {error}"));
     }
-    load_modules(&mut trouble);
+    load_modules(trouble);
     if let Err(error) = enter_disk() {
         trouble.push(format!("moving to the disk: {error}"));
+    }
+    let job = job().unwrap_or_default();
+    if let Some(init) = job.init.filter(|_| trouble.is_empty()) {
+        let error = Command::new(&init).exec();
+        trouble.push(format!("handing over to {}: {error}", init.display()));
     }
     for (source, at, kind) in MOUNTS {
         if let Err(error) = mount(source, at, kind) {
             trouble.push(format!("mounting {at}: {error}"));
         }
     }
+    let made = match job.cgroups {
+        Cgroups::V2 => one_tree(),
+        Cgroups::V1 => a_tree_each(),
+    };
+    if let Err(error) = made {
+        trouble.push(format!("control groups: {error}"));
+    }
+}
+
+fn do_job(mut trouble: Vec<String>) {
     let answers = File::options().write(true).open(ANSWERS);
     let mut answers = Answers(answers.expect("a second serial line"));
     let version = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     answers.send(&Message::Ready {
         kernel: version.trim().to_owned(),
     });
-    match job() {
-        Ok(job) => {
-            let made = match job.cgroups {
-                Cgroups::V2 => one_tree(),
-                Cgroups::V1 => a_tree_each(),
-            };
-            if let Err(error) = made {
-                trouble.push(format!("control groups: {error}"));
-            }
-            for what in trouble.drain(..) {
-                answers.send(&Message::Trouble { what });
-            }
-            for suite in &job.suites {
-                perform(suite, &mut answers);
-            }
-        }
-        Err(error) => trouble.push(format!("reading the job: {error}")),
-    }
+    let job = job().unwrap_or_else(|error| {
+        trouble.push(format!("reading the job: {error}"));
+        Job::default()
+    });
     for what in trouble {
         answers.send(&Message::Trouble { what });
+    }
+    for suite in &job.suites {
+        perform(suite, &mut answers);
     }
     answers.send(&Message::End);
     rustix::fs::sync();

@@ -11,10 +11,11 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cpio::Archive;
-use super::job::{JOB, Job, MODULES};
+use super::debian::JOB_UNIT;
+use super::job::{INIT, JOB, Job, MODULES};
 use super::kernel::Unpacked;
 use super::modules;
-use super::suites::{Binaries, FILES, MODULE_NAMES, PROGRAMS, Setup};
+use super::suites::{Binaries, FILES, MODULE_NAMES, PROGRAMS, Root, Setup};
 use crate::run;
 use crate::workspace::on_path;
 
@@ -32,7 +33,14 @@ pub fn write(
         archive: Archive::new(BufWriter::new(file)),
         known: BTreeSet::new(),
     };
-    tree.skeleton()?;
+    match setup.root {
+        Root::Programs => tree.programs_root()?,
+        Root::Distribution => {
+            tree.skeleton()?;
+            tree.file(INIT, 0o755, &read(&binaries.init)?)?;
+            tree.file(JOB_UNIT.0, 0o644, JOB_UNIT.1.as_bytes())?;
+        }
+    }
     tree.file("/init", 0o755, &read(&binaries.init)?)?;
     tree.file(JOB, 0o644, &serde_json::to_vec(job)?)?;
     for (name, program) in &binaries.tests {
@@ -47,17 +55,6 @@ pub fn write(
     for (number, module) in modules.iter().enumerate() {
         let to = format!("{MODULES}/{number:03}-{}", module.name);
         tree.file(&to, 0o644, &module.data)?;
-    }
-    for program in PROGRAMS {
-        match find(program) {
-            Some(file) => tree.program(&file)?,
-            None => println!("SKIPPED: tests that need {program}: it is not on this machine"),
-        }
-    }
-    for file in FILES {
-        if let Ok(data) = fs::read(file) {
-            tree.file(file, 0o644, &data)?;
-        }
     }
     tree.archive.finish()?;
     Ok(path)
@@ -78,21 +75,39 @@ struct Tree<W> {
 }
 
 impl<W: Write> Tree<W> {
-    /// Directories that are links on this machine are links there.
+    /// What the kernel and its first process need.
     fn skeleton(&mut self) -> Result<()> {
+        ["/dev", "/proc", "/sys", "/run", "/mnt"]
+            .iter()
+            .try_for_each(|name| self.directory(name))?;
+        Ok(self.archive.device("/dev/console", (5, 1))?)
+    }
+
+    /// A root of programs of this machine. Directories that are links here are links there.
+    fn programs_root(&mut self) -> Result<()> {
+        self.skeleton()?;
         for name in ["/bin", "/sbin", "/lib", "/lib64"] {
             if let Ok(target) = fs::read_link(name) {
                 self.known.insert(name.to_owned());
                 self.archive.link(name, &target.to_string_lossy())?;
             }
         }
-        for name in [
-            "/dev", "/proc", "/sys", "/tmp", "/run", "/root", "/mnt", "/etc", "/usr/bin",
-        ] {
+        for name in ["/tmp", "/root", "/etc", "/usr/bin"] {
             self.directory(name)?;
         }
-        self.archive.device("/dev/console", (5, 1))?;
-        Ok(self.archive.link("/etc/mtab", "/proc/self/mounts")?)
+        self.archive.link("/etc/mtab", "/proc/self/mounts")?;
+        for program in PROGRAMS {
+            match find(program) {
+                Some(file) => self.program(&file)?,
+                None => println!("SKIPPED: tests that need {program}: it is not on this machine"),
+            }
+        }
+        for file in FILES {
+            if let Ok(data) = fs::read(file) {
+                self.file(file, 0o644, &data)?;
+            }
+        }
+        Ok(())
     }
 
     fn directory(&mut self, name: &str) -> Result<()> {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the job lies in the guest.
 pub const JOB: &str = "/vm/job.json";
+/// Where what does the job lies in a guest with another first process.
+pub const INIT: &str = "/vm/init";
 /// Directory of the modules in the guest, in the order of their names.
 pub const MODULES: &str = "/vm/modules";
 /// The serial line that answers go to.
@@ -16,8 +18,11 @@ pub const ANSWERS: &str = "/dev/ttyS1";
 pub struct Job {
     /// The directory of temporary files that the tests were built with.
     pub scratch: PathBuf,
-    /// Which control groups are mounted.
+    /// Which control groups are mounted, where nobody else does it.
     pub cgroups: Cgroups,
+    /// The first process once the guest's root is mounted, which starts what does this
+    /// job; none, where that is done at once.
+    pub init: Option<PathBuf>,
     /// One after the other.
     pub suites: Vec<Suite>,
 }

@@ -1,13 +1,11 @@
-//! Kernels of the distribution, from its packages: downloaded and unpacked, nothing
-//! is installed, and the system's own package sources stay as they are.
+//! Kernels of the distribution, from its packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::run;
+use super::apt::{self, Apt};
 use crate::workspace::cache_dir;
 
 /// One kernel of the matrix.
@@ -42,7 +40,6 @@ pub const KERNELS: &[Kernel] = &[
 /// Whose dependency is a suite's kernel. Not the one for clouds: that lacks NFS,
 /// device mapper and the like.
 const META: &str = "linux-image-amd64";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
@@ -64,18 +61,12 @@ impl Kernel {
             return Ok(there);
         }
         let apt = Apt::new(&dir.join("apt"), self.suite)?;
-        let packages = apt.kernel_packages()?;
-        // Complete or not there at all.
-        let new = dir.join("new");
-        let _ = fs::remove_dir_all(&new);
-        fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
-        for package in packages {
-            let file = apt.download(&package)?;
-            run::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&new))?;
-            fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
-        }
-        let _ = fs::remove_dir_all(&root);
-        fs::rename(&new, &root).with_context(|| format!("making {}", root.display()))?;
+        let packages = packages(&apt)?;
+        let files = packages
+            .iter()
+            .map(|package| apt.download(package))
+            .collect::<Result<Vec<_>>>()?;
+        apt::unpack(&files, &root)?;
         unpacked(&root)
     }
 }
@@ -105,112 +96,20 @@ fn only_entry(dir: &Path) -> Option<PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// apt with a configuration of its own: one suite, and a cache apart.
-struct Apt {
-    dir: PathBuf,
-}
-
-impl Apt {
-    fn new(dir: &Path, suite: &str) -> Result<Self> {
-        if !Path::new(KEYRING).exists() {
-            bail!("no {KEYRING}: kernels come from Debian's packages");
-        }
-        let mirror = mirror()?;
-        for part in ["lists/partial", "archives/partial"] {
-            fs::create_dir_all(dir.join(part))
-                .with_context(|| format!("making {}", dir.display()))?;
-        }
-        let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-        fs::write(dir.join("sources.list"), source)?;
-        fs::write(dir.join("status"), "")?;
-        let apt = Self {
-            dir: dir.to_owned(),
-        };
-        run::captured(apt.command("apt-get").args(["-qq", "update"]))
-            .with_context(|| format!("asking {mirror} for {suite}"))?;
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        let dir = self.dir.display();
-        for option in [
-            format!("Dir::Etc::sourcelist={dir}/sources.list"),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State::lists={dir}/lists"),
-            format!("Dir::State::status={dir}/status"),
-            format!("Dir::Cache={dir}"),
-            "Acquire::Languages=none".to_owned(),
-            // Its own user need not be able to write below a home directory.
-            "APT::Sandbox::User=root".to_owned(),
-        ] {
-            command.args(["-o", &option]);
-        }
-        command.current_dir(&self.dir);
-        command
-    }
-
-    /// The image, and what it is split into in newer suites.
-    fn kernel_packages(&self) -> Result<Vec<String>> {
-        let images = self.depends(META)?;
-        let image = images.into_iter().find(|p| p.starts_with("linux-image-"));
-        let image = image.with_context(|| format!("{META} names no image"))?;
-        let mut packages = self.depends(&image)?;
-        packages.retain(|p| p.starts_with("linux-binary-") || p.starts_with("linux-modules-"));
-        packages.push(image);
-        Ok(packages)
-    }
-
-    fn depends(&self, package: &str) -> Result<Vec<String>> {
-        let text = run::captured(self.command("apt-cache").args(["depends", package]))?;
-        Ok(dependencies(&text))
-    }
-
-    fn download(&self, package: &str) -> Result<PathBuf> {
-        println!("downloading {package}");
-        run::captured(self.command("apt-get").args(["-qq", "download", package]))?;
-        let prefix = format!("{package}_");
-        let files = fs::read_dir(&self.dir)?.filter_map(|entry| Some(entry.ok()?.path()));
-        let mut files = files.filter(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(&prefix)
-        });
-        files
-            .next()
-            .with_context(|| format!("{package} was not downloaded"))
-    }
-}
-
-/// Names from what `apt-cache depends` prints.
-fn dependencies(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The mirror that this system takes Debian from.
-fn mirror() -> Result<String> {
-    let text = run::captured(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-    ]))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Debian|Debian|"))
-        .map(str::to_owned)
-        .context("this system has no package source of Debian")
+/// The image, and what it is split into in newer suites.
+fn packages(apt: &Apt) -> Result<Vec<String>> {
+    let images = apt.depends(META)?;
+    let image = images.into_iter().find(|p| p.starts_with("linux-image-"));
+    let image = image.with_context(|| format!("{META} names no image"))?;
+    let mut packages = apt.depends(&image)?;
+    packages.retain(|p| p.starts_with("linux-binary-") || p.starts_with("linux-modules-"));
+    packages.push(image);
+    Ok(packages)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dependencies_are_read() {
-        let text = "linux-image-amd64\n  Depends: linux-image-6.1.0-50-amd64\n  Suggests: x\n";
-        assert_eq!(dependencies(text), ["linux-image-6.1.0-50-amd64"]);
-    }
 
     #[test]
     fn an_unpacked_kernel_is_found_whichever_way_it_is_packed() {

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use super::job::Message;
 
-/// Until the guest says that it is up.
-const BOOT: Duration = Duration::from_secs(120);
+/// Until the guest says that it is up: a minute with systemd on a machine that does much else.
+const BOOT: Duration = Duration::from_secs(180);
 /// Between two messages: longer than any one test may take.
 const SILENCE: Duration = Duration::from_secs(300);
 /// For all that a guest does.
@@ -29,6 +29,8 @@ pub struct Machine<'a> {
     pub kernel: &'a Path,
     /// Its first root.
     pub initramfs: &'a Path,
+    /// What is on its disk; nothing, if nothing.
+    pub disk: Option<&'a Path>,
     /// Where the disk and the console's text are put.
     pub dir: &'a Path,
     /// More kernel parameters.
@@ -60,28 +62,28 @@ impl Machine<'_> {
         self.dir.join("console")
     }
 
-    fn disk(&self) -> std::path::PathBuf {
+    fn image(&self) -> std::path::PathBuf {
         self.dir.join("disk")
     }
 
     fn make_disk(&self) -> Result<()> {
-        let disk = self.disk();
+        let disk = self.image();
         let _ = fs::remove_file(&disk);
         let file = File::create(&disk).with_context(|| format!("making {}", disk.display()))?;
         file.set_len(DISK)?;
         let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-        crate::run::captured(
-            Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-E", options])
-                .arg(&disk),
-        )?;
-        Ok(())
+        let mut mkfs = Command::new("mkfs.ext4");
+        mkfs.args(["-q", "-F", "-E", options]);
+        if let Some(files) = self.disk {
+            mkfs.arg("-d").arg(files);
+        }
+        crate::run::captured(mkfs.arg(&disk)).map(drop)
     }
 
     fn command(&self, accelerator: &str, cpu: &str) -> Command {
         let disk = format!(
             "file={},if=virtio,format=raw,cache=unsafe",
-            self.disk().display()
+            self.image().display()
         );
         let console = format!("file:{}", self.console().display());
         let append = format!("console=ttyS0 panic=-1 loglevel=5 {}", self.append);

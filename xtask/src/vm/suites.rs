@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::debian;
 use super::job::{Cgroups, Job, Suite};
 use crate::build;
 use crate::run::Stages;
@@ -74,16 +75,38 @@ pub struct Setup {
     pub modules: &'static [&'static str],
     /// Which control groups it mounts.
     cgroups: Cgroups,
+    /// What its root is made of.
+    pub root: Root,
+}
+
+/// What a guest's root is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// Programs of this machine, and nothing that runs by itself.
+    Programs,
+    /// Packages of the distribution, with systemd.
+    Distribution,
+}
+
+impl Setup {
+    /// What is on the guest's disk before it boots.
+    pub fn disk(&self) -> Result<Option<PathBuf>> {
+        Ok(match self.root {
+            Root::Programs => None,
+            Root::Distribution => Some(debian::root().context("a root with systemd")?),
+        })
+    }
 }
 
 /// All of them, the usual one first.
-pub const SETUPS: &[Setup] = &[USUAL, INTEGRITY, CONFIDENTIALITY, V1_ONLY, NFS];
+pub const SETUPS: &[Setup] = &[USUAL, INTEGRITY, CONFIDENTIALITY, V1_ONLY, NFS, SYSTEMD];
 
 const USUAL: Setup = Setup {
     name: "",
     parameters: "cgroup_no_v1=all",
     modules: &[],
     cgroups: Cgroups::V2,
+    root: Root::Programs,
 };
 
 const INTEGRITY: Setup = Setup {
@@ -108,6 +131,13 @@ const V1_ONLY: Setup = Setup {
 const NFS: Setup = Setup {
     name: "nfs",
     modules: &["nfsd", "nfsv4", "cachefiles", "veth", "sch_netem"],
+    ..USUAL
+};
+
+const SYSTEMD: Setup = Setup {
+    name: "systemd",
+    parameters: debian::PARAMETERS,
+    root: Root::Distribution,
     ..USUAL
 };
 
@@ -200,7 +230,7 @@ const CHOSEN: &[Chosen] = &[
     },
     Chosen {
         suite: "kernel_agent",
-        only: &["units::a_unit_is_learned", "life::it_ends"],
+        only: &["units::a_unit_is_learned", "life::it_ends", "charge::"],
         without: &[],
         ..TRUTH
     },
@@ -228,6 +258,12 @@ const CHOSEN: &[Chosen] = &[
     Chosen {
         setup: NFS,
         only: &["nfs::"],
+        ..DEGRADED
+    },
+    Chosen {
+        suite: "kernel_systemd",
+        setup: SYSTEMD,
+        only: &["life::", "service::", "units::"],
         ..DEGRADED
     },
 ];
@@ -335,6 +371,7 @@ pub fn job(binaries: &Binaries, kernel: &str, setup: &Setup, tests: &[String]) -
     Job {
         scratch: binaries.scratch.clone(),
         cgroups: setup.cgroups,
+        init: (setup.root == Root::Distribution).then(|| debian::INIT.into()),
         suites,
     }
 }

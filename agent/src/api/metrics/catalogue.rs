@@ -130,7 +130,10 @@ impl Metric {
 
 /// Label values that are there from the first scrape on, so that a rate has a zero to
 /// begin from.
-const RESULTS: [&str; 6] = ["evicted", "failed", "gone", "left", "read", "resident"];
+const RESULTS: [&str; 7] = [
+    "evicted", "failed", "gone", "joined", "left", "read", "resident",
+];
+const CHARGED: [&str; 3] = ["agent", "warm", "workload"];
 const OUTCOMES: [&str; 4] = ["late", "unknown", "used", "wasted"];
 
 /// Labels of what there is for each workload.
@@ -230,6 +233,11 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "Plans that are being carried out now",
         |input| one(count(input.view.warming)),
     ),
+    Metric::gauge(
+        "headstart_plans_waiting",
+        "Plans that wait to be carried out",
+        |input| one(count(input.view.waiting)),
+    ),
     Metric::new(
         Kind::Histogram,
         "headstart_lead_seconds",
@@ -245,11 +253,31 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric::counter(
         "headstart_warmed_bytes_total",
         "Planned bytes by what warming made of them: read, resident (there already), failed, \
-         gone (no such file any more), evicted, left (no time or budget)",
+         gone (no such file any more), evicted, left (no time or budget), joined (another \
+         start's plan was the same, and what became of it is counted there)",
         |input| by(&input.view.totals.warmed_bytes, &RESULTS),
     )
     .unit("bytes")
     .labels(&["result"]),
+    Metric::counter(
+        "headstart_charged_bytes_total",
+        "Bytes of files that were read, by whose cgroup they are charged to: warm, workload \
+         (the one that starts), agent (its own, where there is no other)",
+        |input| by(&input.view.totals.charged_bytes, &CHARGED),
+    )
+    .unit("bytes")
+    .labels(&["to"]),
+    Metric::counter(
+        "headstart_charge_fallbacks_total",
+        "Plans that were not charged to the cgroup that they should have been, by reason",
+        |input| by(&input.view.totals.charge_fallbacks, &[]),
+    )
+    .labels(&["reason"]),
+    Metric::counter(
+        "headstart_helper_restarts_total",
+        "How often the helper in the warm cgroup had to be started again",
+        |input| one(count(input.view.totals.helper_restarts)),
+    ),
     Metric::counter(
         "headstart_outcome_bytes_total",
         "Planned bytes by what the start made of them: used (there before it was used), late \

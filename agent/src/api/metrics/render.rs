@@ -120,7 +120,7 @@ mod tests {
                 }),
                 ..WorkloadView::default()
             };
-            view.workloads.insert(workload.key.clone(), workload);
+            view.add(workload);
         }
         view
     }
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn series_go_with_their_workload() {
         let mut view = view(2);
-        view.workloads.remove("unit:w1.service");
+        view.forget("unit:w1.service");
         let text = render(&view, 10);
         assert!(text.contains("w0.service") && !text.contains("w1.service"));
         assert!(!text.contains("workload=\"other\""), "{text}");
@@ -183,7 +183,7 @@ mod tests {
             ..WorkloadView::default()
         };
         odd.key = odd.name.clone();
-        view.workloads.insert(odd.key.clone(), odd);
+        view.add(odd);
         let text = render(&view, 10);
         let shown = series(&text, "headstart_workload_starts");
         assert_eq!(

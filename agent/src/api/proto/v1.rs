@@ -150,14 +150,30 @@ pub struct Totals {
     /// Each stage between the hooks and the profile.
     #[prost(message, repeated, tag = "14")]
     pub stages: ::prost::alloc::vec::Vec<Stage>,
+    /// Bytes of files that were read, by whose cgroup they are charged to: `warm`,
+    /// `workload`, `agent`.
+    #[prost(btree_map = "string, uint64", tag = "15")]
+    pub charged_bytes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// Plans that were not charged to the cgroup that they should have been, by reason.
+    #[prost(btree_map = "string, uint64", tag = "16")]
+    pub charge_fallbacks: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// How often the helper in the warm cgroup had to be started again.
+    #[prost(uint64, tag = "17")]
+    pub helper_restarts: u64,
     /// As `lead`, by the signal that came first.
-    #[prost(btree_map = "string, message", tag = "15")]
+    #[prost(btree_map = "string, message", tag = "18")]
     pub lead_by_signal: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         Histogram,
     >,
     /// Signals of container runtimes lost: there were too many.
-    #[prost(uint64, tag = "16")]
+    #[prost(uint64, tag = "19")]
     pub runtime_signals_lost: u64,
 }
 /// Times, counted by size.
@@ -325,8 +341,12 @@ pub struct Start {
     /// Files of the plan, those of most bytes first; not all where there are many.
     #[prost(message, repeated, tag = "17")]
     pub files: ::prost::alloc::vec::Vec<File>,
-    /// Of `late`: asked for before, and on their way.
+    /// Bytes of a plan that was carried out once for several starts, this being a later one:
+    /// what was there and what was brought in is told of the first.
     #[prost(uint64, tag = "18")]
+    pub joined: u64,
+    /// Of `late`: asked for before, and on their way.
+    #[prost(uint64, tag = "19")]
     pub on_the_way: u64,
 }
 /// A file of a plan.

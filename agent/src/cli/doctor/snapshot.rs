@@ -62,7 +62,7 @@ pub(super) struct Limit {
 }
 
 /// The cgroup hierarchies.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Cgroups {
     /// Where the v2 tree is mounted.
     pub(super) v2: Option<PathBuf>,
@@ -70,6 +70,8 @@ pub(super) struct Cgroups {
     pub(super) reachable: bool,
     /// Controllers in v1 trees.
     pub(super) v1_controllers: Vec<String>,
+    /// Whether the root of v2 has the memory controller.
+    pub(super) v2_memory: Tried,
 }
 
 /// Where profiles are kept.

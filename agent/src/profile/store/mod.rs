@@ -9,6 +9,7 @@ mod alias;
 mod backend;
 pub mod entry;
 mod file;
+mod list;
 mod past;
 #[cfg(test)]
 mod tests;
@@ -333,27 +334,6 @@ impl Store {
         })?;
         notices.into_iter().for_each(|notice| self.notice(notice));
         result
-    }
-
-    /// All profiles by name, without decoding them.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
-        let rows = self.read("listing profiles of", |txn| {
-            let table = txn.open_table(ENTRIES)?;
-            let mut rows = Vec::new();
-            for row in table.iter()? {
-                let (name, entry) = row?;
-                rows.push((name.value().to_owned(), entry.value().to_vec()));
-            }
-            Ok(rows)
-        })?;
-        // One that can't be read is listed with what is known: its name.
-        let entry = |(name, bytes): (String, Vec<u8>)| {
-            Entry::from_bytes(&name, &bytes).unwrap_or_else(|| Entry::unknown(&name))
-        };
-        Ok(rows.unwrap_or_default().into_iter().map(entry).collect())
     }
 
     /// Removes a profile; whether there was one.

@@ -144,6 +144,8 @@ fn what_is_put_is_there_for_the_next() {
     assert_eq!(entries[0].name, "web");
     assert_eq!(entries[0].bytes, encode("web", &profile).len() as u64);
     assert_eq!(entries[0].files, profile.files.len() as u64);
+    assert_eq!(store.entry("web").expect("entry").as_ref(), entries.first());
+    assert_eq!(store.entry("other").expect("entry"), None);
     assert!(entries[0].updated_ms > 1_500_000_000_000);
     assert!(matches!(
         store.put("web", &profile),

@@ -24,30 +24,30 @@ const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A namespace.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(in crate::bench) struct Host {
     namespace: Child,
 }
 
 /// A store of Podman's.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(in crate::bench) struct Store {
     graph: PathBuf,
     run: PathBuf,
 }
 
 /// How long a start took, seconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Took {
+pub(in crate::bench) struct Took {
     /// `podman run`, to its end.
-    pub(super) all: f64,
+    pub(in crate::bench) all: f64,
     /// Of this the command alone, as Podman has it.
-    pub(super) command: f64,
+    pub(in crate::bench) command: f64,
     /// When the command ended, since the epoch.
-    pub(super) ended: f64,
+    pub(in crate::bench) ended: f64,
 }
 
 impl Store {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(in crate::bench) fn new(dir: &Path) -> Self {
         Self {
             graph: dir.join("graph"),
             run: dir.join("run"),
@@ -56,7 +56,7 @@ impl Store {
 }
 
 impl Host {
-    pub(super) fn new() -> Result<Self> {
+    pub(in crate::bench) fn new() -> Result<Self> {
         let mut namespace = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE])
             .stdin(Stdio::piped())
@@ -71,7 +71,7 @@ impl Host {
     }
 
     /// A command in the namespace; it becomes the program.
-    fn command(&self, throttle: Option<&Throttle>, program: &Path) -> Command {
+    pub(in crate::bench) fn command(&self, throttle: Option<&Throttle>, program: &Path) -> Command {
         let mut command = match throttle {
             Some(throttle) => throttle.command("nsenter"),
             None => Command::new("nsenter"),
@@ -83,7 +83,7 @@ impl Host {
     }
 
     /// `podman`, as fast as it can.
-    pub(super) fn podman(&self, store: &Store) -> Command {
+    pub(in crate::bench) fn podman(&self, store: &Store) -> Command {
         self.podman_in(store, None)
     }
 
@@ -96,7 +96,7 @@ impl Host {
     }
 
     /// Starts a container, and removes it when it has ended.
-    pub(super) fn start(
+    pub(in crate::bench) fn start(
         &self,
         store: &Store,
         container: &Container,
@@ -129,7 +129,7 @@ impl Host {
 
     /// Has Podman, runc and what they keep in memory, as they are on a node that runs
     /// containers.
-    pub(super) fn start_nothing(&self, store: &Store, image: &str) -> Result<()> {
+    pub(in crate::bench) fn start_nothing(&self, store: &Store, image: &str) -> Result<()> {
         let mut podman = run_options(self.podman(store));
         run::captured(podman.args(["--rm", image, "/bin/true"]))?;
         Ok(())
@@ -153,7 +153,7 @@ impl Drop for Host {
 
 /// A node's agent: its directory, and what it runs over.
 #[derive(Debug)]
-pub(super) struct Node<'a> {
+pub(in crate::bench) struct Node<'a> {
     host: &'a Host,
     agent: PathBuf,
     dir: PathBuf,
@@ -161,34 +161,34 @@ pub(super) struct Node<'a> {
 
 /// An agent that runs; ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Running<'a> {
+pub(in crate::bench) struct Running<'a> {
     node: &'a Node<'a>,
     child: Child,
 }
 
 /// What is used of what the agent says of a workload.
 #[derive(Debug, Deserialize)]
-pub(super) struct Known {
-    pub(super) key: String,
+pub(in crate::bench) struct Known {
+    pub(in crate::bench) key: String,
     image: String,
     starts: u64,
     runs: u64,
-    pub(super) last: Option<Last>,
+    pub(in crate::bench) last: Option<Last>,
 }
 
 /// Of its last start; bytes.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Last {
+pub(in crate::bench) struct Last {
     over: bool,
-    pub(super) began_ms: u64,
-    pub(super) signal: String,
-    pub(super) lead_seconds: Option<f64>,
-    pub(super) read: u64,
-    pub(super) used: u64,
-    pub(super) late: u64,
-    pub(super) wasted: u64,
-    pub(super) unknown: u64,
-    pub(super) missed: u64,
+    pub(in crate::bench) began_ms: u64,
+    pub(in crate::bench) signal: String,
+    pub(in crate::bench) lead_seconds: Option<f64>,
+    pub(in crate::bench) read: u64,
+    pub(in crate::bench) used: u64,
+    pub(in crate::bench) late: u64,
+    pub(in crate::bench) wasted: u64,
+    pub(in crate::bench) unknown: u64,
+    pub(in crate::bench) missed: u64,
 }
 
 #[derive(Deserialize)]
@@ -202,7 +202,12 @@ struct Status {
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn new(host: &'a Host, agent: &Path, dir: &Path, store: &Store) -> Result<Self> {
+    pub(in crate::bench) fn new(
+        host: &'a Host,
+        agent: &Path,
+        dir: &Path,
+        store: &Store,
+    ) -> Result<Self> {
         if dir.exists() {
             fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
         }
@@ -234,27 +239,28 @@ impl<'a> Node<'a> {
     }
 
     /// Runs `headstart` to its end.
-    pub(super) fn headstart(&self, args: &[&str]) -> Result<String> {
+    pub(in crate::bench) fn headstart(&self, args: &[&str]) -> Result<String> {
         run::captured(&mut self.command(None, args))
     }
 
-    fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Option<T> {
+    /// What `headstart --json` says.
+    pub(in crate::bench) fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Option<T> {
         let text = run::quiet_output(self.command(None, &["--json"]).args(args))?;
         serde_json::from_str(&text).ok()
     }
 
     /// Puts all that is known by now aside.
-    pub(super) fn keep(&self) -> Result<()> {
+    pub(in crate::bench) fn keep(&self) -> Result<()> {
         copy(&self.state(), &self.dir.join("kept"))
     }
 
     /// Makes what is known what it was then, and starts an agent.
-    pub(super) fn start_as_kept(&self, throttle: &Throttle) -> Result<Running<'_>> {
+    pub(in crate::bench) fn start_as_kept(&self, throttle: &Throttle) -> Result<Running<'_>> {
         copy(&self.dir.join("kept"), &self.state())?;
         self.start(throttle)
     }
 
-    pub(super) fn start(&self, throttle: &Throttle) -> Result<Running<'_>> {
+    pub(in crate::bench) fn start(&self, throttle: &Throttle) -> Result<Running<'_>> {
         let child = self.command(Some(throttle), &["agent"]).spawn()?;
         let running = Running { node: self, child };
         running.until("it is ready", || {
@@ -271,7 +277,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 impl Running<'_> {
-    fn until<T>(&self, what: &str, found: impl Fn() -> Option<T>) -> Result<T> {
+    /// Waits until `found` gives something.
+    pub(in crate::bench) fn until<T>(
+        &self,
+        what: &str,
+        found: impl Fn() -> Option<T>,
+    ) -> Result<T> {
         let began = Instant::now();
         loop {
             if let Some(value) = found() {
@@ -286,7 +297,7 @@ impl Running<'_> {
     }
 
     /// What is known of a container's image once its only start here is over.
-    pub(super) fn learned(&self, image: &str) -> Result<Known> {
+    pub(in crate::bench) fn learned(&self, image: &str) -> Result<Known> {
         self.until("a start is learned", || {
             let all: AllKnown = self.node.json(&["workloads"])?;
             all.workloads.into_iter().find(|known| {

@@ -15,17 +15,17 @@ use crate::workspace::on_path;
 
 /// A container to start.
 #[derive(Debug)]
-pub(super) struct Container {
-    pub(super) name: &'static str,
-    pub(super) what: &'static str,
-    pub(super) command: Vec<OsString>,
+pub(in crate::bench) struct Container {
+    pub(in crate::bench) name: &'static str,
+    pub(in crate::bench) what: &'static str,
+    pub(in crate::bench) command: Vec<OsString>,
     /// Mounted into it at the same path, read-only.
-    pub(super) volume: Option<PathBuf>,
+    pub(in crate::bench) volume: Option<PathBuf>,
 }
 
 impl Container {
     /// Its image's reference.
-    pub(super) fn image(&self) -> String {
+    pub(in crate::bench) fn image(&self) -> String {
         image(self.name)
     }
 }
@@ -35,7 +35,7 @@ fn image(name: &str) -> String {
 }
 
 /// What a start of nothing is made from.
-pub(super) const IDLE: &str = "localhost/headstart-bench-idle:1";
+pub(in crate::bench) const IDLE: &str = "localhost/headstart-bench-idle:1";
 
 /// Imports of a service of some size.
 const IMPORTS: &str = "import asyncio, concurrent.futures, csv, ctypes, decimal, \
@@ -48,7 +48,7 @@ const MODULES: &str = "for (const name of require('module').builtinModules) \
     try { require(name) } catch {}";
 
 /// Name, what it does, and how to find its command and the trees that it needs.
-type Find = fn(&Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>>;
+pub(in crate::bench) type Find = fn(&Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>>;
 const CONTAINERS: [(&str, &str, Find); 4] = [
     ("python", "a Python service's imports", python),
     ("java", "a small jar", java),
@@ -63,7 +63,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 
 /// The named containers, or all; their images are in each of the stores, and what they need
 /// is kept in `dir`.
-pub(super) fn prepare(
+pub(in crate::bench) fn prepare(
     host: &Host,
     dir: &Path,
     stores: &[Store],
@@ -103,7 +103,7 @@ pub(super) fn prepare(
     Ok(found)
 }
 
-fn python(_: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
+pub(in crate::bench) fn python(_: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
     let ask = "import sys, sysconfig; print(sys.executable); print(sysconfig.get_path('stdlib'))";
     let said = run::quiet_output(Command::new("python3").args(["-c", ask]));
     let Some((program, library)) = said.as_deref().and_then(|said| said.split_once('\n')) else {
@@ -113,7 +113,7 @@ fn python(_: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
     Ok(Some((command, vec![library.into()])))
 }
 
-fn java(dir: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
+pub(in crate::bench) fn java(dir: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
     let java = programs::prepare(dir, &["java".to_owned()])?.pop();
     let Some(java) = java else { return Ok(None) };
     let program = Path::new(&java.command[0]);
@@ -122,7 +122,7 @@ fn java(dir: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
     Ok(Some((java.command, vec![home])))
 }
 
-fn node(_: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
+pub(in crate::bench) fn node(_: &Path) -> Result<Option<(Vec<OsString>, Vec<PathBuf>)>> {
     let Some(node) = on_path("node") else {
         return Ok(None);
     };
@@ -153,6 +153,30 @@ for path; do
 done
 "#;
 
+/// Copies trees and files into a root filesystem, to where they are here.
+pub(in crate::bench) fn copy(root: &Path, paths: &[PathBuf]) -> Result<()> {
+    // Programs are found by these names, whatever they are links to here.
+    for (link, to) in [
+        ("bin", "usr/bin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+    ] {
+        fs::create_dir_all(root.join(to))?;
+        std::os::unix::fs::symlink(to, root.join(link))?;
+    }
+    let mut copy = Command::new("sh");
+    run::run(copy.args(["-e", "-c", COPY, "sh"]).arg(root).args(paths))
+}
+
+/// Compiles Python's library, as images have it: what an import compiles is not kept in a
+/// container.
+pub(in crate::bench) fn compile(root: &Path, python: &Path, library: &Path) -> Result<()> {
+    let library = root.join(library.strip_prefix("/")?);
+    let mut compile = Command::new(python);
+    let _ = run::quiet_output(compile.args(["-m", "compileall", "-q"]).arg(library));
+    Ok(())
+}
+
 /// Makes an image in the first store, where it is not there, and brings it to the others.
 fn make(
     host: &Host,
@@ -178,25 +202,9 @@ fn make(
         let mut all = files.to_vec();
         all.extend(trees.iter().cloned());
         all.extend(libraries(&all)?);
-        // Programs are found by these names, whatever they are links to here.
-        for (link, to) in [
-            ("bin", "usr/bin"),
-            ("lib", "usr/lib"),
-            ("lib64", "usr/lib64"),
-        ] {
-            fs::create_dir_all(root.join(to))?;
-            std::os::unix::fs::symlink(to, root.join(link))?;
-        }
-        let mut copy = Command::new("sh");
-        run::run(copy.args(["-e", "-c", COPY, "sh"]).arg(&root).args(&all))?;
+        copy(&root, &all)?;
         if let Some(python) = files.first().filter(|_| name == "python") {
-            // As images have it: what an import compiles is not kept in a container.
-            let library = root.join(trees[0].strip_prefix("/")?);
-            let _ = run::quiet_output(
-                Command::new(python)
-                    .args(["-m", "compileall", "-q"])
-                    .arg(library),
-            );
+            compile(&root, python, &trees[0])?;
         }
         let tar = dir.join("root.tar");
         run::run(
@@ -230,7 +238,7 @@ fn make(
 }
 
 /// Libraries that programs and libraries in `paths` are linked to.
-fn libraries(paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+pub(in crate::bench) fn libraries(paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
     let look = "find -L \"$@\" -type f \\( -name '*.so*' -o -perm -100 \\) -exec ldd {} + \
                 2>/dev/null || true";
     let mut ldd = Command::new("sh");

@@ -13,6 +13,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
         exact(seen),
         probes(seen),
         cgroups(&seen.cgroups),
+        warm_cgroup(&seen.cgroups),
         runtimes(&seen.runtimes),
         early(&seen.runtimes),
     ]
@@ -115,6 +116,20 @@ fn cgroups(seen: &Cgroups) -> Row {
         .needed_for(Need::Record)
 }
 
+/// For the agent. Whether its own cgroup has the controller depends on how it is started.
+fn warm_cgroup(seen: &Cgroups) -> Row {
+    let found = match &seen.v2_memory {
+        Ok(()) => "the memory controller is there; `headstart status` says whether the agent \
+                   has it"
+            .to_owned(),
+        Err(reason) => reason.clone(),
+    };
+    Row::ok(Group::Cgroups, "warm cgroup", found)
+        .is(ok_or(seen.v2_memory.is_ok(), Status::Degraded))
+        .costs("what the agent warms is charged to its own cgroup, and a limit on that pushes it out again")
+        .fix("boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory; give the agent's service `Delegate=memory`")
+}
+
 /// For the agent: whose containers it knows. None is no fault: units are there.
 fn runtimes(seen: &[(PathBuf, Tried)]) -> Row {
     let one = |(path, asked): &(PathBuf, Tried)| match asked {
@@ -192,7 +207,11 @@ mod tests {
             v2: Some("/sys/fs/cgroup/unified".into()),
             reachable: true,
             v1_controllers: vec!["memory".to_owned()],
+            v2_memory: Err("no memory controller".to_owned()),
         };
+        let row = warm_cgroup(&seen);
+        assert_eq!(row.status, Status::Degraded);
+        assert_eq!(row.found, "no memory controller");
         let row = cgroups(&seen);
         assert_eq!(row.status, Status::Ok);
         assert_eq!(

@@ -37,6 +37,7 @@ pub(super) fn cgroups(mountinfo: &str) -> Cgroups {
         v2: first_of_type(mountinfo, "cgroup2"),
         reachable: crate::run::existing_cgroups().is_ok(),
         v1_controllers: v1_controllers(mountinfo),
+        v2_memory: crate::run::has_memory_controller().map_err(|e| e.to_string()),
     }
 }
 

@@ -1,0 +1,320 @@
+//! Threads that carry plans out, the most urgent first.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::handle::{Notified, Order, OrderError};
+use super::jobs::{Done, Outbox};
+use super::prepare::{NotWarmed, Shared, Whom};
+use super::priority::Priority;
+use super::queue::{Dropped, Member, Next, Queue, Same, Wanted, Wish};
+use super::start::Warmed;
+use super::wishes::Wishes;
+use crate::plan::Timing;
+use crate::warm::Cancel;
+use crate::workload::Workload;
+
+/// Plans that wait.
+const QUEUE: usize = 1024;
+
+/// What was told of ahead is expected to start no sooner: what starts now goes first.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// Something that waits to be warmed.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Beside starts of a workload, the first in this cgroup, where there is one yet.
+    Beside(Option<u64>, Box<Workload>),
+    /// Ahead of a start that somebody tells of.
+    Ahead(Notice),
+}
+
+/// What somebody told of.
+#[derive(Debug)]
+pub(super) struct Notice {
+    /// What they called it.
+    pub(super) text: String,
+    /// The keys of workloads of that key or name.
+    pub(super) called: Vec<String>,
+    /// For what comes of it.
+    pub(super) reply: SyncSender<Result<Notified, OrderError>>,
+}
+
+/// The threads, and what waits for them. Dropping it ends them.
+pub(super) struct Warmers {
+    inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    done: Outbox,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    queue: Queue<Task, Warmed>,
+    ended: bool,
+}
+
+impl Warmers {
+    /// Starts so many threads.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        done: Outbox,
+        plans_at_once: usize,
+    ) -> std::io::Result<Self> {
+        let inner = Arc::new(Inner {
+            shared,
+            done,
+            state: Mutex::new(State {
+                queue: Queue::new(QUEUE),
+                ended: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let mut warmers = Self {
+            inner,
+            threads: Vec::new(),
+        };
+        for _ in 0..plans_at_once.max(1) {
+            let inner = warmers.inner.clone();
+            let work = move || inner.work();
+            let thread = std::thread::Builder::new()
+                .name("warm".into())
+                .spawn(work)?;
+            warmers.threads.push(thread);
+        }
+        Ok(warmers)
+    }
+
+    /// Has something warmed beside a start, which is called `id` and in this cgroup, where
+    /// there is one yet; its first need of it is expected at `due`. What comes of it is told.
+    pub(super) fn beside(
+        &self,
+        id: u64,
+        workload: &Workload,
+        cgroup: Option<u64>,
+        due: Instant,
+        priority: Priority,
+    ) {
+        let keys = &workload.keys.0;
+        let member = Member {
+            start: id,
+            key: keys.first().cloned().unwrap_or_default(),
+        };
+        let places = crate::workload::places(&workload.volumes).into_iter();
+        let places = places.map(|(id, directory)| (id.to_owned(), directory.path.clone()));
+        let same = Same {
+            keys: keys.clone(),
+            places: places.collect(),
+        };
+        self.want(Wish {
+            whose: Some((member, same)),
+            priority,
+            due,
+            task: Task::Beside(cgroup, Box::new(workload.clone())),
+        });
+    }
+
+    /// Has something warmed that somebody told of.
+    pub(super) fn ahead(&self, notice: Notice) {
+        let key = notice.called.first().unwrap_or(&notice.text);
+        let priority = Priority::of(key, &BTreeMap::new(), &self.inner.shared.settings());
+        self.want(Wish {
+            whose: None,
+            priority,
+            due: Instant::now() + AHEAD,
+            task: Task::Ahead(notice),
+        });
+    }
+
+    fn want(&self, wish: Wish<Task>) {
+        let wanted = self.inner.state().queue.want(wish, Instant::now());
+        match wanted {
+            Wanted::Taken(dropped) => {
+                self.inner.changed.notify_one();
+                if let Some(dropped) = dropped {
+                    self.inner
+                        .refuse(dropped, &NotWarmed::Throttled("queue_full"));
+                }
+            }
+            Wanted::Had(member, warmed) => self.inner.tell(member, &Ok(warmed), true),
+            Wanted::Full(dropped) => {
+                self.inner
+                    .refuse(dropped, &NotWarmed::Throttled("queue_full"));
+            }
+        }
+    }
+
+    /// A start is over, or `gone`. `true`: what it wanted waited, and nothing more will be
+    /// told of it.
+    pub(super) fn leave(&self, start: u64, gone: bool) -> bool {
+        self.inner.state().queue.leave(start, gone)
+    }
+
+    /// Plans that wait, and that are being carried out.
+    pub(super) fn depths(&self) -> (usize, usize) {
+        let mut state = self.inner.state();
+        // What it remembers is not to stay when nothing starts any more.
+        state.queue.forget(Instant::now());
+        state.queue.depths()
+    }
+
+    /// Gives back all that waits, cancels what is under way, and takes no more.
+    pub(super) fn close(&self) {
+        let dropped = self.inner.state().queue.close();
+        for dropped in dropped {
+            self.inner.refuse(dropped, &NotWarmed::For("agent_ends"));
+        }
+    }
+
+    /// Ends the threads, each after what it does now, which is cancelled.
+    pub(super) fn end(&mut self) {
+        self.close();
+        self.inner.state().ended = true;
+        self.inner.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Warmers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some(next) = self.next() {
+            let Next {
+                number,
+                task,
+                cancel,
+            } = next;
+            let run = || match task {
+                Task::Beside(cgroup, workload) => self.beside(cgroup, &workload, &cancel),
+                Task::Ahead(notice) => {
+                    self.ahead(notice, &cancel);
+                    Err(NotWarmed::For("no_start"))
+                }
+            };
+            // A panic is a bug, told by the panic hook; the node's other starts are not to
+            // suffer from it.
+            let result = catch_unwind(AssertUnwindSafe(run));
+            let result = result.unwrap_or(Err(NotWarmed::For("bug")));
+            let kept = result.as_ref().ok().filter(|warmed| warmed.is_whole());
+            let kept = kept.cloned();
+            let members = self.state().queue.finish(number, kept, Instant::now());
+            for (at, member) in members.into_iter().enumerate() {
+                self.tell(member, &result, at > 0);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Next<Task>> {
+        let mut state = self.state();
+        loop {
+            if state.ended {
+                return None;
+            }
+            if let Some(next) = state.queue.next() {
+                return Some(next);
+            }
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn beside(
+        &self,
+        cgroup: Option<u64>,
+        workload: &Workload,
+        cancel: &Cancel,
+    ) -> Result<Warmed, NotWarmed> {
+        let whom = Whom {
+            cgroup,
+            volumes: &workload.volumes,
+            wishes: Wishes::of(&workload.labels),
+            except: &|cgroup, process| self.done.except(cgroup, process),
+        };
+        match self.shared.profile(&workload.keys) {
+            Ok(Some((_, profile))) => self.shared.warm(profile, &whom, Timing::Beside, cancel),
+            Ok(None) => Err(NotWarmed::For("no_profile")),
+            Err(error) => Err(NotWarmed::Store(error.to_string())),
+        }
+    }
+
+    fn ahead(&self, notice: Notice, cancel: &Cancel) {
+        let Notice {
+            text,
+            called,
+            reply,
+        } = notice;
+        // Whoever asked may have gone.
+        let refuse = |error| {
+            let _ = reply.send(Err(error));
+        };
+        let key = match &called[..] {
+            [] => text.clone(),
+            [key] => key.clone(),
+            _ => return refuse(OrderError::Ambiguous(text)),
+        };
+        let found = self.shared.wants_warming(&key, &BTreeMap::new());
+        if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
+            let workload = key;
+            return refuse(OrderError::NotWarmed { workload, reason });
+        }
+        let profile = match self.shared.store.get(&key) {
+            Ok(Some(profile)) => profile,
+            Ok(None) => return refuse(OrderError::Unknown(text)),
+            Err(error) => return refuse(OrderError::Store(error.to_string())),
+        };
+        let notified = Notified {
+            key: key.clone(),
+            planned: self.shared.planned(&profile),
+        };
+        let volumes = self.shared.stored(&profile);
+        self.done.send(Done::Ordered(Order::Notified(key.clone())));
+        let _ = reply.send(Ok(notified));
+        // It has no cgroup yet, and nobody knows its labels.
+        let whom = Whom {
+            cgroup: None,
+            volumes: &volumes,
+            wishes: Wishes::default(),
+            except: &|_, _| false,
+        };
+        let warmed = self.shared.warm(profile, &whom, Timing::Ahead, cancel);
+        self.done.send(Done::Notified(key, warmed));
+    }
+
+    fn tell(&self, member: Member, result: &Result<Warmed, NotWarmed>, joined: bool) {
+        let Member { start, key } = member;
+        let result = match result {
+            Ok(warmed) => Ok(warmed.carried(joined)),
+            Err(refused) => Err(refused.clone()),
+        };
+        self.done.send(Done::Warmed(start, key, Box::new(result)));
+    }
+
+    fn refuse(&self, dropped: Dropped<Task>, why: &NotWarmed) {
+        for member in dropped.members {
+            self.tell(member, &Err(why.clone()), false);
+        }
+        if let Task::Ahead(notice) = dropped.task {
+            let busy = OrderError::Busy("too many plans wait");
+            let _ = notice.reply.send(Err(busy));
+        }
+    }
+}
