@@ -57,7 +57,8 @@ fn status_says_how_the_agent_is() {
 fn workloads_are_listed_and_explained() {
     let scene = Scene::new(view());
     let listed = text(&scene, &["workloads"]);
-    assert_eq!(listed.lines().count(), 1 + 3, "{listed}");
+    assert_eq!(listed.lines().count(), 1 + 4, "{listed}");
+    assert!(listed.contains("before.service"), "{listed}");
     assert!(listed.contains("shop/redis"), "{listed}");
     assert_eq!(
         json(&scene, &["workloads"])["workloads"][1]["name"],

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use headstart::api::{ApiError, ApiOptions, Client, ClientError, SocketError, serve};
+use headstart::api::{ApiError, ApiOptions, Client, ClientError, SocketError, serve, v1};
 use headstart::daemon::{Handle, Notified, OrderError, Touched, View};
 
 use crate::scene::{ODD, Scene, answer, until, view};
@@ -22,11 +22,19 @@ fn the_view_arrives_whole() {
     assert_eq!(totals.lead.expect("leads").count, 3);
     assert_eq!(totals.stages[0].filtered["other"], 10);
 
-    let workloads = client.workloads().expect("answered");
+    let workloads = client.workloads(false).expect("answered");
     let names: Vec<&str> = workloads.iter().map(|w| w.name.as_str()).collect();
-    assert_eq!(names, [ODD, "redis", "web.service"]);
+    assert_eq!(names, [ODD, "redis", "before.service", "web.service"]);
+    let seen: Vec<bool> = workloads.iter().map(|w| w.seen).collect();
+    assert_eq!(seen, [true, true, false, true]);
+    assert_eq!(client.workloads(true).expect("answered").len(), 3);
     let files = |w: &headstart::api::v1::Workload| w.last.as_ref().map(|l| l.files.len());
     assert!(workloads.iter().all(|w| files(w) == Some(0)));
+
+    // What was not seen since the agent started is told by the store.
+    let before = client.explain("unit:before.service").expect("answered");
+    assert_eq!((before.runs, before.seen), (4, false));
+    assert_eq!(before.last.expect("a start").used, 1 << 20);
 
     let explained = client.explain("web.service").expect("answered");
     assert_eq!(explained.key, "unit:web.service");
@@ -34,6 +42,52 @@ fn the_view_arrives_whole() {
     let last = explained.last.expect("a start");
     assert_eq!(last.lead_seconds, Some(0.3));
     assert_eq!(last.files[0].path, "usr/lib/a.so");
+}
+
+#[test]
+fn workloads_and_profiles_come_in_pages() {
+    let scene = Scene::new(view());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let socket = format!("unix:{}", scene.socket().display());
+    let (workloads, profiles) = runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(socket).expect("a path");
+        let channel = channel.connect().await.expect("connected");
+        let mut client = v1::agent_client::AgentClient::new(channel);
+        let (mut workloads, mut profiles) = (Vec::new(), Vec::new());
+        let mut page_token = String::new();
+        loop {
+            let answer = client.list_workloads(v1::ListWorkloadsRequest {
+                page_size: 2,
+                page_token,
+                seen_only: false,
+            });
+            let answer = answer.await.expect("answered").into_inner();
+            workloads.push(answer.workloads.len());
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        loop {
+            let answer = client.list_profiles(v1::ListProfilesRequest {
+                page_size: 3,
+                page_token,
+            });
+            let answer = answer.await.expect("answered").into_inner();
+            profiles.extend(answer.profiles.into_iter().map(|p| (p.name, p.runs)));
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        (workloads, profiles)
+    });
+    assert_eq!(workloads, [2, 2]);
+    assert_eq!(profiles.len(), 4);
+    assert_eq!(profiles[2], ("unit:before.service".to_owned(), 4));
 }
 
 #[test]

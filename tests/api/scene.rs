@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headstart::api::{ApiOptions, Client, Server, serve};
 use headstart::daemon::{Feature, FileView, Handle, Order, StartView, View, WorkloadView};
 use headstart::model::StageCounts;
+use headstart::profile::{Entry, Outcome, Past};
 use tempfile::TempDir;
 
 /// What a test waits for takes no longer, or never comes.
@@ -25,7 +26,18 @@ impl Scene {
     /// Serves `view` on a socket and on a free port of this machine.
     pub(crate) fn new(view: View) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (handle, orders) = Handle::new();
+        let (handle, all) = Handle::new();
+        let (others, orders) = sync_channel(16);
+        // The store answers by itself, as the daemon has it.
+        std::thread::spawn(move || {
+            for order in all {
+                if let Order::Stored { from, most, reply } = order {
+                    let _ = reply.send(Ok(stored(&from, most)));
+                } else if others.send(order).is_err() {
+                    break;
+                }
+            }
+        });
         handle.publish(view);
         let options = ApiOptions {
             socket: dir.path().join("run/agent.sock"),
@@ -117,7 +129,7 @@ pub(crate) fn view() -> View {
     totals.hooks_attached_seconds = 3.0;
     totals.uptime_seconds = 60.0;
     for lead in [0.02, 0.3, 4.0] {
-        totals.lead.observe(lead);
+        totals.lead.entry("cgroup").or_default().observe(lead);
     }
     let mut stage = StageCounts::new("ring", "records");
     (stage.seen, stage.out) = (1010, 1000);
@@ -131,6 +143,31 @@ pub(crate) fn view() -> View {
         view.add(workload);
     }
     view
+}
+
+/// What a store has of these, and of one that was not seen.
+fn stored(from: &str, most: usize) -> Vec<Past> {
+    let past = |key: &str| Past {
+        entry: Entry {
+            name: key.to_owned(),
+            bytes: 10,
+            runs: 4,
+            files: 1,
+            extents: 1,
+            names: 1,
+            data_bytes: 3 << 20,
+            updated_ms: now_ms(),
+        },
+        outcomes: vec![Outcome {
+            began_ms: 1_700_000_000_000,
+            read: 1 << 20,
+            used: 1 << 20,
+            ..Outcome::default()
+        }],
+    };
+    let keys = ["container:redis", "unit:before.service", "unit:web.service"];
+    let keys = keys.into_iter().filter(|key| *key >= from);
+    keys.take(most).map(past).collect()
 }
 
 pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
@@ -153,6 +190,7 @@ pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
         profile_bytes: 2 << 20,
         starts: 3,
         live: 1,
+        seen: true,
         not_warmed: "",
         last: Some(StartView {
             began_ms: now_ms() - 30_000,
@@ -168,6 +206,8 @@ pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
             read: 1 << 20,
             used: 1 << 20,
             late: 1 << 19,
+            on_the_way: 1 << 18,
+            gained: 1 << 20,
             wasted: 1 << 19,
             unknown: 0,
             missed: 4096,
@@ -190,8 +230,8 @@ pub(crate) fn answer(
                 Order::Notify { workload, reply } => {
                     let _ = reply.send(with(&workload));
                 }
-                // The daemon's own.
-                Order::Notified(_) => {}
+                // The daemon's own, and what is answered already.
+                Order::Notified(_) | Order::Stored { .. } => {}
             }
         }
     });

@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -55,21 +55,72 @@ impl Shared {
 
     /// Lets the container that waits go on.
     fn go(&self) {
-        let open = || {
-            // Without a reader it would wait: of a container that never came.
-            let mut options = OpenOptions::new();
-            options.write(true).custom_flags(libc::O_NONBLOCK);
-            options.open(self.0.join("go")).ok()
-        };
-        let mut fifo = until("the container waits", open);
-        fifo.write_all(b"\n").expect("a reader");
+        release(&self.0.join("go"));
+    }
+}
+
+/// Lets whoever reads a FIFO go on.
+fn release(fifo: &Path) {
+    let open = || {
+        // Without a reader it would wait: of a container that never came.
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        options.open(fifo).ok()
+    };
+    let mut fifo = until("somebody waits", open);
+    fifo.write_all(b"\n").expect("a reader");
+}
+
+/// A runc that makes no container until it is told to: until then there is no cgroup.
+struct Held {
+    runc: PathBuf,
+    fifo: PathBuf,
+}
+
+impl Held {
+    fn new(scene: &Scene) -> Self {
+        let (runc, fifo) = (scene.path().join("held-runc"), scene.path().join("hold"));
+        done(Command::new("mkfifo").arg(&fifo));
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in *' create '*) read -r go < '{}' ;; esac\nexec runc \"$@\"\n",
+            fifo.display()
+        );
+        fs::write(&runc, script).expect("written");
+        fs::set_permissions(&runc, fs::Permissions::from_mode(0o755)).expect("set");
+        Self { runc, fifo }
+    }
+
+    /// Starts something by it, and has all that it will read in memory before it has a
+    /// cgroup.
+    fn starts_warmed(&self, start: &mut Command, shared: &Shared, image: &Path) {
+        let model = shared.model();
+        evict(image);
+        evict(&model);
+        assert!(is_away(image) && is_away(&model));
+        let child = spawn(start);
+        until("its files are in memory", || {
+            (is_resident(image) && is_resident(&model)).then_some(())
+        });
+        release(&self.fifo);
+        shared.go();
+        ended(child);
     }
 }
 
 /// `podman run` of the image with the directory in it.
 fn by_podman(podman: &Podman<'_>, shared: &Shared, command: &[&str]) -> Command {
+    by_podman_with(podman, shared, &[], command)
+}
+
+fn by_podman_with(
+    podman: &Podman<'_>,
+    shared: &Shared,
+    options: &[&str],
+    command: &[&str],
+) -> Command {
     let volume = format!("--volume={}:/vol:ro", shared.0.display());
-    let mut run = podman.run(&["--rm", "--name=web", &volume, IMAGE_NAME]);
+    let mut run = podman.run(&["--rm", "--name=web", &volume]);
+    run.args(options).arg(IMAGE_NAME);
     run.args(command);
     run
 }
@@ -82,14 +133,25 @@ fn by_containerd(
     name: &str,
     command: &[&str],
 ) -> Command {
+    by_containerd_with(daemon, shared, &[], id, name, command)
+}
+
+fn by_containerd_with(
+    daemon: &Daemon<'_>,
+    shared: &Shared,
+    more: &[&str],
+    id: &str,
+    name: &str,
+    command: &[&str],
+) -> Command {
     let mount = format!(
         "type=bind,src={},dst=/vol,options=rbind:ro",
         shared.0.display()
     );
     let label = format!("io.kubernetes.container.name={name}");
-    let options = ["--rm", "--mount", &mount, "--label", &label, IMAGE_NAME, id];
+    let options = ["--rm", "--mount", &mount, "--label", &label];
     let mut run = daemon.run(id, &options);
-    run.args(command);
+    run.args(more).args([IMAGE_NAME, id]).args(command);
     run
 }
 
@@ -129,7 +191,8 @@ fn named(node: &Node, name: &str, runs: u64) -> Value {
         let all = node.json(&["workloads"])?;
         let all = all["workloads"].as_array()?;
         let is_it = |w: &&Value| {
-            w["name"] == name && w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true
+            let is_learned = w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true;
+            w["name"] == name && w["seen"] == true && is_learned
         };
         all.iter().find(is_it).cloned()
     })
@@ -154,11 +217,32 @@ fn starts_warmed(start: &mut Command, shared: &Shared, image: &Path) {
     ended(child);
 }
 
+/// All that a start read was there before it: it was known before it had a cgroup.
+fn was_early(node: &Node, key: &str, runs: u64, signal: &str) {
+    let known = node.learned(key, runs);
+    was_warmed(&known, &[signal]);
+    let last = &known["last"];
+    let number = |name: &str| {
+        last[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{name}: {last}"))
+    };
+    let warmed_by = number("warm_delay_seconds") + number("warm_seconds");
+    assert!(number("lead_seconds") > warmed_by, "{last}");
+    assert_eq!(last["late"], 0, "{last}");
+    let status = node.json(&["status"]).expect("answered");
+    let totals = &status["totals"];
+    assert!(totals["starts"][signal].as_u64() >= Some(1), "{status}");
+    let leads = &totals["lead_by_signal"][signal];
+    assert!(leads["count"].as_u64() >= Some(1), "{status}");
+}
+
 /// What became of what was warmed.
-fn was_warmed(workload: &Value) {
+fn was_warmed(workload: &Value, signals: &[&str]) {
     let last = &workload["last"];
     let bytes = |name: &str| last[name].as_u64().expect("bytes");
-    assert_eq!(last["signal"], "cgroup", "{workload}");
+    let signal = last["signal"].as_str().expect("a signal");
+    assert!(signals.contains(&signal), "{workload}");
     assert!(bytes("read") >= 16 * MIB, "{workload}");
     assert!(bytes("used") >= 16 * MIB, "{workload}");
     // The program itself, which is in memory and waits for nothing, may be there first.
@@ -234,9 +318,15 @@ fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
     let image = image_file(&scene.path().join("one/graph/overlay"));
     starts_warmed(&mut by_podman(&podman, &shared, &sh), &shared, &image);
     let again = first.learned(&key(&known), 2);
-    was_warmed(&again);
+    was_warmed(&again, &["bundle"]);
     let exported = first.path("exported").display().to_string();
     first.run(&["profile", "export", &key(&known), &exported]);
+    // There is a bundle, and no cgroup for as long as one likes.
+    let held = Held::new(&scene);
+    let runtime = format!("--runtime={}", held.runc.display());
+    let mut start = by_podman_with(&podman, &shared, &[&runtime], &sh);
+    held.starts_warmed(&mut start, &shared, &image);
+    was_early(&first, &key(&known), 3, "bundle");
     first.stop(libc::SIGTERM);
 
     // Another node: nothing is the same but the image and the profile.
@@ -249,7 +339,8 @@ fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
     starts_warmed(&mut by_podman(&elsewhere, &shared, &sh), &shared, &image);
     let there = second.learned(&key(&known), 3);
     assert_eq!(there["starts"], 1, "{there}");
-    was_warmed(&there);
+    // Its store may have had no container yet when the agent looked for its directories.
+    was_warmed(&there, &["bundle", "cgroup"]);
     second.stop(libc::SIGTERM);
 
     // A third, where somebody knows before there is a container that tells of its layers.
@@ -300,5 +391,19 @@ fn a_pods_container_in_containerd_is_learned_and_warmed() {
     let image = image_file(&scene.path().join("containerd/root"));
     let mut start = by_containerd(&daemon, &shared, &id(3), "app", &sh);
     starts_warmed(&mut start, &shared, &image);
-    was_warmed(&node.learned(&key(&known), 2));
+    was_warmed(&node.learned(&key(&known), 2), &["runtime"]);
+
+    // It is made, and has no cgroup for as long as one likes.
+    let held = Held::new(&scene);
+    let runc = held.runc.display().to_string();
+    let options = ["--runc-binary", &runc];
+    let mut start = by_containerd_with(&daemon, &shared, &options, &id(4), "app", &sh);
+    held.starts_warmed(&mut start, &shared, &image);
+    was_early(&node, &key(&known), 3, "runtime");
+    let status = node.json(&["status"]).expect("answered");
+    let features = status["features"].as_array().expect("features");
+    for name in ["signal_runtime", "signal_bundle"] {
+        let is_live = |f: &Value| f["name"] == name && f["live"] == true;
+        assert!(features.iter().any(is_live), "{status}");
+    }
 }

@@ -57,6 +57,47 @@ fn it_ends_and_the_next_one_goes_on_from_the_store() {
     node.learn(SLICE, "kept.service", 3, &script);
 }
 
+#[test]
+fn what_gained_nothing_is_not_warmed_by_the_next_agent_either() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 4 << 20);
+    let path = used.display().to_string();
+    let reads = ["sh", "-c", "cat \"$0\" > /dev/null", &path];
+    let reads_not = ["sh", "-c", "true"];
+    let key = "unit:useless.service";
+    node.start();
+    // So often that it is expected still when it was not read five times.
+    let mut runs = 4;
+    node.learn(SLICE, "useless.service", runs, &reads);
+    let over = |known: &serde_json::Value| known["not_warmed"] == "no_gain";
+    let last = until("it is warmed for in vain", || {
+        evict(&used);
+        runs += 1;
+        assert!(runs < 20, "it is still warmed for");
+        let known = node.learn(SLICE, "useless.service", runs, &reads_not);
+        over(&known).then_some(known)
+    });
+    assert_eq!(last["last"]["read"], 0, "{last}");
+    node.stop(libc::SIGTERM);
+
+    node.start();
+    // Before it is seen the store tells of it.
+    let stored = node.workload(key).expect("stored");
+    assert_eq!(stored["seen"], false, "{stored}");
+    assert_eq!(stored["runs"], runs, "{stored}");
+    assert!(over(&stored), "{stored}");
+    assert_eq!(stored["last"]["over"], true, "{stored}");
+    let explained = node.json(&["explain", key]).expect("stored");
+    assert_eq!(explained["key"], key, "{explained}");
+    evict(&used);
+    let known = node.learn(SLICE, "useless.service", runs + 1, &reads_not);
+    assert_eq!(known["seen"], true, "{known}");
+    assert!(over(&known), "{known}");
+    assert_eq!(known["last"]["read"], 0, "{known}");
+    let resident = resident_pages(&used);
+    assert!(resident.iter().all(|&there| !there));
+}
+
 /// Programs by which an agent notices starts, in the kernel.
 fn programs() -> usize {
     let loaded = aya::programs::loaded_programs().filter_map(Result::ok);

@@ -247,8 +247,9 @@ impl Node {
     pub(crate) fn learned(&self, key: &str, runs: u64) -> Value {
         until(&format!("{key} has {runs} runs"), || {
             self.assert_alive();
-            self.workload(key)
-                .filter(|w| w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true)
+            // What is learned is in the store a little before the agent tells of it.
+            let seen = self.workload(key).filter(|w| w["seen"] == true);
+            seen.filter(|w| w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true)
         })
     }
 

@@ -99,14 +99,27 @@ impl Client {
         Ok(answer.map_err(refused)?.into_inner())
     }
 
-    /// Workloads that it has seen, by key.
+    /// Workloads by key; those that it has not seen but the store knows too, unless
+    /// `seen_only`.
     ///
     /// # Errors
     /// It does not answer.
-    pub fn workloads(&mut self) -> Result<Vec<v1::Workload>, ClientError> {
-        let asked = self.agent.list_workloads(v1::ListWorkloadsRequest {});
-        let answer = self.runtime.block_on(asked).map_err(refused)?;
-        Ok(answer.into_inner().workloads)
+    pub fn workloads(&mut self, seen_only: bool) -> Result<Vec<v1::Workload>, ClientError> {
+        let mut workloads = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let asked = self.agent.list_workloads(v1::ListWorkloadsRequest {
+                page_token,
+                seen_only,
+                ..v1::ListWorkloadsRequest::default()
+            });
+            let answer = self.runtime.block_on(asked).map_err(refused)?.into_inner();
+            workloads.extend(answer.workloads);
+            if answer.next_page_token.is_empty() {
+                return Ok(workloads);
+            }
+            page_token = answer.next_page_token;
+        }
     }
 
     /// A workload with the files of its last start.

@@ -66,12 +66,21 @@ fn totals(totals: &Totals) -> v1::Totals {
         throttled: counts(&totals.throttled),
         hooks_attached_seconds: totals.hooks_attached_seconds,
         uptime_seconds: totals.uptime_seconds,
-        lead: Some(histogram(&totals.lead)),
+        lead: Some(histogram(&totals.all_leads())),
+        lead_by_signal: by_signal(&totals.lead),
+        runtime_signals_lost: totals.runtime_signals_lost,
         stages: totals.stages.iter().map(stage).collect(),
         charged_bytes: counts(&totals.charged_bytes),
         charge_fallbacks: counts(&totals.charge_fallbacks),
         helper_restarts: totals.helper_restarts,
     }
+}
+
+fn by_signal(leads: &BTreeMap<&'static str, Histogram>) -> BTreeMap<String, v1::Histogram> {
+    let leads = leads.iter();
+    leads
+        .map(|(signal, lead)| ((*signal).to_owned(), histogram(lead)))
+        .collect()
 }
 
 fn histogram(histogram: &Histogram) -> v1::Histogram {
@@ -108,6 +117,7 @@ pub(super) fn workload(workload: &WorkloadView, files: bool) -> v1::Workload {
         live: workload.live,
         not_warmed: workload.not_warmed.to_owned(),
         last: workload.last.as_ref().map(|last| start(last, files)),
+        seen: workload.seen,
     }
 }
 
@@ -126,6 +136,7 @@ fn start(start: &StartView, files: bool) -> v1::Start {
         read: start.read,
         used: start.used,
         late: start.late,
+        on_the_way: start.on_the_way,
         wasted: start.wasted,
         unknown: start.unknown,
         missed: start.missed,

@@ -1,6 +1,8 @@
 //! The calls, answered from the daemon's handle.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -18,6 +20,9 @@ use crate::model::escape;
 /// Touches that wait for a stream to be written; behind them the listener's own queue
 /// fills, and then counts what it loses.
 const TOUCHES: usize = 256;
+
+/// Most workloads that are told at a time.
+const PAGE: usize = 1000;
 
 /// How often a stream without touches looks whether anybody still reads it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,23 +46,32 @@ impl Agent for Service {
 
     async fn list_workloads(
         &self,
-        _: Request<v1::ListWorkloadsRequest>,
+        request: Request<v1::ListWorkloadsRequest>,
     ) -> Result<Response<v1::ListWorkloadsResponse>, Status> {
-        let view = self.handle.view();
-        let workloads = view.workloads.values();
+        let asked = request.into_inner();
+        let (workloads, next_page_token) = self
+            .page(asked.page_size, asked.page_token, asked.seen_only)
+            .await?;
+        let workloads = workloads.iter();
         Ok(Response::new(v1::ListWorkloadsResponse {
             workloads: workloads.map(|w| convert::workload(w, false)).collect(),
+            next_page_token,
         }))
     }
 
     async fn list_profiles(
         &self,
-        _: Request<v1::ListProfilesRequest>,
+        request: Request<v1::ListProfilesRequest>,
     ) -> Result<Response<v1::ListProfilesResponse>, Status> {
-        let view = self.handle.view();
-        let workloads = view.workloads.values();
+        let asked = request.into_inner();
+        let (workloads, next_page_token) =
+            self.page(asked.page_size, asked.page_token, false).await?;
         Ok(Response::new(v1::ListProfilesResponse {
-            profiles: workloads.filter_map(|w| convert::profile(w)).collect(),
+            profiles: workloads
+                .iter()
+                .filter_map(|w| convert::profile(w))
+                .collect(),
+            next_page_token,
         }))
     }
 
@@ -98,7 +112,14 @@ impl Agent for Service {
             [workload] => Ok(Response::new(v1::ExplainResponse {
                 workload: Some(convert::workload(workload, true)),
             })),
-            [] => Err(refused(&OrderError::Unknown(asked))),
+            // One that was not seen is known by its key alone.
+            [] => match &self.stored(asked.clone(), 1).await?[..] {
+                [workload] if workload.key == asked => {
+                    let workload = Some(convert::workload(workload, true));
+                    Ok(Response::new(v1::ExplainResponse { workload }))
+                }
+                _ => Err(refused(&OrderError::Unknown(asked))),
+            },
             _ => Err(refused(&OrderError::Ambiguous(asked))),
         }
     }
@@ -127,6 +148,56 @@ impl Agent for Service {
         let (touches, received) = channel(TOUCHES);
         tokio::task::spawn_blocking(move || pass_on(&listener, &wanted, &touches));
         Ok(Response::new(Box::pin(ReceiverStream::new(received))))
+    }
+}
+
+impl Service {
+    /// Workloads that the store knows, seen or not, from a key on.
+    async fn stored(&self, from: String, most: usize) -> Result<Vec<WorkloadView>, Status> {
+        let handle = self.handle.clone();
+        // Waits for the disk.
+        let stored = tokio::task::spawn_blocking(move || handle.stored(&from, most));
+        let stored = stored
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| refused(&error))?;
+        Ok(stored.iter().map(WorkloadView::stored).collect())
+    }
+
+    /// Workloads by key, those that only the store knows too unless `seen_only`; and what
+    /// asks for the rest, empty where there is none.
+    async fn page(
+        &self,
+        size: u32,
+        token: String,
+        seen_only: bool,
+    ) -> Result<(Vec<Arc<WorkloadView>>, String), Status> {
+        let size = match size as usize {
+            0 => PAGE,
+            size => size.min(PAGE),
+        };
+        // The key after it.
+        let from = match token.as_str() {
+            "" => token,
+            _ => token + "\0",
+        };
+        // One more than wanted says that there is a rest.
+        let stored = match seen_only {
+            true => Vec::new(),
+            false => self.stored(from.clone(), size + 1).await?,
+        };
+        let view = self.handle.view();
+        let seen = view.workloads.range(from..).take(size + 1);
+        let mut all: BTreeMap<String, Arc<WorkloadView>> = stored
+            .into_iter()
+            .map(|workload| (workload.key.clone(), Arc::new(workload)))
+            .collect();
+        all.extend(seen.map(|(key, workload)| (key.clone(), workload.clone())));
+        let is_last = all.len() <= size;
+        let page: Vec<Arc<WorkloadView>> = all.into_values().take(size).collect();
+        let last = page.last().filter(|_| !is_last);
+        let next = last.map(|workload| workload.key.clone());
+        Ok((page, next.unwrap_or_default()))
     }
 }
 

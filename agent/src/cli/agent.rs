@@ -16,7 +16,7 @@ use super::args::{AgentArgs, Global};
 use super::config::{Config, DEFAULT_PATH};
 use super::{common, context, format, interrupt};
 use crate::api::{self, ApiOptions};
-use crate::daemon::{self, Handle, Options, Reload, Settings, View};
+use crate::daemon::{self, Handle, Heeded, Options, Reload, Settings, View};
 
 /// How often the configuration is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -39,6 +39,10 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
         ring_bytes: config.ring_bytes,
         plans_at_once: config.agent.plans_at_once,
         runtimes: config.agent.runtimes.roots(),
+        heeded: Heeded {
+            runtime: config.agent.signal_runtime,
+            bundle: config.agent.signal_bundle,
+        },
         settings: settings(&config, args),
     };
     let (handle, orders) = Handle::new();

@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Start a command at once and warm beside it
     ///
     /// The run is recorded too, and what became of the warmed bytes is told: used,
-    /// late (CMD was there first), wasted. Nothing that goes wrong with warming or
+    /// late (CMD used it before it was there), wasted. Nothing that goes wrong with warming or
     /// recording keeps CMD from running.
     Run(RunArgs),
     /// Measure cold, run, warmed and hot starts of a command
@@ -87,12 +87,12 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
     /// Say how the agent of this machine is
     Status,
-    /// List what the agent has seen starting
+    /// List what the agent has seen starting, and what the store knows besides
     Workloads,
     /// Say what was predicted for a workload's last start, and what became of it
     ///
     /// Of what was predicted: what was there already, what was warmed; of that, used,
-    /// late (the start was there first), wasted, unknown. And why it is or isn't warmed.
+    /// late (used before it was there), wasted, unknown. And why it is or isn't warmed.
     Explain(ExplainArgs),
     /// Tell the agent that a workload will start soon
     ///

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{DEFAULT_METRICS_LISTEN, DEFAULT_METRICS_WORKLOADS, DEFAULT_SOCKET};
-use crate::daemon::{ChargeTo, Limits, Room, Settings};
+use crate::daemon::{ChargeTo, Heeded, Limits, Room, Settings};
 use crate::model::{escape, parse_size};
 use crate::run::RING_BYTES;
 use crate::warm::IoClass;
@@ -94,6 +94,10 @@ pub struct AgentConfig {
     /// this, percent.
     #[serde(deserialize_with = "percent")]
     pub io_pressure: f64,
+    /// Listen to containerd's events.
+    pub signal_runtime: bool,
+    /// Watch the bundles that container runtimes write.
+    pub signal_bundle: bool,
     /// Where container runtimes keep what they know.
     pub runtimes: RuntimesConfig,
 }
@@ -165,6 +169,7 @@ impl Default for Config {
 impl Default for AgentConfig {
     fn default() -> Self {
         let settings = Settings::default();
+        let heeded = Heeded::default();
         Self {
             observe_only: settings.observe_only,
             only: settings.only,
@@ -183,6 +188,8 @@ impl Default for AgentConfig {
             free_memory_floor: settings.room.floor,
             memory_pressure: settings.room.memory_pressure,
             io_pressure: settings.room.io_pressure,
+            signal_runtime: heeded.runtime,
+            signal_bundle: heeded.bundle,
             runtimes: RuntimesConfig::default(),
         }
     }
@@ -385,7 +392,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 28, "every key is documented");
+        assert_eq!(keys, 30, "every key is documented");
     }
 
     #[test]

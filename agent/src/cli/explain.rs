@@ -46,9 +46,12 @@ fn write_text(out: &mut String, workload: &v1::Workload, all: bool, now: u64) ->
         Some(reason) => writeln!(out, "  not warmed  {reason}")?,
     }
     let live = count(workload.live, "cgroup");
-    writeln!(out, "  starts      {}, {live} now", workload.starts)?;
+    match workload.seen {
+        true => writeln!(out, "  starts      {}, {live} now", workload.starts)?,
+        false => writeln!(out, "  starts      none was seen since the agent started")?,
+    }
     match &workload.last {
-        None => writeln!(out, "\nNo start was seen since the agent started."),
+        None => writeln!(out, "\nNo start was seen yet."),
         Some(start) => {
             write_start(out, start, now)?;
             write_files(out, &start.files, all)
@@ -62,12 +65,12 @@ fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Resul
     } else {
         "not over: what follows is not final".to_owned()
     };
-    writeln!(
-        out,
-        "\nLast start, {}, known by {}, {state}",
-        ago(start.began_ms, now),
-        shown(&start.signal)
-    )?;
+    let known_by = match start.signal.as_str() {
+        "" => String::new(),
+        signal => format!("known by {}, ", shown(signal)),
+    };
+    let when = ago(start.began_ms, now);
+    writeln!(out, "\nLast start, {when}, {known_by}{state}")?;
     let lead = start.lead_seconds.map_or_else(
         || "no file on disk was touched yet".to_owned(),
         |lead| format!("{} from the signal to the first touch", seconds(lead)),
@@ -107,14 +110,18 @@ fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Resul
             share(start.joined, planned)
         )?;
     }
+    let mut late = "used, but not there before".to_owned();
+    if start.on_the_way > 0 {
+        late += &format!("; {} of it on the way", bytes(start.on_the_way));
+    }
     let outcomes = [
-        ("used", start.used, "begun before the start first used it"),
-        ("late", start.late, "used, but the start was there first"),
+        ("used", start.used, "there before the start first used it"),
+        ("late", start.late, &late),
         ("wasted", start.wasted, "not used"),
         (
             "unknown",
             start.unknown,
-            "not begun, or the start was not seen",
+            "not read, or the start was not seen",
         ),
     ];
     for (name, n, meaning) in outcomes {
@@ -209,10 +216,7 @@ mod tests {
             text.contains("not warmed  its last starts gained nothing"),
             "{text}"
         );
-        assert!(
-            text.ends_with("No start was seen since the agent started.\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("No start was seen yet.\n"), "{text}");
     }
 
     #[test]
@@ -241,7 +245,7 @@ mod tests {
             "is warmed   before or beside its next start",
             "500 ms from the signal to the first touch",
             "predicted      8.0 KiB\n",
-            "used           6.0 KiB   75 %  begun before",
+            "used           6.0 KiB   75 %  there before",
             "wasted         2.0 KiB   25 %  not used",
             "lib/19\\x0a",
             "and 10 more files; -v shows all",

@@ -118,11 +118,12 @@ fn text(args: &RunArgs, beside: &Beside, known: bool, kept: Option<usize>) -> St
     if let Some(feedback) = beside.feedback.filter(|_| known) {
         let _ = writeln!(
             out,
-            "warmed beside it: {} used, {} late (the command was there first), {} wasted, {} not got to; {} used that was not planned",
+            "warmed beside it: {} used, {} late ({} of it on the way when the command used it), {} wasted, {} not read; {} used that was not planned",
             format::bytes(feedback.used_bytes),
             format::bytes(feedback.late_bytes),
+            format::bytes(feedback.on_the_way_bytes),
             format::bytes(feedback.wasted_bytes),
-            format::bytes(feedback.not_begun_bytes),
+            format::bytes(feedback.not_read_bytes),
             format::bytes(feedback.missed_bytes),
         );
     }

@@ -70,7 +70,7 @@ struct Told {
 fn agent(global: &Global) -> anyhow::Result<Told> {
     let mut agent = ask::agent(global)?;
     let status = agent.status()?;
-    let workloads = agent.workloads()?;
+    let workloads = agent.workloads(true)?;
     // Those that started last are what a report is about.
     let mut newest: Vec<_> = workloads.iter().filter(|w| w.last.is_some()).collect();
     newest.sort_by_key(|w| std::cmp::Reverse(w.last.as_ref().map(|start| start.began_ms)));

@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
 fn look(agent: &mut Client) -> Result<Seen, ClientError> {
     Ok(Seen {
         status: agent.status()?,
-        workloads: agent.workloads()?,
+        workloads: agent.workloads(true)?,
         now_ms: now_ms(),
     })
 }

@@ -10,11 +10,11 @@ use super::format::{self, Align, Table, bytes, seconds};
 use crate::api::v1;
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let workloads = ask::agent(global)?.workloads()?;
+    let workloads = ask::agent(global)?.workloads(false)?;
     if global.json {
         format::emit_json(&json!({ "workloads": workloads }))?;
     } else if workloads.is_empty() {
-        format::emit("the agent has seen no workload yet\n")?;
+        format::emit("the agent knows no workload yet\n")?;
     } else {
         format::emit(table(&workloads).to_string())?;
     }
@@ -41,12 +41,17 @@ fn table(workloads: &[v1::Workload]) -> Table {
         let of_last = |value: fn(&v1::Start) -> u64| {
             last.map_or_else(|| "-".to_owned(), |start| bytes(value(start)))
         };
+        // Of what was not seen since the agent started only the store tells.
+        let of_agent = |n: u64| match workload.seen {
+            true => n.to_string(),
+            false => "-".to_owned(),
+        };
         let lead = last.and_then(|start| start.lead_seconds);
         table.row([
             title(workload),
             shown(&workload.kind),
-            workload.live.to_string(),
-            workload.starts.to_string(),
+            of_agent(workload.live),
+            of_agent(workload.starts),
             workload.runs.to_string(),
             bytes(workload.profile_bytes),
             lead.map_or_else(|| "-".to_owned(), seconds),
@@ -80,10 +85,15 @@ mod tests {
             kind: "container".to_owned(),
             name: "redis\n".to_owned(),
             namespace: "shop".to_owned(),
+            seen: true,
             ..v1::Workload::default()
         };
         let new = v1::Workload {
             not_warmed: "no_profile".to_owned(),
+            ..started.clone()
+        };
+        let stored = v1::Workload {
+            seen: false,
             ..started.clone()
         };
         started.last = Some(v1::Start {
@@ -91,7 +101,7 @@ mod tests {
             used: 4096,
             ..v1::Start::default()
         });
-        let text = table(&[started, new]).to_string();
+        let text = table(&[started, new, stored]).to_string();
         let rows: Vec<Vec<&str>> = text
             .lines()
             .map(|l| {
@@ -117,5 +127,6 @@ mod tests {
         ];
         assert_eq!(rows[1], expect);
         assert_eq!(rows[2][6..11], ["-", "-", "-", "-", "no profile"]);
+        assert_eq!(rows[3][2..4], ["-", "-"]);
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::guest::Guest;
 use super::helper::wire::Terms;
@@ -228,17 +228,10 @@ impl Charge {
             )
         });
         let (theirs, ours) = (theirs?, ours?);
-        let mut began_us = vec![None; plan.actions.len()];
-        for (part, report) in [(&own, &theirs), (&rest, &ours)] {
-            for (&at, &us) in part.places.iter().zip(&report.began_us) {
-                began_us[at] = us;
-            }
-        }
         let seconds = began.elapsed().as_secs_f64();
         Ok(WarmReport {
-            began_us,
             seconds,
-            ..theirs.join(ours)
+            ..theirs.as_of(began).join(ours.as_of(began))
         })
     }
 
@@ -294,13 +287,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A report with its times since `began`, when it was sent for: all that it does not tell
 /// of is taken for the time before it.
 fn as_of(began: Instant, mut report: WarmReport) -> WarmReport {
-    let seconds = began.elapsed().as_secs_f64();
-    let before_us = ((seconds - report.seconds).max(0.0) * 1e6) as u32;
-    for us in report.began_us.iter_mut().flatten() {
-        *us = us.saturating_add(before_us);
-    }
-    report.seconds = seconds;
-    report
+    let elapsed = began.elapsed();
+    let took = Duration::try_from_secs_f64(report.seconds).unwrap_or_default();
+    report.began = Some(began + elapsed.saturating_sub(took));
+    report.seconds = elapsed.as_secs_f64();
+    report.as_of(began)
 }
 
 /// What a helper is told beside the plan.
@@ -480,7 +471,7 @@ mod tests {
         assert_eq!(report.data.failed, 12 * PAGE_SIZE);
         assert!(report.data.is_consistent() && report.blocks.is_consistent());
         assert_eq!(report.names_failed, 1);
-        assert_eq!(report.began_us, [None; 4]);
+        assert_eq!(report.arrivals, []);
         let joined = report.clone().join(report);
         assert_eq!(joined.data.planned, 24 * PAGE_SIZE);
         assert!(joined.data.is_consistent());

@@ -4,8 +4,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::view::View;
+use crate::profile::Past;
 
 /// Orders that wait to be taken; more are refused.
 const ORDERS: usize = 256;
@@ -16,6 +18,9 @@ const TOUCHES: usize = 4096;
 /// Listeners at a time.
 const LISTENERS: usize = 8;
 
+/// Longest that the store may take to tell something.
+const STORE_ANSWERS: Duration = Duration::from_secs(10);
+
 /// Something the daemon is asked to do.
 #[derive(Debug)]
 pub enum Order {
@@ -25,6 +30,15 @@ pub enum Order {
         workload: String,
         /// Told what came of it.
         reply: SyncSender<Result<Notified, OrderError>>,
+    },
+    /// What the store has of workloads, by key.
+    Stored {
+        /// From this key on.
+        from: String,
+        /// Of so many at most.
+        most: usize,
+        /// Told what it has.
+        reply: SyncSender<Result<Vec<Past>, OrderError>>,
     },
     /// From the daemon to itself: a notification is being carried out, for this key.
     Notified(String),
@@ -140,13 +154,34 @@ impl Handle {
             workload: workload.to_owned(),
             reply,
         };
-        self.0.orders.try_send(order).map_err(|error| match error {
-            TrySendError::Full(_) => OrderError::Busy("too many are waiting"),
-            TrySendError::Disconnected(_) => OrderError::Busy("it is about to end"),
-        })?;
+        self.order(order)?;
         replied
             .recv()
             .unwrap_or(Err(OrderError::Busy("it is about to end")))
+    }
+
+    /// What the store has of workloads: of at most so many, by key, `from` that on.
+    ///
+    /// # Errors
+    /// The daemon is busy, or the store can't be read.
+    pub fn stored(&self, from: &str, most: usize) -> Result<Vec<Past>, OrderError> {
+        let (reply, replied) = sync_channel(1);
+        let order = Order::Stored {
+            from: from.to_owned(),
+            most,
+            reply,
+        };
+        self.order(order)?;
+        replied
+            .recv_timeout(STORE_ANSWERS)
+            .unwrap_or(Err(OrderError::Busy("the store is in use")))
+    }
+
+    fn order(&self, order: Order) -> Result<(), OrderError> {
+        self.0.orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => OrderError::Busy("too many are waiting"),
+            TrySendError::Disconnected(_) => OrderError::Busy("it is about to end"),
+        })
     }
 
     /// Listens to touches; `None` while there are too many listeners.

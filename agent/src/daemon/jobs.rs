@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::handle::Order;
 use super::learn::{Learned, learn};
 use super::pool::{FIRST, LAST, Pool, Turn};
-use super::prepare::{NotWarmed, Shared, stats_of};
+use super::prepare::{Known, NotWarmed, Shared};
 use super::start::{Carried, Start, Warmed};
 use super::warmers::Warmers;
-use crate::workload::{Identified, Place, Workload};
+use crate::workload::{Identified, Place};
 
 /// Starts that wait to be identified, and to be learned.
 const QUEUE: usize = 1024;
@@ -24,14 +24,17 @@ const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a job came to.
 pub(super) enum Done {
-    /// An older cgroup's workload, its profile's runs and bytes.
-    Recognised(u64, Option<Box<Workload>>, u64, u64),
+    /// An older cgroup's workload.
+    Recognised(u64, Option<Box<Known>>),
     /// A start's workload.
-    Identified(u64, Option<Box<Workload>>),
-    /// A start's plan was carried out, or why not; with the workload's key.
+    Identified(u64, Option<Box<Known>>),
+    /// A plan was carried out, or why not, for a start or for one that is expected; with the
+    /// workload's key.
     Warmed(u64, String, Box<Result<Carried, NotWarmed>>),
     /// A start that is over was learned from.
     Learned(Box<Learned>),
+    /// Who a container is that is expected, by its id.
+    Foreseen(String, Option<Box<Known>>),
     /// Somebody asks for something.
     Ordered(Order),
     /// A notification's plan was carried out; with the profile's key.
@@ -70,6 +73,8 @@ pub(super) struct Jobs {
     done: Outbox,
     /// Who is it: a few milliseconds each, and nobody is warmed for before.
     identify: Option<Pool>,
+    /// Who will it be: apart, for a runtime that is slow is not to hold up who starts.
+    foresee: Option<Pool>,
     /// As long as the disk takes.
     pub(super) warm: Warmers,
     /// Processor time that nobody waits for.
@@ -84,6 +89,7 @@ impl Jobs {
     ) -> std::io::Result<Self> {
         Ok(Self {
             identify: Some(Pool::new("identify", 2, QUEUE, FIRST)?),
+            foresee: Some(Pool::new("foresee", 1, QUEUE, FIRST)?),
             warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
             learn: Some(Pool::new("learn", 1, QUEUE, LAST)?),
             shared,
@@ -99,14 +105,12 @@ impl Jobs {
     pub(super) fn recognise(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         Self::submit(&self.learn, move || {
-            let workload = match shared.look_up(&place) {
-                Identified::Workload(workload) => Some(workload),
+            let known = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
                 Identified::Sandbox | Identified::Unknown => None,
             };
-            let known = workload.as_ref().and_then(|w| w.keys.0.first());
-            let (runs, bytes) = known.map_or((0, 0), |key| stats_of(&shared.store, key));
             // Where nobody listens the daemon is about to end.
-            done.send(Done::Recognised(id, workload, runs, bytes));
+            done.send(Done::Recognised(id, known));
         })
     }
 
@@ -119,19 +123,31 @@ impl Jobs {
         let turn = move || {
             // It is early only where nobody else waits.
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            let workload = match shared.look_up(&place) {
-                Identified::Workload(workload) => Some(workload),
+            let known = match shared.look_up(&place) {
+                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
                 Identified::Unknown if Instant::now() < until => {
                     next = Instant::now() + LOOK_EVERY;
                     return Turn::Again;
                 }
                 Identified::Sandbox | Identified::Unknown => None,
             };
-            done.send(Done::Identified(id, workload));
+            done.send(Done::Identified(id, known));
             Turn::Done
         };
         let pool = self.identify.as_ref();
         pool.is_some_and(|pool| pool.submit_turns(turn))
+    }
+
+    /// Finds out what will start.
+    pub(super) fn foresee(&self, id: String, namespace: Option<String>) -> bool {
+        let (shared, done) = (self.shared.clone(), self.done.clone());
+        Self::submit(&self.foresee, move || {
+            let known = match shared.foresee(&id, namespace.as_deref()) {
+                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
+                Identified::Sandbox | Identified::Unknown => None,
+            };
+            done.send(Done::Foreseen(id, known));
+        })
     }
 
     /// Learns from a start that is over.
@@ -151,6 +167,7 @@ impl Jobs {
     /// are.
     pub(super) fn end(&mut self) {
         self.identify = None;
+        self.foresee = None;
         self.warm.end();
         if let Some(pool) = self.learn.take() {
             pool.finish();

@@ -11,7 +11,7 @@ use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
 use crate::profile::from_trace;
-use crate::run::{feedback_by_file, fill_blind, run_id};
+use crate::run::{fill_blind, run_id};
 use crate::workload::{self, Workload};
 
 /// Runs that touched less than this are no start worth keeping: a shell that failed.
@@ -78,7 +78,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     let first = touches.map(|touch| touch.first_use_ns).min();
     view.lead_seconds = first.map(|ns| (start.notice + Duration::from_nanos(ns)).as_secs_f64());
     if let Warming::Over(Some(carried)) = &start.warming {
-        let (all, files) = feedback_by_file(&carried.plan, &carried.began_ns(), &trace);
+        let (all, files) = carried.judge(start.began, &trace);
         judged(&mut view, &all, files);
     }
     let known = shared.store.get(&key).ok().flatten();
@@ -91,7 +91,10 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         duration_ns: trace.duration_ns,
         exact: false,
     };
-    match shared.store.record_into(&key, &from_trace(&trace, run)) {
+    match shared
+        .store
+        .learn_into(&key, &from_trace(&trace, run), &view.outcome())
+    {
         Ok(profile) => {
             let others = workload.keys.0.get(1..).unwrap_or_default();
             if let Err(error) = shared.store.alias(others, &key) {

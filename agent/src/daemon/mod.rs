@@ -8,6 +8,7 @@
 
 mod admit;
 mod charge;
+mod expected;
 mod guest;
 mod handle;
 pub mod helper;
@@ -20,6 +21,7 @@ mod pool;
 mod prepare;
 mod priority;
 mod queue;
+mod signals;
 mod start;
 mod starts;
 mod tracked;
@@ -35,9 +37,11 @@ use std::sync::mpsc::Receiver;
 
 pub use admit::Room;
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
-pub use options::{ChargeTo, DaemonError, Options, Settings};
+pub use options::{ChargeTo, DaemonError, Heeded, Options, Settings};
 pub use phase::Limits;
-pub use view::{Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, View, WorkloadView};
+pub use view::{
+    Feature, FileView, Histogram, LEAD_BOUNDS, SIGNALS, StartView, Totals, View, WorkloadView,
+};
 
 use crate::probe::{ProbeError, Probes};
 use crate::profile::{Access, Store};
@@ -109,14 +113,22 @@ pub fn run(
         shared.clone(),
         handle.clone(),
         options.plans_at_once,
+        options.heeded,
         base,
     )
     .map_err(io("starting threads"))?;
+    let stored = shared.clone();
     // It ends with the last handle.
     std::thread::Builder::new()
         .name("orders".into())
         .spawn(move || {
             while let Ok(order) = orders.recv() {
+                // The loop waits for no disk.
+                if let Order::Stored { from, most, reply } = order {
+                    let pasts = stored.store.pasts(&from, most);
+                    let _ = reply.send(pasts.map_err(|e| OrderError::Store(e.to_string())));
+                    continue;
+                }
                 if !outbox.send(Done::Ordered(order)) {
                     break;
                 }

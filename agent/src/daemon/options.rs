@@ -19,8 +19,28 @@ pub struct Options {
     pub plans_at_once: usize,
     /// Where runtimes keep what they know.
     pub runtimes: Roots,
+    /// Which signals are listened for.
+    pub heeded: Heeded,
     /// The rest, until it is reloaded.
     pub settings: Settings,
+}
+
+/// Signals of starts that can be left out. (Cgroups made are always heeded.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heeded {
+    /// Events of containerd.
+    pub runtime: bool,
+    /// Bundles that runtimes write.
+    pub bundle: bool,
+}
+
+impl Default for Heeded {
+    fn default() -> Self {
+        Self {
+            runtime: true,
+            bundle: true,
+        }
+    }
 }
 
 /// What a reload may change.

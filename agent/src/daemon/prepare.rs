@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::admit::{Readings, admit};
 use super::charge::Charge;
@@ -12,19 +11,19 @@ use super::options::{ChargeTo, Settings};
 use super::start::Warmed;
 use super::wishes::{Mode, Wishes};
 use crate::attribute::mountinfo;
-use crate::model::{DeviceCost, PAGE_SIZE, Profile};
+use crate::model::{DeviceCost, Profile};
 use crate::plan::Timing;
-use crate::profile::{Store, StoreError};
+use crate::profile::{Past, Store, StoreError, Totals};
 use crate::run::{Warmup, main_volume};
 use crate::warm::Cancel;
-use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes};
+use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
 /// What workers share.
 pub(super) struct Shared {
     pub(super) store: Store,
     /// Whether runs can be kept in it.
     pub(super) keeps: bool,
-    runtimes: Roots,
+    pub(super) runtimes: Roots,
     containerd: Vec<Containerd>,
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
@@ -54,6 +53,13 @@ pub(super) enum NotWarmed {
     /// The store failed.
     #[error("{0}")]
     Store(String),
+}
+
+/// A workload, and what is in the store of it.
+pub(super) struct Known {
+    pub(super) workload: Workload,
+    /// `None` where it has no profile, or that can't be read.
+    pub(super) past: Option<Past>,
 }
 
 /// Neither learned nor warmed for.
@@ -88,6 +94,19 @@ impl Shared {
             .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
             .unwrap_or_default();
         workload::identify(place, &self.runtimes, &mounts, &self.containerd)
+    }
+
+    /// What is in the store of a workload.
+    pub(super) fn recall(&self, workload: Workload) -> Known {
+        let key = workload.keys.0.first();
+        let past = key.and_then(|key| self.store.past(key).ok().flatten());
+        Known { workload, past }
+    }
+
+    /// Who a container is that has no cgroup yet.
+    pub(super) fn foresee(&self, id: &str, namespace: Option<&str>) -> Identified {
+        let mounts = mountinfo::read().unwrap_or_default();
+        workload::foresee(id, namespace, &self.runtimes, &mounts, &self.containerd)
     }
 
     /// The profile of the surest key that has one.
@@ -143,7 +162,6 @@ impl Shared {
             except: whom.except,
         });
         let guest = guest.filter(|_| settings.charge == ChargeTo::Workload);
-        let began = Instant::now();
         let report = self
             .charge
             .execute(&warmup, &plan, timing, cancel, guest.as_ref())
@@ -154,7 +172,6 @@ impl Shared {
         Ok(Warmed {
             plan: Arc::new(plan),
             report: Arc::new(report),
-            began,
         })
     }
 
@@ -218,16 +235,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Runs and bytes of file data of a profile; zeroes where there is none. It is not read
-/// for that.
-pub(super) fn stats_of(store: &Store, key: &str) -> (u64, u64) {
-    let entry = store.entry(key).ok().flatten();
-    entry.map_or((0, 0), |entry| (entry.runs, entry.data_bytes))
-}
-
 /// Runs and bytes of file data.
 pub(super) fn size_of(profile: &Profile) -> (u64, u64) {
-    let extents = profile.files.iter().flat_map(|file| &file.extents);
-    let pages: u64 = extents.map(|extent| u64::from(extent.pages)).sum();
-    (profile.runs.len() as u64, pages * PAGE_SIZE)
+    (profile.runs.len() as u64, Totals::of(profile).data_bytes())
 }

@@ -39,8 +39,6 @@ pub(super) struct Member {
     pub(super) start: u64,
     /// Its workload's key.
     pub(super) key: String,
-    /// When it began.
-    pub(super) began: Instant,
 }
 
 /// What is wanted.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::phase::{Over, Phase};
 use super::view::{FileView, StartView};
 use crate::attribute::Collector;
-use crate::model::Plan;
-use crate::run::{Feedback, FileFeedback};
+use crate::model::{Plan, Trace};
+use crate::run::{Feedback, FileFeedback, feedback_by_file};
 use crate::warm::WarmReport;
 use crate::workload::{Place, Workload};
 
@@ -32,8 +32,6 @@ pub(super) enum Warming {
 pub(super) struct Warmed {
     pub(super) plan: Arc<Plan>,
     pub(super) report: Arc<WarmReport>,
-    /// When it began.
-    pub(super) began: Instant,
 }
 
 /// The same, as one of the starts sees it.
@@ -41,21 +39,16 @@ pub(super) struct Warmed {
 pub(super) struct Carried {
     pub(super) plan: Arc<Plan>,
     pub(super) report: Arc<WarmReport>,
-    /// When it began, since the start's signal; negative: before it.
-    pub(super) began_ns: i64,
     /// It was made for another start, and this one joined it.
     pub(super) joined: bool,
 }
 
 impl Warmed {
-    /// For a start that began `since`.
-    pub(super) fn carried(&self, since: Instant, joined: bool) -> Carried {
-        let after = self.began.saturating_duration_since(since).as_nanos() as i64;
-        let before = since.saturating_duration_since(self.began).as_nanos() as i64;
+    /// As a start sees it.
+    pub(super) fn carried(&self, joined: bool) -> Carried {
         Carried {
             plan: self.plan.clone(),
             report: self.report.clone(),
-            began_ns: after - before,
             joined,
         }
     }
@@ -110,6 +103,8 @@ pub(super) struct Start {
     pub(super) notice: Duration,
     pub(super) identity: Identity,
     pub(super) warming: Warming,
+    /// By which it is known to those who warm: its cgroup, or what it was expected by.
+    pub(super) wanted_as: u64,
     /// Its touches are sent.
     pub(super) watched: bool,
     /// Why it is not learned; empty where it is.
@@ -167,6 +162,8 @@ impl Start {
             ..StartView::default()
         };
         if let Warming::Over(Some(carried)) = &self.warming {
+            let after_start = carried.report.began_since(self.began) as f64 / 1e9;
+            view.warm_delay_seconds = Some(after_start + self.notice.as_secs_f64());
             carried.tell(&mut view);
         }
         view
@@ -176,7 +173,6 @@ impl Start {
 impl Carried {
     fn tell(&self, view: &mut StartView) {
         let report = &self.report;
-        view.warm_delay_seconds = Some(self.began_ns as f64 / 1e9);
         view.warm_seconds = report.warm_seconds;
         view.planned = report.data.planned;
         if self.joined {
@@ -189,14 +185,15 @@ impl Carried {
         view.unknown = report.data.planned;
     }
 
-    /// When each action was begun, ns since the start's signal.
-    pub(super) fn began_ns(&self) -> Vec<Option<u64>> {
-        let since = |us: u32| (i64::from(us) * 1000 + self.began_ns).max(0) as u64;
-        self.report
-            .began_us
-            .iter()
-            .map(|us| us.map(since))
-            .collect()
+    /// What a start that began then made of it.
+    pub(super) fn judge(&self, start: Instant, trace: &Trace) -> (Feedback, Vec<FileFeedback>) {
+        let report = &self.report;
+        feedback_by_file(
+            &self.plan,
+            &report.arrivals,
+            report.began_since(start),
+            trace,
+        )
     }
 
     /// What became of the plan's bytes: of one that was joined it is told elsewhere.
@@ -212,8 +209,10 @@ impl Carried {
 pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileFeedback>) {
     view.used = feedback.used_bytes;
     view.late = feedback.late_bytes;
+    view.on_the_way = feedback.on_the_way_bytes;
+    view.gained = feedback.gained_bytes;
     view.wasted = feedback.wasted_bytes;
-    view.unknown = feedback.not_begun_bytes;
+    view.unknown = feedback.not_read_bytes;
     view.missed = feedback.missed_bytes;
     let mut files = files;
     files.sort_by_key(|file| std::cmp::Reverse(file.bytes.planned_bytes));
@@ -225,7 +224,7 @@ pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileF
         used: file.bytes.used_bytes,
         late: file.bytes.late_bytes,
         wasted: file.bytes.wasted_bytes,
-        unknown: file.bytes.not_begun_bytes,
+        unknown: file.bytes.not_read_bytes,
     });
     view.files = shown.collect();
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::admit::NOTIFIED_HOLDS;
+use super::expected::Ahead;
 use super::handle::Order;
 use super::jobs::Done;
 use super::learn::Learned;
 use super::phase::{Over, Phase};
-use super::prepare::{NotWarmed, OPTED_OUT};
+use super::prepare::{Known, NotWarmed, OPTED_OUT};
 use super::priority::Priority;
 use super::start::{Carried, Identity, Start, Warming};
 use super::warmers::Notice;
@@ -16,7 +17,7 @@ use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
 use crate::probe::CgroupChange;
 use crate::run::now_ms;
-use crate::workload::{self, Workload};
+use crate::workload;
 
 /// Cgroups that are remembered at a time.
 pub(super) const CGROUPS: usize = 100_000;
@@ -49,16 +50,19 @@ impl Watch {
         let began = Instant::now()
             .checked_sub(Duration::from_nanos(blind_ns))
             .unwrap_or_else(Instant::now);
+        let expected = self.was_expected(&place, id, began);
+        let (signal, notice) = expected.unwrap_or(("cgroup", Duration::ZERO));
         let start = Start {
             cgroup: id,
             place: place.clone(),
             began,
             began_ns: time_ns,
             began_ms: now_ms().saturating_sub(blind_ns / 1_000_000),
-            signal: "cgroup",
-            notice: Duration::ZERO,
+            signal,
+            notice,
             identity: Identity::Pending,
             warming: Warming::Unknown,
+            wanted_as: id,
             watched: not_learned.is_none(),
             not_learned: not_learned.unwrap_or(""),
             blind_ns,
@@ -67,7 +71,7 @@ impl Watch {
             over: None,
             lost: 0,
         };
-        *self.workloads.totals.starts.entry("cgroup").or_default() += 1;
+        *self.workloads.totals.starts.entry(signal).or_default() += 1;
         self.cgroups.insert(
             id,
             Member {
@@ -136,10 +140,14 @@ impl Watch {
         start.over.get_or_insert((over, after));
         let is_gone = over == Over::Gone;
         // One that fades may yet need what is being read for it; what waits is too late.
-        let given_up =
-            matches!(start.warming, Warming::Running) && self.jobs.warm.leave(id, is_gone);
+        let given_up = matches!(start.warming, Warming::Running)
+            && self.jobs.warm.leave(start.wanted_as, is_gone);
+        let wanted_as = start.wanted_as;
         self.unwatch(id);
         if given_up {
+            // Nothing more is told of it.
+            self.expected
+                .retain(|_, expected| expected.ticket != wanted_as);
             let why = if is_gone { "gone" } else { "too_late" };
             let key = self.starts.get(&id).and_then(Start::key).cloned();
             self.warmed(id, &key.unwrap_or_default(), Err(NotWarmed::For(why)));
@@ -187,22 +195,31 @@ impl Watch {
         }
     }
 
-    pub(super) fn identified(&mut self, id: u64, workload: Option<Box<Workload>>) {
+    pub(super) fn identified(&mut self, id: u64, known: Option<Box<Known>>) {
+        let Some(place) = self.starts.get(&id).map(|start| start.place.clone()) else {
+            return;
+        };
+        let ahead = self.warmed_ahead(&place);
         let Some(start) = self.starts.get_mut(&id) else {
             return;
         };
-        let Some(workload) = workload else {
+        let Some(known) = known else {
             start.identity = Identity::Unknown;
             start.warming = Warming::Over(None);
+            self.not_wanted(ahead);
             self.give_up(id, "unknown_workload");
             self.finish(id, Over::Long);
             return;
         };
+        self.workloads.remember(&known);
+        let workload = Box::new(known.workload);
         let key = workload.keys.0.first().cloned();
         let notified = key.as_ref().and_then(|key| self.notified.remove(key));
         if let Some(when) = notified.filter(|when| when.elapsed() < NOTIFIED_HOLDS) {
-            start.signal = "notify";
-            start.notice = start.began.saturating_duration_since(when);
+            let notice = start.began.saturating_duration_since(when);
+            if notice > start.notice {
+                (start.signal, start.notice) = ("notify", notice);
+            }
         }
         self.workloads.starts(&workload, start);
         self.workloads.plans.seen += 1;
@@ -223,6 +240,7 @@ impl Watch {
         if let Some(refused) = refused {
             start.identity = Identity::Known(workload);
             start.warming = Warming::Over(None);
+            self.not_wanted(ahead);
             self.workloads.warmed(&key, Some(&refused));
             self.workloads.settled(Err(&refused));
             if refused == OPTED_OUT {
@@ -231,11 +249,27 @@ impl Watch {
             self.learn_if_ripe(id);
             return;
         }
+        match ahead {
+            Some(Ahead::Over(carried)) => {
+                start.identity = Identity::Known(workload);
+                self.warmed(id, &key, Ok(*carried));
+                return;
+            }
+            Some(Ahead::Running(ticket)) => {
+                start.wanted_as = ticket;
+                start.warming = Warming::Running;
+                start.identity = Identity::Known(workload);
+                return;
+            }
+            None => {}
+        }
         start.warming = Warming::Running;
         let priority = Priority::of(&key, &workload.labels, &self.shared.settings());
-        let due = start.began + self.workloads.lead(&key);
+        // From the first signal on, as it was measured.
+        let since = start.began.checked_sub(start.notice);
+        let due = since.unwrap_or(start.began) + self.workloads.lead(&key);
         let warm = &self.jobs.warm;
-        warm.beside(id, &workload, start.began, due, priority);
+        warm.beside(id, &workload, Some(id), due, priority);
         start.identity = Identity::Known(workload);
     }
 
@@ -284,6 +318,8 @@ impl Watch {
                     reply,
                 });
             }
+            // Answered before it comes here.
+            Order::Stored { .. } => {}
             Order::Notified(key) => {
                 *self.workloads.totals.starts.entry("notify").or_default() += 1;
                 self.notified.insert(key, Instant::now());

@@ -1,38 +1,35 @@
 //! Workloads as the daemon has seen them since it started, and sums over all.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::learn::Learned;
-use super::prepare::NotWarmed;
+use super::prepare::{Known, NotWarmed};
 use super::start::{Carried, Start};
-use super::view::{Totals, WorkloadView};
+use super::view::{StartView, Totals, WorkloadView};
 use crate::model::StageCounts;
+use crate::profile::Outcome;
+use crate::profile::store::entry::{KEPT, keep};
 use crate::workload::Workload;
 
-/// Starts by which a profile is judged.
-const JUDGED: usize = 5;
-
-/// Of what was read for those starts, the share that has to be used.
+/// Of what was read for a workload's last starts, the share that has to be used, or on its
+/// way when it is.
 const GAIN: f64 = 0.1;
+
+/// After so many starts that were only observed it is tried once more: it may be another
+/// program by now.
+const TRIED_AGAIN: u64 = 20;
 
 /// Workloads that are remembered; those that were seen longest ago are forgotten, and
 /// keep their profiles.
 const WORKLOADS: usize = 10_000;
 
-/// What a start made of what was read for it, bytes.
-#[derive(Clone, Copy, Debug)]
-struct Outcome {
-    read: u64,
-    used: u64,
-}
-
 #[derive(Default)]
 struct Tracked {
     /// Copied only where somebody still looks at what it was.
     view: Arc<WorkloadView>,
-    outcomes: VecDeque<Outcome>,
+    outcomes: Vec<Outcome>,
     /// From the signal to the first touch, at the last start that was learned.
     lead: Duration,
     seen: Option<Instant>,
@@ -76,7 +73,29 @@ impl Workloads {
         view.name.clone_from(&workload.name);
         view.namespace.clone_from(&workload.namespace);
         view.image.clone_from(&workload.image);
+        view.seen = true;
         Some(tracked)
+    }
+
+    /// Takes up what the store has of it, where nothing newer is known.
+    pub(super) fn remember(&mut self, known: &Known) {
+        let Some(tracked) = self.of(&known.workload) else {
+            return;
+        };
+        let Some(past) = &known.past else { return };
+        if tracked.outcomes.is_empty() {
+            tracked.outcomes.clone_from(&past.outcomes);
+        }
+        let last = past.outcomes.last();
+        if let (true, Some(us)) = (tracked.lead.is_zero(), last.and_then(|last| last.lead_us)) {
+            tracked.lead = Duration::from_micros(us);
+        }
+        let view = tracked.change();
+        view.runs = past.entry.runs;
+        view.profile_bytes = past.entry.data_bytes;
+        if view.last.is_none() {
+            view.last = last.map(StartView::kept);
+        }
     }
 
     fn forget_oldest(&mut self) {
@@ -88,12 +107,10 @@ impl Workloads {
     }
 
     /// A cgroup of it exists, and did before anybody looked.
-    pub(super) fn exists(&mut self, workload: &Workload, runs: u64, bytes: u64) {
-        if let Some(tracked) = self.of(workload) {
-            let view = tracked.change();
-            view.live += 1;
-            view.runs = view.runs.max(runs);
-            view.profile_bytes = view.profile_bytes.max(bytes);
+    pub(super) fn exists(&mut self, known: &Known) {
+        self.remember(known);
+        if let Some(tracked) = self.of(&known.workload) {
+            tracked.change().live += 1;
         }
     }
 
@@ -160,14 +177,8 @@ impl Workloads {
 
     /// Whether what was read for its last starts was of too little use.
     pub(super) fn is_of_no_gain(&self, key: &str) -> bool {
-        let Some(tracked) = self.by_key.get(key) else {
-            return false;
-        };
-        if tracked.outcomes.len() < JUDGED {
-            return false;
-        }
-        let sum = |of: fn(&Outcome) -> u64| tracked.outcomes.iter().map(of).sum::<u64>() as f64;
-        sum(|o| o.used) < sum(|o| o.read) * GAIN
+        let tracked = self.by_key.get(key);
+        tracked.is_some_and(|tracked| gained_nothing(&tracked.outcomes))
     }
 
     /// A start is over, and this came of it.
@@ -193,19 +204,13 @@ impl Workloads {
         }
         totals.missed_bytes += view.missed;
         if let Some(lead) = view.lead_seconds {
-            totals.lead.observe(lead);
+            totals.lead.entry(view.signal).or_default().observe(lead);
         }
         let Some(tracked) = self.by_key.get_mut(&learned.key) else {
             return;
         };
-        if view.read > 0 && learned.not_kept.is_empty() {
-            tracked.outcomes.push_back(Outcome {
-                read: view.read,
-                used: view.used,
-            });
-            while tracked.outcomes.len() > JUDGED {
-                tracked.outcomes.pop_front();
-            }
+        if learned.not_kept.is_empty() {
+            keep(&mut tracked.outcomes, view.outcome());
         }
         if let Some(lead) = learned.view.lead_seconds {
             tracked.lead = Duration::try_from_secs_f64(lead).unwrap_or_default();
@@ -234,6 +239,18 @@ impl Workloads {
     }
 }
 
+/// Whether of what was read for the last starts too little was used.
+pub(super) fn gained_nothing(outcomes: &[Outcome]) -> bool {
+    let judged = || outcomes.iter().filter(|outcome| outcome.read > 0);
+    let observed = outcomes.last().map_or(0, |last| last.observed);
+    if judged().count() < KEPT || observed >= TRIED_AGAIN {
+        return false;
+    }
+    let gained: u64 = judged().map(|outcome| outcome.gained).sum();
+    let read: u64 = judged().map(|outcome| outcome.read).sum();
+    (gained as f64) < read as f64 * GAIN
+}
+
 fn add_stages(sums: &mut Vec<StageCounts>, stages: &[StageCounts]) {
     for stage in stages {
         match sums.iter_mut().find(|sum| sum.name == stage.name) {
@@ -253,8 +270,15 @@ fn add_stages(sums: &mut Vec<StageCounts>, stages: &[StageCounts]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::StartView;
+    use crate::profile::{Entry, Past};
     use crate::workload::{Keys, Volumes};
+
+    fn known(key: &str) -> Known {
+        Known {
+            workload: workload(key),
+            past: None,
+        }
+    }
 
     fn workload(key: &str) -> Workload {
         Workload {
@@ -274,6 +298,7 @@ mod tests {
             view: StartView {
                 read,
                 used,
+                gained: used,
                 ..StartView::default()
             },
             runs: 1,
@@ -284,22 +309,72 @@ mod tests {
     #[test]
     fn what_is_of_no_use_several_times_is_not_warmed_again() {
         let mut workloads = Workloads::default();
-        workloads.exists(&workload("a"), 0, 0);
-        for _ in 0..JUDGED {
+        workloads.exists(&known("a"));
+        for _ in 0..KEPT {
             assert!(!workloads.is_of_no_gain("a"));
             workloads.learned(learned("a", 100, 5));
         }
         assert!(workloads.is_of_no_gain("a"));
         workloads.learned(learned("a", 100, 95));
         assert!(!workloads.is_of_no_gain("a"));
-        assert_eq!(workloads.totals.runs_learned, JUDGED as u64 + 1);
+        assert_eq!(workloads.totals.runs_learned, KEPT as u64 + 1);
+    }
+
+    #[test]
+    fn what_gained_nothing_is_remembered_and_tried_once_more_after_a_while() {
+        let bad = Outcome {
+            read: 100,
+            used: 5,
+            gained: 5,
+            ..Outcome::default()
+        };
+        let mut past = Past {
+            entry: Entry {
+                name: "a".to_owned(),
+                bytes: 1,
+                runs: 7,
+                files: 1,
+                extents: 1,
+                names: 1,
+                data_bytes: 8192,
+                updated_ms: 1,
+            },
+            outcomes: vec![bad; KEPT],
+        };
+        let mut workloads = Workloads::default();
+        workloads.exists(&Known {
+            workload: workload("a"),
+            past: Some(past.clone()),
+        });
+        assert!(workloads.is_of_no_gain("a"));
+        let view = &workloads.views()["a"];
+        assert_eq!((view.runs, view.profile_bytes), (7, 8192));
+        assert!(
+            view.last
+                .as_ref()
+                .is_some_and(|last| last.over && last.used == 5)
+        );
+        for _ in 0..TRIED_AGAIN {
+            assert!(workloads.is_of_no_gain("a"));
+            workloads.learned(learned("a", 0, 0));
+        }
+        assert!(!workloads.is_of_no_gain("a"));
+        workloads.learned(learned("a", 100, 5));
+        assert!(workloads.is_of_no_gain("a"));
+        // What is known since is newer than what the store had.
+        past.outcomes.clear();
+        workloads.remember(&Known {
+            workload: workload("a"),
+            past: Some(past),
+        });
+        assert!(workloads.is_of_no_gain("a"));
     }
 
     #[test]
     fn only_so_many_are_remembered_and_never_one_that_lives_is_forgotten() {
         let mut workloads = Workloads::default();
         for n in 0..WORKLOADS + 3 {
-            workloads.exists(&workload(&format!("w{n}")), 0, 0);
+            workloads.exists(&known(&format!("w{n}")));
             if n > 0 {
                 workloads.gone(&format!("w{n}"));
             }

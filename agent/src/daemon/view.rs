@@ -4,10 +4,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::tracked::gained_nothing;
 use crate::probe::HookState;
+use crate::profile::{Outcome, Past};
 
 /// Upper bounds of the buckets of [`Histogram`] for times, seconds.
 pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Signals by which a start may be known first: the cgroup that was made; somebody who said
+/// so; containerd's events; a bundle that its runtime wrote. Their order stays: the store has
+/// them by number.
+pub const SIGNALS: [&str; 4] = ["bundle", "cgroup", "notify", "runtime"];
 
 /// Everything that can be asked, as of one moment.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +74,8 @@ pub struct Totals {
     pub records_lost: u64,
     /// Signals lost: their ring buffer was full.
     pub signals_lost: u64,
+    /// Signals of runtimes that were lost: there were too many.
+    pub runtime_signals_lost: u64,
     /// Bytes of plans by what became of them: `read`, `resident`, `failed`, `gone`,
     /// `evicted`, `left`, `joined`.
     pub warmed_bytes: BTreeMap<&'static str, u64>,
@@ -87,8 +96,8 @@ pub struct Totals {
     pub hooks_attached_seconds: f64,
     /// Time since the agent started, seconds.
     pub uptime_seconds: f64,
-    /// From the first signal to the first touch of a file on disk, seconds.
-    pub lead: Histogram,
+    /// From the first signal to the first touch of a file on disk, seconds; by signal.
+    pub lead: BTreeMap<&'static str, Histogram>,
     /// Each stage's sums: in, out, lost, filtered.
     pub stages: Vec<crate::model::StageCounts>,
 }
@@ -125,6 +134,8 @@ pub struct WorkloadView {
     pub starts: u64,
     /// Cgroups of it that exist now.
     pub live: u64,
+    /// Seen since the agent started; of others only the store tells.
+    pub seen: bool,
     /// Whether its starts are warmed; where not, why: `observe_only`, `no_gain`,
     /// `opted_out`, `no_profile`; empty where they are.
     pub not_warmed: &'static str,
@@ -137,7 +148,7 @@ pub struct WorkloadView {
 pub struct StartView {
     /// When it was noticed, ms since the epoch.
     pub began_ms: u64,
-    /// What told of it: `cgroup`, `notify`, `runtime`.
+    /// What told of it first, one of [`SIGNALS`].
     pub signal: &'static str,
     /// The start is over and what follows is final.
     pub over: bool,
@@ -159,13 +170,17 @@ pub struct StartView {
     /// Of a plan that was carried out once for several starts, this being a later one:
     /// all of it.
     pub joined: u64,
-    /// Begun before the start first used them, and used.
+    /// There before the start first used them, and used.
     pub used: u64,
-    /// Used, but the start was there first.
+    /// Used, but not there before.
     pub late: u64,
+    /// Of `late`: asked for before, and on their way.
+    pub on_the_way: u64,
+    /// Of `used` and `on_the_way`: brought in for it.
+    pub gained: u64,
     /// Not used.
     pub wasted: u64,
-    /// Not begun, or the start was not seen.
+    /// Not read, or the start was not seen.
     pub unknown: u64,
     /// Certainly used, not planned.
     pub missed: u64,
@@ -194,6 +209,21 @@ pub struct FileView {
     pub unknown: u64,
 }
 
+impl Totals {
+    /// Leads whatever the signal.
+    pub fn all_leads(&self) -> Histogram {
+        let mut all = Histogram::default();
+        for lead in self.lead.values() {
+            for (sum, n) in all.buckets.iter_mut().zip(lead.buckets) {
+                *sum += n;
+            }
+            all.count += lead.count;
+            all.sum += lead.sum;
+        }
+        all
+    }
+}
+
 impl Histogram {
     /// Counts one more.
     pub fn observe(&mut self, seconds: f64) {
@@ -201,6 +231,87 @@ impl Histogram {
         self.sum += seconds;
         for (bucket, bound) in self.buckets.iter_mut().zip(LEAD_BOUNDS) {
             *bucket += u64::from(seconds <= bound);
+        }
+    }
+}
+
+impl StartView {
+    /// What is kept of it beside the profile.
+    pub(super) fn outcome(&self) -> Outcome {
+        let signal = SIGNALS.iter().position(|signal| *signal == self.signal);
+        Outcome {
+            began_ms: self.began_ms,
+            signal: signal.map_or(u64::MAX, |at| at as u64),
+            learned_ms: (self.seconds * 1e3) as u64,
+            lead_us: self.lead_seconds.map(|lead| (lead * 1e6) as u64),
+            planned: self.planned,
+            resident_before: self.resident_before,
+            read: self.read,
+            used: self.used,
+            late: self.late,
+            on_the_way: self.on_the_way,
+            gained: self.gained,
+            wasted: self.wasted,
+            unknown: self.unknown,
+            missed: self.missed,
+            observed: 0,
+        }
+    }
+
+    /// A start of which that was kept.
+    pub(super) fn kept(outcome: &Outcome) -> Self {
+        let signal = usize::try_from(outcome.signal).ok();
+        let signal = signal.and_then(|at| SIGNALS.get(at));
+        Self {
+            began_ms: outcome.began_ms,
+            signal: signal.copied().unwrap_or_default(),
+            over: true,
+            seconds: outcome.learned_ms as f64 / 1e3,
+            lead_seconds: outcome.lead_us.map(|us| us as f64 / 1e6),
+            planned: outcome.planned,
+            resident_before: outcome.resident_before,
+            read: outcome.read,
+            used: outcome.used,
+            late: outcome.late,
+            on_the_way: outcome.on_the_way,
+            gained: outcome.gained,
+            wasted: outcome.wasted,
+            unknown: outcome.unknown,
+            missed: outcome.missed,
+            ..Self::default()
+        }
+    }
+}
+
+impl WorkloadView {
+    /// A workload that was not seen since the agent started, as the store has it.
+    pub fn stored(past: &Past) -> Self {
+        let key = &past.entry.name;
+        let (kind, name) = match key.split_once(':') {
+            Some(("unit", name)) => ("unit", name),
+            Some(("user-unit", name)) => {
+                let name = name.split_once('/').map_or(name, |(_, name)| name);
+                ("unit", name)
+            }
+            Some(("container" | "image" | "repository", name)) => {
+                let name = name.split(['@', '#']).next().unwrap_or_default();
+                ("container", name)
+            }
+            _ => ("command", key.as_str()),
+        };
+        Self {
+            key: key.clone(),
+            kind,
+            name: name.to_owned(),
+            runs: past.entry.runs,
+            profile_bytes: past.entry.data_bytes,
+            not_warmed: if gained_nothing(&past.outcomes) {
+                "no_gain"
+            } else {
+                ""
+            },
+            last: past.outcomes.last().map(StartView::kept),
+            ..Self::default()
         }
     }
 }
@@ -221,6 +332,57 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_start_is_told_again() {
+        let start = StartView {
+            began_ms: 5,
+            signal: "notify",
+            over: true,
+            seconds: 2.5,
+            lead_seconds: Some(0.25),
+            planned: 6,
+            used: 1,
+            on_the_way: 1,
+            late: 2,
+            wasted: 2,
+            unknown: 1,
+            ..StartView::default()
+        };
+        assert_eq!(StartView::kept(&start.outcome()), start);
+    }
+
+    #[test]
+    fn a_workload_is_named_by_its_key_where_nothing_else_tells() {
+        let named = |key: &str| {
+            let entry = crate::profile::Entry {
+                name: key.to_owned(),
+                bytes: 0,
+                runs: 1,
+                files: 0,
+                extents: 0,
+                names: 0,
+                data_bytes: 0,
+                updated_ms: 0,
+            };
+            let outcomes = Vec::new();
+            let view = WorkloadView::stored(&Past { entry, outcomes });
+            (view.kind, view.name)
+        };
+        for (key, kind, name) in [
+            ("unit:getty@.service", "unit", "getty@.service"),
+            ("user-unit:1000/a.service", "unit", "a.service"),
+            (
+                "container:shop/web/app@sha256:0#1",
+                "container",
+                "shop/web/app",
+            ),
+            ("image:app:1#1", "container", "app:1"),
+            ("compile", "command", "compile"),
+        ] {
+            assert_eq!(named(key), (kind, name.to_owned()), "{key}");
+        }
+    }
 
     #[test]
     fn a_bucket_holds_those_of_smaller_ones() {

@@ -27,8 +27,8 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// Something that waits to be warmed.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Beside starts of a workload, the first in this cgroup.
-    Beside(u64, Box<Workload>),
+    /// Beside starts of a workload, the first in this cgroup, where there is one yet.
+    Beside(Option<u64>, Box<Workload>),
     /// Ahead of a start that somebody tells of.
     Ahead(Notice),
 }
@@ -93,13 +93,13 @@ impl Warmers {
         Ok(warmers)
     }
 
-    /// Has something warmed beside a start, whose first need of it is expected at `due`.
-    /// What comes of it is told.
+    /// Has something warmed beside a start, which is called `id` and in this cgroup, where
+    /// there is one yet; its first need of it is expected at `due`. What comes of it is told.
     pub(super) fn beside(
         &self,
         id: u64,
         workload: &Workload,
-        began: Instant,
+        cgroup: Option<u64>,
         due: Instant,
         priority: Priority,
     ) {
@@ -107,7 +107,6 @@ impl Warmers {
         let member = Member {
             start: id,
             key: keys.first().cloned().unwrap_or_default(),
-            began,
         };
         let places = crate::workload::places(&workload.volumes).into_iter();
         let places = places.map(|(id, directory)| (id.to_owned(), directory.path.clone()));
@@ -119,7 +118,7 @@ impl Warmers {
             whose: Some((member, same)),
             priority,
             due,
-            task: Task::Beside(id, Box::new(workload.clone())),
+            task: Task::Beside(cgroup, Box::new(workload.clone())),
         });
     }
 
@@ -240,12 +239,12 @@ impl Inner {
 
     fn beside(
         &self,
-        cgroup: u64,
+        cgroup: Option<u64>,
         workload: &Workload,
         cancel: &Cancel,
     ) -> Result<Warmed, NotWarmed> {
         let whom = Whom {
-            cgroup: Some(cgroup),
+            cgroup,
             volumes: &workload.volumes,
             wishes: Wishes::of(&workload.labels),
             except: &|cgroup, process| self.done.except(cgroup, process),
@@ -301,9 +300,9 @@ impl Inner {
     }
 
     fn tell(&self, member: Member, result: &Result<Warmed, NotWarmed>, joined: bool) {
-        let Member { start, key, began } = member;
+        let Member { start, key } = member;
         let result = match result {
-            Ok(warmed) => Ok(warmed.carried(began, joined)),
+            Ok(warmed) => Ok(warmed.carried(joined)),
             Err(refused) => Err(refused.clone()),
         };
         self.done.send(Done::Warmed(start, key, Box::new(result)));

@@ -11,12 +11,15 @@ use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
+use super::expected::{Expected, is_ticket};
 use super::handle::{Handle, Touched};
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
+use super::options::Heeded;
 use super::phase::Over;
 use super::pool::{FIRST, be_nice};
 use super::prepare::Shared;
+use super::signals::Signals;
 use super::start::{Start, Warming};
 use super::starts::CGROUPS;
 use super::tracked::Workloads;
@@ -66,6 +69,13 @@ pub(super) struct Watch {
     pub(super) workloads: Workloads,
     /// Key → when somebody said that it will start.
     pub(super) notified: HashMap<String, Instant>,
+    /// What runtimes tell; `None` where nobody can listen.
+    pub(super) signals: Option<Signals>,
+    /// Containers that are about to start, by id.
+    pub(super) expected: HashMap<String, Expected>,
+    /// Those that there were, and those for whom there was no room.
+    pub(super) expected_so_far: u64,
+    pub(super) expected_lost: u64,
     /// Older cgroups that nobody has looked at yet.
     older: VecDeque<(u64, Place)>,
     /// Records that are kept, of all starts.
@@ -96,6 +106,7 @@ impl Watch {
         shared: Arc<Shared>,
         handle: Handle,
         plans_at_once: usize,
+        heeded: Heeded,
         base: View,
     ) -> std::io::Result<(Self, Outbox)> {
         let (sender, done) = channel();
@@ -106,6 +117,10 @@ impl Watch {
         };
         let wake = outbox.wake.clone();
         let jobs = Jobs::new(shared.clone(), outbox.clone(), plans_at_once)?;
+        let signals = Signals::listen(heeded, &shared.runtimes, wake.clone());
+        let signals = signals
+            .inspect_err(|error| tracing::warn!(%error, "runtimes are not listened to"))
+            .ok();
         let watch = Self {
             probes: kernel,
             shared,
@@ -117,6 +132,10 @@ impl Watch {
             cgroups: HashMap::new(),
             workloads: Workloads::default(),
             notified: HashMap::new(),
+            signals,
+            expected: HashMap::new(),
+            expected_so_far: 0,
+            expected_lost: 0,
             older: VecDeque::new(),
             held: 0,
             early: Vec::new(),
@@ -164,6 +183,8 @@ impl Watch {
             if self.wait(pause, stop) {
                 break;
             }
+            // Before cgroups: who was told of is known by then.
+            self.hear();
             self.drain();
             while let Ok(done) = self.done.try_recv() {
                 self.take(done);
@@ -271,14 +292,18 @@ impl Watch {
     pub(super) fn take(&mut self, done: Done) {
         self.dirty = true;
         match done {
-            Done::Recognised(id, workload, runs, bytes) => {
-                if let (Some(member), Some(workload)) = (self.cgroups.get_mut(&id), workload) {
-                    member.key = workload.keys.0.first().cloned();
-                    self.workloads.exists(&workload, runs, bytes);
+            Done::Recognised(id, known) => {
+                if let (Some(member), Some(known)) = (self.cgroups.get_mut(&id), known) {
+                    member.key = known.workload.keys.0.first().cloned();
+                    self.workloads.exists(&known);
                 }
             }
-            Done::Identified(id, workload) => self.identified(id, workload),
+            Done::Identified(id, known) => self.identified(id, known),
+            Done::Warmed(id, key, result) if is_ticket(id) => {
+                self.warmed_expected(id, &key, *result);
+            }
             Done::Warmed(id, key, result) => self.warmed(id, &key, *result),
+            Done::Foreseen(id, known) => self.foreseen(&id, known),
             Done::Learned(learned) => {
                 self.held = self.held.saturating_sub(learned.records);
                 self.learned(*learned);
@@ -323,6 +348,7 @@ impl Watch {
         }
         self.notified
             .retain(|_, when| when.elapsed() < NOTIFIED_HOLDS);
+        self.forget_expected();
         self.dirty |= !self.starts.is_empty();
     }
 
@@ -347,6 +373,10 @@ impl Watch {
                 totals.signals_lost = counters.get(Stage::Signal, Outcome::Lost);
                 stages = counters.stages();
             }
+        }
+        if let Some(signals) = &self.signals {
+            view.features.extend(signals.features());
+            totals.runtime_signals_lost = signals.lost() + self.expected_lost;
         }
         stages.push(self.route_counts());
         stages.push(self.plan_counts());

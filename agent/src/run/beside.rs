@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::cgroup::Cgroup;
 use super::child::{Child, Ended, HeldSignals, LaunchError, Output};
@@ -44,7 +43,6 @@ pub fn run_beside(
     let cgroup = Cgroup::create(0);
     let cancel = Cancel::new();
     std::thread::scope(|scope| {
-        let began = Instant::now();
         let warming = scope.spawn(|| warm(profile, warmup, &cancel));
         let place = cgroup.as_ref().ok().map(Cgroup::as_fd);
         let mut child = Child::spawn(command, place, Output::Inherit).inspect_err(|_| {
@@ -66,15 +64,11 @@ pub fn run_beside(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (plan, warm) = warmed;
-        let since_start = child.started.saturating_duration_since(began).as_nanos() as u64;
         let feedback = match (&recording, &warm) {
             (Ok(recording), Some(warm)) => {
-                let began: Vec<Option<u64>> = warm
-                    .began_us
-                    .iter()
-                    .map(|us| us.map(|us| (u64::from(us) * 1000).saturating_sub(since_start)))
-                    .collect();
-                Some(feedback(&plan, &began, &recording.trace))
+                let began_ns = warm.began_since(child.started);
+                let trace = &recording.trace;
+                Some(feedback(&plan, &warm.arrivals, began_ns, trace))
             }
             _ => None,
         };

@@ -3,21 +3,26 @@
 use std::collections::HashMap;
 
 use crate::model::{Action, Certainty, PAGE_SIZE, Plan, RelPath, Trace, escape};
+use crate::warm::Arrival;
 
 /// A plan held against the run it was for; bytes of file data. `planned` is
-/// `used + late + wasted + not_begun`.
+/// `used + late + wasted + not_read`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Feedback {
     /// Asked for by the plan.
     pub planned_bytes: u64,
-    /// Begun before the run first used it, and used (certainly or maybe).
+    /// There before the run first used it, and used (certainly or maybe).
     pub used_bytes: u64,
-    /// Used, but the run was there first.
+    /// Used, but not seen to be there before.
     pub late_bytes: u64,
+    /// Of `late`: it was asked for before, so that the run waited for less of it.
+    pub on_the_way_bytes: u64,
+    /// Of `used` and `on_the_way`: brought in, and not there already.
+    pub gained_bytes: u64,
     /// Not used.
     pub wasted_bytes: u64,
-    /// Not got to.
-    pub not_begun_bytes: u64,
+    /// Not got to, not readable, or gone from memory again while it was warmed.
+    pub not_read_bytes: u64,
     /// Certainly used, and not in the plan.
     pub missed_bytes: u64,
 }
@@ -38,62 +43,84 @@ impl Feedback {
         self.planned_bytes += other.planned_bytes;
         self.used_bytes += other.used_bytes;
         self.late_bytes += other.late_bytes;
+        self.on_the_way_bytes += other.on_the_way_bytes;
+        self.gained_bytes += other.gained_bytes;
         self.wasted_bytes += other.wasted_bytes;
-        self.not_begun_bytes += other.not_begun_bytes;
+        self.not_read_bytes += other.not_read_bytes;
         self.missed_bytes += other.missed_bytes;
     }
 }
 
-/// Pages `start..end`, first used at a time.
-#[derive(Clone, Copy)]
-struct Used {
+/// Something of pages `start..end`.
+struct Span<T> {
     start: u64,
     end: u64,
-    first_use_ns: u64,
+    what: T,
 }
 
-/// Holds `plan` against `trace`. `began_ns[i]` is when action `i` was begun, ns
-/// since the run's start; `None` where it was not.
-pub fn feedback(plan: &Plan, began_ns: &[Option<u64>], trace: &Trace) -> Feedback {
-    feedback_by_file(plan, began_ns, trace).0
+/// What there is of one file's pages, by start.
+struct Spans<T> {
+    spans: Vec<Span<T>>,
+    longest: u64,
+}
+
+impl<T> Spans<T> {
+    fn new(mut spans: Vec<Span<T>>) -> Self {
+        spans.sort_by_key(|span| span.start);
+        let longest = spans.iter().map(|span| span.end - span.start).max();
+        Self {
+            spans,
+            longest: longest.unwrap_or(0),
+        }
+    }
+
+    /// For each page of `start..end` what there is of it that `before` puts first.
+    fn by_page(&self, start: u64, end: u64, before: fn(&T, &T) -> bool) -> Vec<Option<&T>> {
+        let mut pages: Vec<Option<&T>> = vec![None; (end - start) as usize];
+        let after = self.spans.partition_point(|span| span.start < end);
+        let from = self
+            .spans
+            .partition_point(|span| span.start + self.longest <= start);
+        for span in &self.spans[from..after] {
+            for page in span.start.max(start)..span.end.min(end) {
+                let slot = &mut pages[(page - start) as usize];
+                if slot.is_none_or(|other| before(&span.what, other)) {
+                    *slot = Some(&span.what);
+                }
+            }
+        }
+        pages
+    }
+}
+
+/// When pages were asked for and there, ns since the run's start; before it, negative.
+#[derive(Clone, Copy)]
+struct Came {
+    read: bool,
+    asked_ns: i64,
+    there_ns: i64,
+}
+
+/// Holds `plan` against `trace`. `arrivals` is what came of it, of an execution that began
+/// `began_ns` after the run's start; negative: before it.
+pub fn feedback(plan: &Plan, arrivals: &[Arrival], began_ns: i64, trace: &Trace) -> Feedback {
+    feedback_by_file(plan, arrivals, began_ns, trace).0
 }
 
 /// As [`feedback`], and for each of the plan's files that it reads from.
 pub fn feedback_by_file(
     plan: &Plan,
-    began_ns: &[Option<u64>],
+    arrivals: &[Arrival],
+    began_ns: i64,
     trace: &Trace,
 ) -> (Feedback, Vec<FileFeedback>) {
-    let mut by_file: HashMap<u32, Feedback> = HashMap::new();
-    let mut used: HashMap<(&str, &RelPath), Vec<Used>> = HashMap::new();
-    let mut certain: HashMap<(&str, &RelPath), Vec<(u64, u64)>> = HashMap::new();
-    for file in &trace.files {
-        let key = (volume(&trace.volumes, file.volume), &file.path);
-        let pages = used.entry(key).or_default();
-        for touch in &file.touches {
-            let (start, end) = (touch.start_page, touch.start_page + u64::from(touch.pages));
-            pages.push(Used {
-                start,
-                end,
-                first_use_ns: touch.first_use_ns,
-            });
-            if touch.certainty == Certainty::Certain {
-                certain.entry(key).or_default().push((start, end));
-            }
-        }
-        pages.sort_by_key(|u| (u.start, u.first_use_ns));
-    }
-    let longest = used
-        .values()
-        .flatten()
-        .map(|u| u.end - u.start)
-        .max()
-        .unwrap_or(0);
-    let mut out = Feedback::default();
-    let mut planned: HashMap<(&str, &RelPath), Vec<(u64, u64)>> = HashMap::new();
-    for (index, action) in plan.actions.iter().enumerate() {
+    let (used, mut certain) = touches(trace);
+    let came = by_file(arrivals, began_ns);
+    let mut of_files: HashMap<u32, Feedback> = HashMap::new();
+    let mut planned: ByName<'_, Vec<(u64, u64)>> = HashMap::new();
+    for action in &plan.actions {
         let Action::Read {
-            file,
+            file: index,
             start_page,
             pages,
             ..
@@ -101,33 +128,23 @@ pub fn feedback_by_file(
         else {
             continue;
         };
-        let index_of_file = file;
-        let Some(file) = plan.files.get(file as usize) else {
+        let Some(file) = plan.files.get(index as usize) else {
             continue;
         };
-        let out = by_file.entry(index_of_file).or_default();
-        let key = (volume(&plan.volumes, file.volume), &file.path);
-        let end = start_page + u64::from(pages);
-        let bytes = u64::from(pages) * PAGE_SIZE;
-        out.planned_bytes += bytes;
-        planned.entry(key).or_default().push((start_page, end));
-        let Some(began) = began_ns.get(index).copied().flatten() else {
-            out.not_begun_bytes += bytes;
-            continue;
-        };
-        let touched = used.get(&key).map_or(&[][..], Vec::as_slice);
-        let (in_time, late) = touched_pages(touched, longest, start_page, end, began);
-        out.used_bytes += in_time * PAGE_SIZE;
-        out.late_bytes += late * PAGE_SIZE;
-        out.wasted_bytes += bytes - (in_time + late) * PAGE_SIZE;
+        let name = (volume(&plan.volumes, file.volume), &file.path);
+        let (start, end) = (start_page, start_page + u64::from(pages));
+        planned.entry(name).or_default().push((start, end));
+        let out = of_files.entry(index).or_default();
+        out.add(&judge(used.get(&name), came.get(&index), start, end));
     }
-    by_file.values().for_each(|file| out.add(file));
-    for (key, runs) in certain {
-        let plans = union(planned.remove(&key).unwrap_or_default());
+    let mut out = Feedback::default();
+    of_files.values().for_each(|file| out.add(file));
+    for (name, runs) in certain.drain() {
+        let plans = union(planned.remove(&name).unwrap_or_default());
         let both = union(runs.iter().chain(&plans).copied().collect());
         out.missed_bytes += (total(&both) - total(&plans)) * PAGE_SIZE;
     }
-    let files = by_file.into_iter().filter_map(|(index, bytes)| {
+    let files = of_files.into_iter().filter_map(|(index, bytes)| {
         let file = plan.files.get(index as usize)?;
         Some(FileFeedback {
             volume: volume(&plan.volumes, file.volume).to_owned(),
@@ -138,26 +155,93 @@ pub fn feedback_by_file(
     (out, files.collect())
 }
 
-/// `touched` is sorted by start, none longer than `longest`.
-/// Of the pages `start..end`: how many were used first at or after `began`, and
-/// how many before.
-fn touched_pages(touched: &[Used], longest: u64, start: u64, end: u64, began: u64) -> (u64, u64) {
-    // At most a few thousand pages a read: one entry each.
-    let mut first_use = vec![u64::MAX; (end - start) as usize];
-    let after = touched.partition_point(|u| u.start < end);
-    let before = touched.partition_point(|u| u.start + longest <= start);
-    for used in touched[before..after].iter().filter(|u| u.end > start) {
-        for page in used.start.max(start)..used.end.min(end) {
-            let slot = &mut first_use[(page - start) as usize];
-            *slot = (*slot).min(used.first_use_ns);
+/// Volume and path.
+type Name<'a> = (&'a str, &'a RelPath);
+
+type ByName<'a, T> = HashMap<Name<'a>, T>;
+
+/// When each page of the run's files was first used, ns; and those that certainly were.
+fn touches(trace: &Trace) -> (ByName<'_, Spans<u64>>, ByName<'_, Vec<(u64, u64)>>) {
+    let mut used: ByName<'_, Vec<Span<u64>>> = HashMap::new();
+    let mut certain: ByName<'_, Vec<(u64, u64)>> = HashMap::new();
+    for file in &trace.files {
+        let name = (volume(&trace.volumes, file.volume), &file.path);
+        let spans = used.entry(name).or_default();
+        for touch in &file.touches {
+            let (start, end) = (touch.start_page, touch.start_page + u64::from(touch.pages));
+            spans.push(Span {
+                start,
+                end,
+                what: touch.first_use_ns,
+            });
+            if touch.certainty == Certainty::Certain {
+                certain.entry(name).or_default().push((start, end));
+            }
         }
     }
-    let in_time = first_use
-        .iter()
-        .filter(|&&t| t != u64::MAX && t >= began)
-        .count() as u64;
-    let late = first_use.iter().filter(|&&t| t < began).count() as u64;
-    (in_time, late)
+    let used = used.into_iter();
+    let used = used.map(|(name, spans)| (name, Spans::new(spans)));
+    (used.collect(), certain)
+}
+
+fn by_file(arrivals: &[Arrival], began_ns: i64) -> HashMap<u32, Spans<Came>> {
+    let mut files: HashMap<u32, Vec<Span<Came>>> = HashMap::new();
+    let since_start = |us: u32| i64::from(us) * 1000 + began_ns;
+    for arrival in arrivals {
+        files.entry(arrival.file).or_default().push(Span {
+            start: arrival.start_page,
+            end: arrival.start_page + u64::from(arrival.pages),
+            what: Came {
+                read: arrival.read,
+                asked_ns: since_start(arrival.asked_us),
+                there_ns: since_start(arrival.there_us),
+            },
+        });
+    }
+    let files = files.into_iter();
+    files
+        .map(|(file, spans)| (file, Spans::new(spans)))
+        .collect()
+}
+
+/// What became of the planned pages `start..end` of a file.
+fn judge(used: Option<&Spans<u64>>, came: Option<&Spans<Came>>, start: u64, end: u64) -> Feedback {
+    let mut out = Feedback {
+        planned_bytes: (end - start) * PAGE_SIZE,
+        ..Feedback::default()
+    };
+    let Some(came) = came else {
+        out.not_read_bytes = out.planned_bytes;
+        return out;
+    };
+    let came = came.by_page(start, end, |a, b| a.there_ns < b.there_ns);
+    let used = match used {
+        Some(used) => used.by_page(start, end, |a, b| a < b),
+        None => vec![None; came.len()],
+    };
+    for (came, used) in came.into_iter().zip(used) {
+        let (Some(came), Some(&first_use)) = (came, used) else {
+            let nothing = match came {
+                Some(_) => &mut out.wasted_bytes,
+                None => &mut out.not_read_bytes,
+            };
+            *nothing += PAGE_SIZE;
+            continue;
+        };
+        let first_use = i64::try_from(first_use).unwrap_or(i64::MAX);
+        if came.read && first_use >= came.asked_ns {
+            out.gained_bytes += PAGE_SIZE;
+        }
+        if first_use >= came.there_ns {
+            out.used_bytes += PAGE_SIZE;
+        } else {
+            out.late_bytes += PAGE_SIZE;
+            if first_use >= came.asked_ns {
+                out.on_the_way_bytes += PAGE_SIZE;
+            }
+        }
+    }
+    out
 }
 
 fn volume(volumes: &[crate::model::Volume], index: u32) -> &str {
@@ -199,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_planned_byte_is_used_late_wasted_or_not_begun() {
+    fn every_planned_byte_is_used_late_wasted_or_not_read() {
         let version = FileVersion {
             size: 1 << 20,
             mtime_ns: 0,
@@ -218,7 +302,7 @@ mod tests {
                 path: path(),
                 version,
             }],
-            actions: vec![read(0, 4), read(10, 4), read(20, 2)],
+            actions: vec![read(0, 4), read(10, 5), read(20, 2)],
             ..Plan::default()
         };
         let touch = |start_page, pages, first_use_ns, certainty| PageTouch {
@@ -234,24 +318,47 @@ mod tests {
                 path: path(),
                 version,
                 touches: vec![
-                    touch(0, 2, 100, Certainty::Certain),
-                    touch(1, 2, 200, Certainty::Maybe),
-                    touch(10, 1, 50, Certainty::Certain),
-                    touch(30, 3, 50, Certainty::Certain),
+                    touch(0, 1, 99_000, Certainty::Certain),
+                    touch(1, 1, 100_000, Certainty::Certain),
+                    touch(1, 2, 200_000, Certainty::Maybe),
+                    touch(10, 1, 50_000, Certainty::Certain),
+                    touch(20, 1, 50_000, Certainty::Certain),
+                    touch(30, 3, 50_000, Certainty::Certain),
                 ],
             }],
             ..Trace::default()
         };
-        let seen = feedback(&plan, &[Some(60), Some(60), None], &trace);
+        let arrival = |start_page, pages, asked_us, there_us| Arrival {
+            file: 0,
+            start_page,
+            pages,
+            read: start_page != 2,
+            asked_us,
+            there_us,
+        };
+        // The execution began 10 µs before the run; of the last read nothing came.
+        // Pages 2 and 3 were there already.
+        let arrivals = [
+            arrival(0, 2, 60, 110),
+            arrival(2, 2, 60, 60),
+            arrival(10, 4, 70, 75),
+        ];
+        let seen = feedback(&plan, &arrivals, -10_000, &trace);
         let pages = |n: u64| n * PAGE_SIZE;
         assert_eq!(
             seen,
             Feedback {
-                planned_bytes: pages(10),
-                used_bytes: pages(3),
-                late_bytes: pages(1),
+                planned_bytes: pages(11),
+                // Pages 1 and 2: there at 100 µs, used at 100 and at 200.
+                used_bytes: pages(2),
+                // Page 0, used while it was on the way; page 10, used before it was asked for.
+                late_bytes: pages(2),
+                on_the_way_bytes: pages(1),
+                // Pages 0 and 1.
+                gained_bytes: pages(2),
                 wasted_bytes: pages(4),
-                not_begun_bytes: pages(2),
+                // Page 14 of the second read, and the third.
+                not_read_bytes: pages(3),
                 missed_bytes: pages(3),
             }
         );

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::arrivals::Arrivals;
+use super::cursor::{Cursors, Part};
 use super::files::{Device, FileTable, Source, descriptors};
 use super::lookup::Opener;
 use super::progress::Progress;
@@ -14,7 +16,7 @@ use super::roots::{VolumeRoot, VolumeRoots};
 use super::stream::Streams;
 use super::submit::Depth;
 use super::verify::{Check, MAX_RETRIES, Of};
-use super::work::{Cursors, Part, Worker};
+use super::work::Worker;
 use super::{Cancel, Lead, WarmOptions, sys};
 use crate::model::{Plan, escape};
 
@@ -43,8 +45,7 @@ pub(super) struct Shared {
     /// Settled as failed, gone or evicted: not to be found missing once more.
     pub(super) settled: Mutex<Vec<(Of, u64, u64)>>,
     pub(super) unverified_bytes: AtomicU64,
-    /// When each action was begun: µs since the beginning, plus one; 0: not yet.
-    timeline: Box<[AtomicU32]>,
+    pub(super) arrivals: Arrivals,
     roots: Arc<VolumeRoots>,
     volumes: Vec<VolumeState>,
     failures: Mutex<(Vec<Failure>, u64)>,
@@ -100,12 +101,9 @@ impl Shared {
         self.options.deadline.is_some_and(|at| Instant::now() >= at)
     }
 
-    /// Notes that an action is begun.
-    pub(super) fn begun(&self, action: usize) {
-        if let Some(at) = self.timeline.get(action) {
-            let us = u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX - 1);
-            at.store(us.saturating_add(1), Ordering::Relaxed);
-        }
+    /// Time since the beginning, µs.
+    pub(super) fn now_us(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX)
     }
 
     fn now_ms(&self) -> u64 {
@@ -265,9 +263,7 @@ pub(super) fn execute(
         retries: AtomicUsize::new(0),
         settled: Mutex::default(),
         unverified_bytes: AtomicU64::new(0),
-        timeline: std::iter::repeat_with(AtomicU32::default)
-            .take(plan.actions.len())
-            .collect(),
+        arrivals: Arrivals::default(),
         roots: roots.clone(),
         volumes: std::iter::repeat_with(VolumeState::default)
             .take(plan.volumes.len())
@@ -480,10 +476,10 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         without_device: std::mem::take(&mut *lock(&shared.without_device)),
         failures,
         failures_unnamed,
-        began_us: shared
-            .timeline
-            .iter()
-            .map(|at| at.load(Ordering::Relaxed).checked_sub(1))
-            .collect(),
+        began: Some(shared.began),
+        arrivals: {
+            let settled = std::mem::take(&mut *lock(&shared.settled));
+            shared.arrivals.take(settled)
+        },
     }
 }

@@ -13,6 +13,8 @@
 //! that; a step is waited for by reading the first byte of its last page, which
 //! marks that one page as used.
 
+mod arrivals;
+mod cursor;
 mod dues;
 mod engine;
 mod files;
@@ -40,7 +42,7 @@ pub use dues::Dues;
 pub use measure::{MeasureError, measure};
 pub use progress::Progress;
 pub use rate::Rate;
-pub use report::{ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
+pub use report::{Arrival, ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
 pub use roots::{VolumeError, VolumeRoot, VolumeRoots, device_node};
 
 /// Priority of the I/O, as `ioprio_set(2)` knows it. Schedulers other than BFQ

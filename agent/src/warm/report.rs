@@ -1,5 +1,7 @@
 //! What came of a plan.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use crate::model::{Action, PAGE_SIZE, Plan};
@@ -103,6 +105,23 @@ impl Failure {
     }
 }
 
+/// Pages of a file of the plan that were brought in together, or were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Index of the file.
+    pub file: u32,
+    /// The first page.
+    pub start_page: u64,
+    /// How many.
+    pub pages: u32,
+    /// They were brought in, and not there already.
+    pub read: bool,
+    /// When they were asked for, µs since the execution began.
+    pub asked_us: u32,
+    /// When they were seen to be there, which may be a little after they were.
+    pub there_us: u32,
+}
+
 /// What came of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct WarmReport {
@@ -158,18 +177,39 @@ pub struct WarmReport {
     pub failures: Vec<Failure>,
     /// How many more there were.
     pub failures_unnamed: u64,
-    /// When each action of the plan was begun, µs since the beginning.
+    /// When it began.
     #[serde(skip)]
-    pub began_us: Vec<Option<u32>>,
+    pub began: Option<Instant>,
+    /// File data that was there at the end, by when it came. What is in the plan and not
+    /// here was not read, or is gone again.
+    #[serde(skip)]
+    pub arrivals: Vec<Arrival>,
 }
 
 impl WarmReport {
+    /// When it began, ns since `start`; negative: before it.
+    pub fn began_since(&self, start: Instant) -> i64 {
+        since(start, self.began.unwrap_or(start))
+    }
+
+    /// With the times of what arrived since another moment, none before it.
+    pub fn as_of(mut self, began: Instant) -> Self {
+        let later_us = self.began_since(began) / 1000;
+        for arrival in &mut self.arrivals {
+            for us in [&mut arrival.asked_us, &mut arrival.there_us] {
+                let moved = (i64::from(*us) + later_us).max(0);
+                *us = u32::try_from(moved).unwrap_or(u32::MAX);
+            }
+        }
+        self.began = Some(began);
+        self
+    }
+
     /// Of a plan of which nothing is known but that it failed; whether its names and blocks
     /// were to be warmed, too.
     pub fn failed(plan: &Plan, metadata: bool, error: &str) -> Self {
         let mut report = Self {
             over_budget_bytes: plan.totals.over_budget_bytes,
-            began_us: vec![None; plan.actions.len()],
             ..Self::default()
         };
         for action in &plan.actions {
@@ -198,8 +238,9 @@ impl WarmReport {
         report
     }
 
-    /// Of two plans that were carried out side by side: what both came to. When actions
-    /// were begun is left to who knows whose they were.
+    /// Of two plans over the same files that were carried out side by side: what both came
+    /// to. Both tell the times of what arrived since the same moment (see
+    /// [`WarmReport::as_of`]).
     pub fn join(mut self, other: Self) -> Self {
         self.data.add(&other.data);
         self.blocks.add(&other.blocks);
@@ -230,7 +271,7 @@ impl WarmReport {
                 false => self.failures_unnamed += 1,
             }
         }
-        self.began_us.clear();
+        self.arrivals.extend(other.arrivals);
         self
     }
 
@@ -241,6 +282,13 @@ impl WarmReport {
             && resident(&self.blocks)
             && self.names_warmed + self.names_gone == self.names_planned
     }
+}
+
+/// From `start` to `then`, ns; negative: `then` was before.
+fn since(start: Instant, then: Instant) -> i64 {
+    let after = then.saturating_duration_since(start).as_nanos() as i64;
+    let before = start.saturating_duration_since(then).as_nanos() as i64;
+    after - before
 }
 
 #[cfg(test)]

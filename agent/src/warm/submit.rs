@@ -108,6 +108,8 @@ pub(super) struct Step {
     pub(super) source: Arc<Source>,
     pub(super) start_page: u64,
     pub(super) pages: u32,
+    /// When it was asked for, µs since the execution began.
+    pub(super) asked_us: u32,
 }
 
 /// Pages of a step that failed alike.
@@ -139,6 +141,13 @@ impl Step {
             Ok(()) => None,
             Err(_) => Some(self.read_through()),
         }
+    }
+
+    /// Whether the last page is there; waits for nothing. `false` where the filesystem
+    /// can't tell without waiting.
+    fn is_there(&self) -> bool {
+        let last = self.start_page + u64::from(self.pages) - 1;
+        sys::is_there(self.source.fd(), last * PAGE_SIZE)
     }
 
     /// Waits until the last page is there. Pages of one step are asked for in
@@ -285,6 +294,15 @@ impl Window {
     pub(super) fn push(&mut self, step: Step) {
         self.bytes += step.bytes();
         self.steps.push_back(step);
+    }
+
+    /// The oldest step, if it is there.
+    pub(super) fn pop_if_there(&mut self) -> Option<Step> {
+        if self.steps.front()?.is_there() {
+            self.pop()
+        } else {
+            None
+        }
     }
 
     pub(super) fn pop(&mut self) -> Option<Step> {

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::Advice;
+use rustix::io::ReadWriteFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::IoClass;
@@ -193,6 +194,15 @@ pub(super) fn pread(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> rustix::io
         }
     }
     Ok(done)
+}
+
+/// Whether the byte at `offset` can be read without waiting for the disk. `false` too where
+/// the filesystem does not say.
+pub(super) fn is_there(fd: impl AsFd, offset: u64) -> bool {
+    let mut byte = [0; 1];
+    let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+    let read = rustix::io::preadv2(fd, &mut buffers, offset, ReadWriteFlags::NOWAIT);
+    read == Ok(1)
 }
 
 /// Sets the I/O priority of the calling thread.

@@ -91,7 +91,7 @@ pub(super) fn checks(shared: &Shared) -> Vec<Check> {
 }
 
 /// The parts of a range that no settled range covers.
-fn unsettled(settled: &[(u64, u64)], start: u64, end: u64) -> Vec<(u64, u64)> {
+pub(super) fn unsettled(settled: &[(u64, u64)], start: u64, end: u64) -> Vec<(u64, u64)> {
     let mut parts = Vec::new();
     let mut at = start;
     for &(from, pages) in settled {

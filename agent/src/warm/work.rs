@@ -1,11 +1,12 @@
 //! What one thread does.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
 use super::lookup::Looked;
@@ -20,45 +21,6 @@ use crate::model::{Action, PAGE_SIZE};
 /// Pages of a read that one thread takes at a time, so that several share a
 /// large one.
 const UNIT_PAGES: u32 = 512;
-
-/// The two parts of a plan, which are handed out side by side: look-ups wait for
-/// one block after another, data only for room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Names and metadata blocks.
-    Names,
-    Data,
-}
-
-impl Part {
-    fn other(self) -> Self {
-        match self {
-            Part::Names => Part::Data,
-            Part::Data => Part::Names,
-        }
-    }
-
-    fn has(self, action: Action) -> bool {
-        matches!(action, Action::Read { .. }) == (self == Part::Data)
-    }
-}
-
-/// How far a part of the plan has been handed out.
-#[derive(Debug, Default)]
-struct Cursor {
-    action: usize,
-    /// Pages of it.
-    page: u32,
-}
-
-/// How far the plan has been handed out.
-#[derive(Debug, Default)]
-pub(super) struct Cursors {
-    names: Mutex<Cursor>,
-    data: Mutex<Cursor>,
-    /// Index of the action that the names have come to.
-    names_at: AtomicUsize,
-}
 
 /// Pages to read, or a name.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +66,7 @@ impl<'a> Worker<'a> {
     /// Works until the plan is handed out, then waits for what is in flight.
     pub(super) fn warm(&mut self) {
         while !self.stopped() {
+            self.take_in();
             let unit = self
                 .next_unit(self.part)
                 .or_else(|| self.next_unit(self.part.other()));
@@ -149,9 +112,6 @@ impl<'a> Worker<'a> {
             return None;
         };
         cursor.action += next;
-        if cursor.page == 0 {
-            shared.begun(cursor.action);
-        }
         let from = cursor.page;
         let mut take = |pages: u32, unit: u32| {
             let count = (pages - from).min(unit);
@@ -329,14 +289,27 @@ impl<'a> Worker<'a> {
             let sight = source.sight;
             sight.missing(source.fd(), start, there, &mut vector, exactly)
         });
+        let us = shared.now_us();
         match missing {
-            Missing::None => bytes.resident_before.add(u64::from(there) * PAGE_SIZE),
+            Missing::None => {
+                bytes.resident_before.add(u64::from(there) * PAGE_SIZE);
+                shared.arrivals.found(source, start, there, us);
+            }
             Missing::All | Missing::Unknown => self.submit(source, start, there),
             Missing::Some => {
                 let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
                 bytes.resident_before.add(resident * PAGE_SIZE);
-                for (at, length) in holes(&vector) {
-                    self.submit(source, start + at as u64, length as u32);
+                let mut seen = 0;
+                let end = (vector.len(), 0);
+                for (at, length) in holes(&vector).chain([end]) {
+                    if at > seen {
+                        let (from, pages) = (start + seen as u64, (at - seen) as u32);
+                        shared.arrivals.found(source, from, pages, us);
+                    }
+                    if length > 0 {
+                        self.submit(source, start + at as u64, length as u32);
+                    }
+                    seen = at + length;
                 }
             }
         }
@@ -363,10 +336,12 @@ impl<'a> Worker<'a> {
             if !self.may_read(count) {
                 return;
             }
+            self.take_in();
             let step = Step {
                 source: source.clone(),
                 start_page: start + u64::from(at),
                 pages: count,
+                asked_us: self.shared.now_us(),
             };
             at += count;
             while let Some(oldest) = self.window.must_wait(step.bytes(), limits) {
@@ -385,7 +360,7 @@ impl<'a> Worker<'a> {
     /// Reads a long run in order; how many pages of it, before one that is not there or
     /// can't be read so.
     fn stream(
-        &self,
+        &mut self,
         stream: &Stream<'_>,
         source: &Arc<Source>,
         start_page: u64,
@@ -393,26 +368,41 @@ impl<'a> Worker<'a> {
     ) -> u32 {
         let mut done = 0;
         while done < pages && !self.stopped() {
+            let count = (pages - done).min(stream::STEP_PAGES);
+            if !self.may_read(count) {
+                break;
+            }
+            self.take_in();
             let step = Step {
                 source: source.clone(),
                 start_page: start_page + u64::from(done),
-                pages: (pages - done).min(stream::STEP_PAGES),
+                pages: count,
+                asked_us: self.shared.now_us(),
             };
-            if !self.may_read(step.pages) {
-                break;
-            }
-            let read = || stream.read(step.start_page, step.pages);
+            let read = || stream.read(step.start_page, count);
             if !self.shared.on_volume(self.slot, source.volume, read) {
                 break;
             }
-            done += step.pages;
+            done += count;
             let outcome = Outcome {
-                read: step.pages.into(),
+                read: count.into(),
                 ..Outcome::default()
             };
             self.settle(&step, outcome);
         }
         done
+    }
+
+    /// Takes in what has come by itself, so that it is known when it came.
+    fn take_in(&mut self) {
+        while let Some(step) = self.window.pop_if_there() {
+            let read = u64::from(step.pages);
+            let outcome = Outcome {
+                read,
+                ..Outcome::default()
+            };
+            self.settle(&step, outcome);
+        }
     }
 
     /// Waits for a step, or only looks when there is no time.
@@ -433,6 +423,13 @@ impl<'a> Worker<'a> {
     fn settle(&self, step: &Step, outcome: Outcome) {
         let bytes = self.bytes_of(&step.source);
         bytes.read.add(outcome.read * PAGE_SIZE);
+        // Pages that failed or are gone are settled as missing below; of one that was only
+        // looked at it is not known which are there.
+        let failed = outcome.failed.iter().map(|failed| failed.pages);
+        let accounted = outcome.read + outcome.gone + failed.sum::<u64>();
+        if outcome.read > 0 && accounted == u64::from(step.pages) {
+            self.shared.arrivals.came(step, self.shared.now_us());
+        }
         bytes.gone.add(outcome.gone * PAGE_SIZE);
         let of = match step.source.file {
             Some(file) => Of::File(file),

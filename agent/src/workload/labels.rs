@@ -22,6 +22,7 @@ const NAMESPACE: [&str; 2] = [
     "io.kubernetes.cri.sandbox-namespace",
 ];
 const POD: [&str; 2] = ["io.kubernetes.pod.name", "io.kubernetes.cri.sandbox-name"];
+const POD_UID: [&str; 2] = ["io.kubernetes.pod.uid", "io.kubernetes.cri.sandbox-uid"];
 const IMAGE: [&str; 2] = [
     "io.kubernetes.cri.image-name",
     "io.kubernetes.cri-o.ImageName",
@@ -75,6 +76,11 @@ pub(super) fn is_sandbox(labels: &Labels) -> bool {
 /// The image's reference, where labels carry it.
 pub(super) fn image(labels: &Labels) -> Option<&str> {
     first(labels, &IMAGE)
+}
+
+/// UID of its pod, where labels carry it.
+pub(super) fn pod_uid(labels: &Labels) -> Option<&str> {
+    first(labels, &POD_UID)
 }
 
 /// Its name, where labels carry one that the next start has too.

@@ -4,6 +4,7 @@
 //! Invariant: what is not known stays unknown. A workload whose identity can't be told
 //! has a key of less confidence, or none.
 
+mod bundles;
 mod cgroup;
 mod containerd;
 mod file;
@@ -18,10 +19,13 @@ mod translate;
 pub mod unit;
 pub mod volumes;
 
+pub use bundles::Bundles;
 pub use cgroup::place;
-pub use containerd::{Containerd, ContainerdError, Described};
+pub use containerd::{
+    Containerd, ContainerdError, Described, Heard, decode as decode_event, follow,
+};
 pub use key::{Facts, container_keys};
-pub use resolve::{Identified, identify, resolve};
+pub use resolve::{Identified, foresee, identify, resolve};
 pub use runtime::Roots;
 pub use translate::{Seen, Translated, localize, lstat, places, translate, translate_with};
 

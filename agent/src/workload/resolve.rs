@@ -9,7 +9,8 @@ use super::labels::{self, Labels};
 use super::layers::{Layers, layers};
 use super::runtime::{Container, Roots, find};
 use super::{
-    Containerd, Described, Directory, Place, Root, Runtime, Volumes, Workload, unit, volumes,
+    Containerd, ContainerdError, Described, Directory, Place, Root, Runtime, Volumes, Workload,
+    oci, unit, volumes,
 };
 use crate::attribute::Bind;
 use crate::attribute::mountinfo::{self, Mount};
@@ -93,13 +94,93 @@ pub fn identify(
     if labels::is_sandbox(&container.labels) {
         return Identified::Sandbox;
     }
-    let described = described(&container, id, containerd);
+    let described = described(&container, id, containerd, Containerd::describe);
     let workload = workload(id, pod, container, described, roots, mounts);
     Identified::Workload(Box::new(workload))
 }
 
+/// Who a container is that its runtime has made and not started: it has no cgroup, and
+/// perhaps no root filesystem yet. What is not known now may be when it starts; see
+/// [`identify`]. `namespace` is containerd's, where that told of the container.
+pub fn foresee(
+    id: &str,
+    namespace: Option<&str>,
+    roots: &Roots,
+    mounts: &[Mount],
+    containerd: &[Containerd],
+) -> Identified {
+    let found = find(roots, id).unwrap_or_else(|error| {
+        tracing::debug!(%error, "a container is not known");
+        None
+    });
+    let (container, described) = match (found, namespace) {
+        (Some(container), _) => {
+            let described = described(&container, id, containerd, Containerd::foresee);
+            (container, described)
+        }
+        (None, Some(namespace)) => {
+            let answer = containerd.iter().find_map(|client| {
+                let described = answer(client.foresee(namespace, id))?;
+                Some((of_containerd(client, namespace, id, &described)?, described))
+            });
+            let Some(known) = answer else {
+                return Identified::Unknown;
+            };
+            known
+        }
+        (None, None) => return Identified::Unknown,
+    };
+    let labels = labels::joined([container.labels.clone(), described.labels.clone()]);
+    if labels::is_sandbox(&labels) {
+        return Identified::Sandbox;
+    }
+    let will_be = root_path(&container).filter(|_| !described.overlay.is_empty());
+    let will_be = will_be.map(|path| overlay_at(path, described.overlay.clone()));
+    // What is mounted already is last, for that is what counts.
+    let mounts: Vec<Mount> = will_be.into_iter().chain(mounts.iter().cloned()).collect();
+    let pod = labels::pod_uid(&labels).map(str::to_owned);
+    let workload = workload(id, pod.as_deref(), container, described, roots, &mounts);
+    Identified::Workload(Box::new(workload))
+}
+
+/// A container whose bundle is not written yet; `None` where its configuration is not
+/// understood.
+fn of_containerd(
+    client: &Containerd,
+    namespace: &str,
+    id: &str,
+    described: &Described,
+) -> Option<Container> {
+    let config = oci::parse(&described.config);
+    let config = config.inspect_err(|error| {
+        tracing::debug!(%error, "a container is not known before it starts");
+    });
+    let state = client.sockets().first()?.parent()?;
+    Some(Container::planned(state, namespace, id, config.ok()?))
+}
+
+/// What will be mounted.
+fn overlay_at(mount_point: Vec<u8>, options: Vec<u8>) -> Mount {
+    Mount {
+        id: 0,
+        parent: 0,
+        device: (0, 0),
+        root: b"/".to_vec(),
+        mount_point,
+        options: Vec::new(),
+        fs_type: "overlay".to_owned(),
+        source: b"overlay".to_vec(),
+        super_options: options,
+    }
+}
+
 /// What containerd says of one of its containers; nothing where it can't be asked.
-fn described(container: &Container, id: &str, containerd: &[Containerd]) -> Described {
+fn described(
+    container: &Container,
+    id: &str,
+    containerd: &[Containerd],
+    ask: fn(&Containerd, &str, &str) -> Result<Option<Described>, ContainerdError>,
+) -> Described {
     let Some(namespace) = &container.containerd_namespace else {
         return Described::default();
     };
@@ -108,16 +189,19 @@ fn described(container: &Container, id: &str, containerd: &[Containerd]) -> Desc
         return Described::default();
     }
     let (own, others): (Vec<_>, Vec<_>) = containerd.iter().partition(|client| {
-        let directory = client.socket().parent();
+        let directory = client.sockets().first().and_then(|socket| socket.parent());
         directory.is_some_and(|directory| container.bundle.starts_with(directory))
     });
-    let mut answers = own.into_iter().chain(others).filter_map(|client| {
-        client.describe(namespace, id).unwrap_or_else(|error| {
-            tracing::debug!(%error, "a container is known by its files alone");
-            None
-        })
-    });
-    answers.next().unwrap_or_default()
+    let mut clients = own.into_iter().chain(others);
+    let described = clients.find_map(|client| answer(ask(client, namespace, id)));
+    described.unwrap_or_default()
+}
+
+fn answer(answer: Result<Option<Described>, ContainerdError>) -> Option<Described> {
+    answer.unwrap_or_else(|error| {
+        tracing::debug!(%error, "a container is known by its files alone");
+        None
+    })
 }
 
 fn workload(
@@ -187,14 +271,19 @@ fn first_of<const N: usize>(texts: [String; N]) -> String {
 
 /// The mount of a container's root filesystem.
 fn root_mount<'m>(container: &Container, mounts: &'m [Mount]) -> Option<&'m Mount> {
+    let path = root_path(container)?;
+    mounts.iter().rev().find(|mount| mount.mount_point == path)
+}
+
+/// Where a container's root filesystem is, or will be, mounted.
+fn root_path(container: &Container) -> Option<Vec<u8>> {
     if container.config.root.is_empty() {
         return None;
     }
     let path = container.bundle.join(&container.config.root);
     // The directory of the bundle may be reached over a link (`/var/run`).
     let real = path.canonicalize().unwrap_or(path);
-    let real = real.as_os_str().as_bytes();
-    mounts.iter().rev().find(|mount| mount.mount_point == real)
+    Some(real.into_os_string().into_vec())
 }
 
 /// Identities of all layers; none where one is not known, for then they tell no images

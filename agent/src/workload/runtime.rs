@@ -20,7 +20,7 @@ const MAX_LIST_BYTES: u64 = 64 << 20;
 const MAX_NAMESPACES: usize = 256;
 
 /// Below a state directory of containerd: `<namespace>/<id>` are bundles.
-const TASKS: &str = "io.containerd.runtime.v2.task";
+pub(super) const TASKS: &str = "io.containerd.runtime.v2.task";
 
 /// Where the runtimes of a node keep what they know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,30 @@ pub struct Container {
     pub private: Vec<PathBuf>,
 }
 
+impl Container {
+    /// A container of containerd, of which there is its configuration; its bundle may still
+    /// have to be written.
+    pub(super) fn planned(state: &Path, namespace: &str, id: &str, config: Config) -> Self {
+        let bundle = state.join(TASKS).join(namespace).join(id);
+        let labels = labels::joined([config.annotations.clone()]);
+        Self {
+            runtime: Runtime::Containerd,
+            containerd_namespace: Some(namespace.to_owned()),
+            image: image_of(&labels),
+            image_id: String::new(),
+            name: String::new(),
+            labels,
+            private: vec![bundle.clone()],
+            config,
+            bundle,
+        }
+    }
+}
+
+fn image_of(labels: &Labels) -> String {
+    labels::image(labels).unwrap_or_default().to_owned()
+}
+
 /// Why what there is of a container can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -134,7 +158,7 @@ pub fn find(roots: &Roots, id: &str) -> Result<Option<Container>, RuntimeError> 
 }
 
 /// One component of a path, as runtimes make ids.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     let is_fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     (1..=128).contains(&id.len()) && id.bytes().all(is_fine) && !id.starts_with('.')
 }
@@ -150,35 +174,20 @@ fn in_containerd(roots: &Roots, id: &str) -> Result<Option<Container>, RuntimeEr
                 continue;
             };
             let namespace = entry.file_name().to_string_lossy().into_owned();
-            let mut container = Container {
-                runtime: Runtime::Containerd,
-                containerd_namespace: Some(namespace),
-                image: String::new(),
-                image_id: String::new(),
-                name: String::new(),
-                labels: Labels::new(),
-                private: vec![bundle.clone()],
-                config,
-                bundle,
-            };
+            let mut container = Container::planned(state, &namespace, id, config);
             let is_dockers = container.containerd_namespace.as_deref() == Some("moby");
             let known = is_dockers.then(|| docker(roots, id)).flatten();
             let (of_docker, directory) = known.unzip();
-            let annotations = container.config.annotations.clone();
             if let Some(docker) = of_docker {
                 container.runtime = Runtime::Docker;
                 container.name = docker.name.trim_start_matches('/').to_owned();
                 container.image_id = docker.image;
-                container.image = docker.config.image;
-                container.labels = labels::joined([annotations, docker.config.labels]);
+                container.labels = labels::joined([container.labels, docker.config.labels]);
+                container.image = match docker.config.image.as_str() {
+                    "" => image_of(&container.labels),
+                    _ => docker.config.image,
+                };
                 container.private.extend(directory);
-            } else {
-                container.labels = labels::joined([annotations]);
-            }
-            if container.image.is_empty() {
-                container.image = labels::image(&container.labels)
-                    .unwrap_or_default()
-                    .to_owned();
             }
             return Ok(Some(container));
         }
@@ -229,7 +238,7 @@ fn in_storage(storage: &Storage, id: &str) -> Result<Option<Container>, RuntimeE
         let record = listed(storage, id).unwrap_or_default();
         let metadata: Metadata = serde_json::from_str(&record.metadata).unwrap_or_default();
         let name = metadata.name.or(record.names.into_iter().flatten().next());
-        let from_labels = labels::image(&labels).unwrap_or_default().to_owned();
+        let from_labels = image_of(&labels);
         return Ok(Some(Container {
             runtime: if is_crio {
                 Runtime::Crio

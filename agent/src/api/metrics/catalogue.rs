@@ -8,7 +8,7 @@
 
 use super::labels::group_name;
 use super::workloads::{self, Groups};
-use crate::daemon::{Histogram, View};
+use crate::daemon::{Histogram, SIGNALS, View};
 
 /// What Prometheus calls a metric's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ pub(super) struct Sample {
 pub(super) enum Source {
     /// One series for each combination of the labels' values.
     Samples(fn(&Input<'_>) -> Vec<Sample>),
-    /// A histogram.
-    Times(fn(&View) -> &Histogram),
+    /// A histogram for each value of the label.
+    Times(fn(&View) -> Vec<(&'static str, Histogram)>),
 }
 
 /// A metric.
@@ -130,7 +130,6 @@ impl Metric {
 
 /// Label values that are there from the first scrape on, so that a rate has a zero to
 /// begin from.
-const SIGNALS: [&str; 3] = ["cgroup", "notify", "runtime"];
 const RESULTS: [&str; 7] = [
     "evicted", "failed", "gone", "joined", "left", "read", "resident",
 ];
@@ -239,15 +238,17 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "Plans that wait to be carried out",
         |input| one(count(input.view.waiting)),
     ),
-    Metric {
-        unit: "seconds",
-        ..Metric::new(
-            Kind::Histogram,
-            "headstart_lead_seconds",
-            "From the first signal of a start to its first touch of a file on disk",
-            Source::Times(|view| &view.totals.lead),
-        )
-    },
+    Metric::new(
+        Kind::Histogram,
+        "headstart_lead_seconds",
+        "From the first signal of a start to its first touch of a file on disk, by that signal",
+        Source::Times(|view| {
+            let lead = |signal| view.totals.lead.get(signal).cloned().unwrap_or_default();
+            SIGNALS.map(|signal| (signal, lead(signal))).into()
+        }),
+    )
+    .unit("seconds")
+    .labels(&["signal"]),
     // What warming came to.
     Metric::counter(
         "headstart_warmed_bytes_total",
@@ -279,8 +280,9 @@ pub(super) const CATALOGUE: &[Metric] = &[
     ),
     Metric::counter(
         "headstart_outcome_bytes_total",
-        "Planned bytes by what the start made of them: used, late (it was there first), wasted \
-         (not used), unknown (it was not seen)",
+        "Planned bytes by what the start made of them: used (there before it was used), late \
+         (used before it was there), wasted (not used), unknown (not read, or the start was not \
+         seen)",
         |input| by(&input.view.totals.outcome_bytes, &OUTCOMES),
     )
     .unit("bytes")
@@ -318,6 +320,11 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "headstart_probe_signals_lost_total",
         "Signals of starts lost because their ring buffer was full",
         |input| one(count(input.view.totals.signals_lost)),
+    ),
+    Metric::counter(
+        "headstart_runtime_signals_lost_total",
+        "Signals of container runtimes lost because there were too many at once",
+        |input| one(count(input.view.totals.runtime_signals_lost)),
     ),
     Metric::counter(
         "headstart_stage_in_total",

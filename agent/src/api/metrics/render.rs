@@ -28,7 +28,11 @@ fn write_metric(out: &mut String, metric: &Metric, input: &Input<'_>) -> fmt::Re
     writeln!(out, "# HELP {name} {}.", metric.help)?;
     writeln!(out, "# TYPE {name} {}", metric.kind.name())?;
     match metric.source {
-        Source::Times(times) => write_histogram(out, name, times(input.view)),
+        Source::Times(times) => {
+            let label = metric.labels.first().copied().unwrap_or_default();
+            let mut all = times(input.view).into_iter();
+            all.try_for_each(|(value, times)| write_histogram(out, name, label, value, &times))
+        }
         Source::Samples(samples) => samples(input).into_iter().try_for_each(|sample| {
             let labels = metric.labels.iter().copied().zip(&sample.labels);
             write_labels(out, name, labels)?;
@@ -37,13 +41,21 @@ fn write_metric(out: &mut String, metric: &Metric, input: &Input<'_>) -> fmt::Re
     }
 }
 
-fn write_histogram(out: &mut String, name: &str, times: &Histogram) -> fmt::Result {
+fn write_histogram(
+    out: &mut String,
+    name: &str,
+    label: &str,
+    value: &str,
+    times: &Histogram,
+) -> fmt::Result {
+    let of = format!("{label}=\"{value}\"");
     for (bound, n) in LEAD_BOUNDS.iter().zip(times.buckets) {
-        writeln!(out, "{name}_bucket{{le=\"{}\"}} {n}", Number(*bound))?;
+        let bound = Number(*bound);
+        writeln!(out, "{name}_bucket{{{of},le=\"{bound}\"}} {n}")?;
     }
-    writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {}", times.count)?;
-    writeln!(out, "{name}_sum {}", Number(times.sum))?;
-    writeln!(out, "{name}_count {}", times.count)
+    writeln!(out, "{name}_bucket{{{of},le=\"+Inf\"}} {}", times.count)?;
+    writeln!(out, "{name}_sum{{{of}}} {}", Number(times.sum))?;
+    writeln!(out, "{name}_count{{{of}}} {}", times.count)
 }
 
 fn write_labels<'a>(
@@ -129,6 +141,7 @@ mod tests {
         assert_eq!(
             series(&text, "headstart_starts_total"),
             [
+                "headstart_starts_total{signal=\"bundle\"} 0",
                 "headstart_starts_total{signal=\"cgroup\"} 0",
                 "headstart_starts_total{signal=\"notify\"} 0",
                 "headstart_starts_total{signal=\"runtime\"} 0",
@@ -183,19 +196,20 @@ mod tests {
     #[test]
     fn a_histogram_ends_in_all_values() {
         let mut view = View::default();
-        view.totals.lead.observe(0.02);
-        view.totals.lead.observe(60.0);
+        let leads = view.totals.lead.entry("cgroup").or_default();
+        leads.observe(0.02);
+        leads.observe(60.0);
         let text = render(&view, 10);
         assert!(
-            text.contains("headstart_lead_seconds_bucket{le=\"0.05\"} 1\n"),
+            text.contains("headstart_lead_seconds_bucket{signal=\"cgroup\",le=\"0.05\"} 1\n"),
             "{text}"
         );
         assert!(
-            text.contains("headstart_lead_seconds_bucket{le=\"+Inf\"} 2\n"),
+            text.contains("headstart_lead_seconds_bucket{signal=\"cgroup\",le=\"+Inf\"} 2\n"),
             "{text}"
         );
         assert!(
-            text.contains("headstart_lead_seconds_sum 60.02\n"),
+            text.contains("headstart_lead_seconds_sum{signal=\"cgroup\"} 60.02\n"),
             "{text}"
         );
     }

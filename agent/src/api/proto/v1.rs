@@ -166,6 +166,15 @@ pub struct Totals {
     /// How often the helper in the warm cgroup had to be started again.
     #[prost(uint64, tag = "17")]
     pub helper_restarts: u64,
+    /// As `lead`, by the signal that came first.
+    #[prost(btree_map = "string, message", tag = "18")]
+    pub lead_by_signal: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        Histogram,
+    >,
+    /// Signals of container runtimes lost: there were too many.
+    #[prost(uint64, tag = "19")]
+    pub runtime_signals_lost: u64,
 }
 /// Times, counted by size.
 #[derive(serde::Serialize)]
@@ -212,8 +221,18 @@ pub struct Stage {
 }
 /// Asks for workloads.
 #[derive(serde::Serialize)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListWorkloadsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWorkloadsRequest {
+    /// So many at most; 0: as many as the agent gives at a time.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// What the page before gave; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Leave those out that only the store knows.
+    #[prost(bool, tag = "3")]
+    pub seen_only: bool,
+}
 /// Workloads by key.
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -221,6 +240,9 @@ pub struct ListWorkloadsResponse {
     /// Without the files of their last starts.
     #[prost(message, repeated, tag = "1")]
     pub workloads: ::prost::alloc::vec::Vec<Workload>,
+    /// Asks for the next page; empty where this is the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// What starts again and again and reads alike.
 #[derive(serde::Serialize)]
@@ -257,9 +279,12 @@ pub struct Workload {
     /// empty where they are.
     #[prost(string, tag = "10")]
     pub not_warmed: ::prost::alloc::string::String,
-    /// The last start; not set before the first.
+    /// The last start, also from before the agent started; not set before the first.
     #[prost(message, optional, tag = "11")]
     pub last: ::core::option::Option<Start>,
+    /// Seen since the agent started; of others only the store tells.
+    #[prost(bool, tag = "12")]
+    pub seen: bool,
 }
 /// One start, as far as it is known.
 #[derive(serde::Serialize)]
@@ -268,7 +293,7 @@ pub struct Start {
     /// When it was noticed.
     #[prost(uint64, tag = "1")]
     pub began_ms: u64,
-    /// What told of it: `cgroup`, `notify`, `runtime`.
+    /// What told of it first: `bundle`, `cgroup`, `notify`, `runtime`.
     #[prost(string, tag = "2")]
     pub signal: ::prost::alloc::string::String,
     /// It is over, and what follows is final.
@@ -295,16 +320,16 @@ pub struct Start {
     /// Of these, brought in.
     #[prost(uint64, tag = "10")]
     pub read: u64,
-    /// Begun before the start first used them, and used.
+    /// There before the start first used them, and used.
     #[prost(uint64, tag = "11")]
     pub used: u64,
-    /// Used, but the start was there first.
+    /// Used, but not there before.
     #[prost(uint64, tag = "12")]
     pub late: u64,
     /// Not used.
     #[prost(uint64, tag = "13")]
     pub wasted: u64,
-    /// Not begun, or the start was not seen.
+    /// Not read, or the start was not seen.
     #[prost(uint64, tag = "14")]
     pub unknown: u64,
     /// Certainly used, not planned.
@@ -320,6 +345,9 @@ pub struct Start {
     /// what was there and what was brought in is told of the first.
     #[prost(uint64, tag = "18")]
     pub joined: u64,
+    /// Of `late`: asked for before, and on their way.
+    #[prost(uint64, tag = "19")]
+    pub on_the_way: u64,
 }
 /// A file of a plan.
 #[derive(serde::Serialize)]
@@ -349,8 +377,15 @@ pub struct File {
 }
 /// Asks for profiles.
 #[derive(serde::Serialize)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListProfilesRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListProfilesRequest {
+    /// So many at most; 0: as many as the agent gives at a time.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// What the page before gave; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
 /// Profiles by name.
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -358,6 +393,9 @@ pub struct ListProfilesResponse {
     /// One for each workload that has one.
     #[prost(message, repeated, tag = "1")]
     pub profiles: ::prost::alloc::vec::Vec<Profile>,
+    /// Asks for the next page; empty where this is the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// A profile.
 #[derive(serde::Serialize)]
@@ -567,7 +605,8 @@ pub mod agent_client {
             req.extensions_mut().insert(GrpcMethod::new("headstart.v1.Agent", "Status"));
             self.inner.unary(req, path, codec).await
         }
-        /// Workloads that were seen since the agent started.
+        /// Workloads, by key: those that were seen since the agent started, and those that the
+        /// store knows besides.
         pub async fn list_workloads(
             &mut self,
             request: impl tonic::IntoRequest<super::ListWorkloadsRequest>,
@@ -592,7 +631,7 @@ pub mod agent_client {
                 .insert(GrpcMethod::new("headstart.v1.Agent", "ListWorkloads"));
             self.inner.unary(req, path, codec).await
         }
-        /// Profiles of the workloads that were seen since the agent started.
+        /// Profiles, by name.
         pub async fn list_profiles(
             &mut self,
             request: impl tonic::IntoRequest<super::ListProfilesRequest>,
@@ -734,7 +773,8 @@ pub mod agent_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
-        /// Workloads that were seen since the agent started.
+        /// Workloads, by key: those that were seen since the agent started, and those that the
+        /// store knows besides.
         async fn list_workloads(
             &self,
             request: tonic::Request<super::ListWorkloadsRequest>,
@@ -742,7 +782,7 @@ pub mod agent_server {
             tonic::Response<super::ListWorkloadsResponse>,
             tonic::Status,
         >;
-        /// Profiles of the workloads that were seen since the agent started.
+        /// Profiles, by name.
         async fn list_profiles(
             &self,
             request: tonic::Request<super::ListProfilesRequest>,

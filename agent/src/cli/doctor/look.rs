@@ -6,7 +6,6 @@ mod mounts;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
@@ -16,7 +15,7 @@ use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
 use crate::probe::{Group, HOOKS, Place, Probes};
 use crate::run::{lockdown, may_narrow, may_trace, procfs};
-use crate::workload::Roots;
+use crate::workload::{Containerd, Roots};
 
 /// Every group: what is not attached while nothing is learned is tried too.
 const ALL: [Group; 5] = [
@@ -36,9 +35,10 @@ fn runtimes(roots: &Roots) -> Vec<(PathBuf, Tried)> {
         .filter(|dir| dir.is_dir())
         .map(|dir| {
             let socket = dir.join("containerd.sock");
-            let answers = UnixStream::connect(&socket);
+            let sockets = vec![socket.clone(), dir.with_extension("sock")];
+            let answers = Containerd::new(sockets).and_then(|client| client.answers());
             let refused = |error| format!("{} can't be asked: {error}", socket.display());
-            (dir.clone(), answers.map(drop).map_err(refused))
+            (dir.clone(), answers.map_err(refused))
         });
     let storages = roots.storage.iter().map(|storage| &storage.graph);
     let read = storages.chain(&roots.docker).filter(|dir| dir.is_dir());

@@ -324,9 +324,13 @@ pub(super) struct Report {
     failures: Vec<Failure>,
     #[prost(uint64, tag = "18")]
     failures_unnamed: u64,
-    /// Plus one; 0: not begun.
+    /// Of what arrived: file, pages, when it was asked for, when it was there, 1 if it was
+    /// read.
     #[prost(uint32, repeated, tag = "19")]
-    began_us: Vec<u32>,
+    arrivals: Vec<u32>,
+    /// First pages of these.
+    #[prost(uint64, repeated, tag = "20")]
+    arrival_starts: Vec<u64>,
 }
 
 impl Report {
@@ -335,7 +339,15 @@ impl Report {
             let named = failures.iter().take(MAX_FAILURES);
             named.map(Failure::of).collect()
         };
-        let began = |us: &Option<u32>| us.map_or(0, |us| us.saturating_add(1));
+        let arrival = |arrival: &warm::Arrival| {
+            [
+                arrival.file,
+                arrival.pages,
+                arrival.asked_us,
+                arrival.there_us,
+                u32::from(arrival.read),
+            ]
+        };
         Self {
             id,
             data: Counts::of(&report.data),
@@ -366,7 +378,8 @@ impl Report {
             without_device: failures(&report.without_device),
             failures: failures(&report.failures),
             failures_unnamed: report.failures_unnamed,
-            began_us: report.began_us.iter().map(began).collect(),
+            arrivals: report.arrivals.iter().flat_map(arrival).collect(),
+            arrival_starts: report.arrivals.iter().map(|a| a.start_page).collect(),
         }
     }
 
@@ -381,6 +394,7 @@ impl Report {
         let [files, changed, missing, refused] = self.files[..] else {
             return Err(WireError::Range("the counts of files"));
         };
+        let arrivals = arrivals(&self.arrivals, &self.arrival_starts)?;
         let report = WarmReport {
             data: Counts::take(self.data),
             blocks: Counts::take(self.blocks),
@@ -407,11 +421,36 @@ impl Report {
             without_device: failures(self.without_device)?,
             failures: failures(self.failures)?,
             failures_unnamed: self.failures_unnamed,
-            began_us: self.began_us.iter().map(|us| us.checked_sub(1)).collect(),
+            began: None,
+            arrivals,
         };
         Ok(Answer {
             id: self.id,
             report,
         })
     }
+}
+
+fn arrivals(columns: &[u32], starts: &[u64]) -> Result<Vec<warm::Arrival>, WireError> {
+    let odd = WireError::Range("the number of arrivals");
+    let (arrivals, []) = columns.as_chunks::<5>() else {
+        return Err(odd);
+    };
+    if arrivals.len() != starts.len() {
+        return Err(odd);
+    }
+    let arrival = |(&[file, pages, asked_us, there_us, read], &start_page): (&[u32; 5], &u64)| {
+        // What is told of it is added up with it.
+        let end = start_page.checked_add(pages.into());
+        end.ok_or(WireError::Range("the pages of an arrival"))?;
+        Ok(warm::Arrival {
+            file,
+            start_page,
+            pages,
+            read: read != 0,
+            asked_us,
+            there_us,
+        })
+    };
+    arrivals.iter().zip(starts).map(arrival).collect()
 }

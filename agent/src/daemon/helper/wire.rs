@@ -342,7 +342,7 @@ fn take_plan(message: msg::Plan) -> Result<Plan, WireError> {
 mod tests {
     use super::*;
     use crate::model::{FileVersion, NameKind, PlanFile, PlanName, RelPath, Volume, VolumeId};
-    use crate::warm::{ByteCounts, Failure, FailureKind};
+    use crate::warm::{Arrival, ByteCounts, Failure, FailureKind};
     use proptest::prelude::*;
 
     fn plan() -> Plan {
@@ -462,7 +462,14 @@ mod tests {
             failures: vec![failure.clone()],
             without_device: vec![failure],
             failures_unnamed: 8,
-            began_us: vec![None, Some(0), Some(u32::MAX - 1)],
+            arrivals: vec![Arrival {
+                file: 3,
+                start_page: 1 << 40,
+                pages: 7,
+                read: true,
+                asked_us: 5,
+                there_us: u32::MAX,
+            }],
             ..WarmReport::default()
         };
         let bytes = answer(3, &report).expect("short");

@@ -24,7 +24,6 @@ fn wish(start: u64, what: u8, priority: Priority, due: Instant) -> Wish<u64> {
     let member = Member {
         start,
         key: format!("image:{what}"),
-        began: due,
     };
     Wish {
         whose: Some((member, same(what))),

@@ -10,6 +10,7 @@ mod backend;
 pub mod entry;
 mod file;
 mod list;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,9 @@ use super::limits::Limits;
 use super::merge::merge_within;
 use super::name::{NameError, check_name};
 
-pub use entry::Entry;
+pub use entry::{Entry, Outcome};
 use file::{Failure, Open};
+pub use past::Past;
 
 /// The store's file in the state directory.
 pub const FILE_NAME: &str = "profiles.redb";
@@ -256,7 +258,7 @@ impl Store {
         self.write("writing a profile to", |txn| {
             txn.open_table(PROFILES)?.insert(name, &value[..])?;
             txn.open_table(ENTRIES)?.insert(name, &entry[..])?;
-            Ok(())
+            past::forget(txn, name)
         })
     }
 
@@ -269,7 +271,7 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put), and [`StoreError::Profile`] for a newer version.
     pub fn merge_into(&self, name: &str, profile: &Profile) -> Result<Profile, StoreError> {
-        self.merge_and(name, profile, |_| 0)
+        self.merge_and(name, profile, |_| 0, None)
     }
 
     /// As [`merge_into`](Self::merge_into), for a run that was just recorded: what
@@ -279,7 +281,7 @@ impl Store {
     /// # Errors
     /// As [`merge_into`](Self::merge_into).
     pub fn record_into(&self, name: &str, run: &Profile) -> Result<Profile, StoreError> {
-        self.merge_and(name, run, drop_ruled_out)
+        self.merge_and(name, run, drop_ruled_out, None)
     }
 
     fn merge_and(
@@ -287,6 +289,7 @@ impl Store {
         name: &str,
         profile: &Profile,
         reduce: fn(&mut Profile) -> usize,
+        outcome: Option<&Outcome>,
     ) -> Result<Profile, StoreError> {
         check_name(name)?;
         let (result, notices) = self.write("merging a profile into", |txn| {
@@ -324,6 +327,9 @@ impl Store {
             };
             profiles.insert(name, &value[..])?;
             txn.open_table(ENTRIES)?.insert(name, &entry[..])?;
+            if let Some(outcome) = outcome {
+                past::add(txn, name, outcome)?;
+            }
             Ok((Ok(merged), notices))
         })?;
         notices.into_iter().for_each(|notice| self.notice(notice));
@@ -339,6 +345,7 @@ impl Store {
         self.write("removing a profile from", |txn| {
             let removed = txn.open_table(PROFILES)?.remove(name)?.is_some();
             let listed = txn.open_table(ENTRIES)?.remove(name)?.is_some();
+            past::forget(txn, name)?;
             Ok(removed || listed)
         })
     }

@@ -15,6 +15,7 @@ pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
         cgroups(&seen.cgroups),
         warm_cgroup(&seen.cgroups),
         runtimes(&seen.runtimes),
+        early(&seen.runtimes),
     ]
 }
 
@@ -146,6 +147,22 @@ fn runtimes(seen: &[(PathBuf, Tried)]) -> Row {
         .fix("start containerd, or mount its socket where the agent runs")
 }
 
+/// For the agent: by what it knows of a container before that has a cgroup.
+fn early(seen: &[(PathBuf, Tried)]) -> Row {
+    let is_mute = seen.iter().any(|(_, asked)| asked.is_err());
+    let found = match (seen, is_mute) {
+        ([], _) => "none: no container runtime",
+        (_, false) => {
+            "by the bundles that runtimes write, and by containerd's events where it runs"
+        }
+        (_, true) => "by the bundles that runtimes write; a containerd tells no events",
+    };
+    Row::ok(Group::Cgroups, "early signals of containers", found)
+        .is(ok_or(!is_mute, Status::Degraded))
+        .costs("there is less time to warm a container's files before it starts")
+        .fix("start containerd, or mount its socket where the agent runs")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,5 +227,8 @@ mod tests {
         assert_eq!(row.status, Status::Degraded);
         assert_eq!(row.found, "/var/y, /run/x (refused)");
         assert_eq!(runtimes(&[]).status, Status::Ok);
+        let silent = (PathBuf::from("/run/x"), Err("refused".to_owned()));
+        assert_eq!(early(&[silent]).status, Status::Degraded);
+        assert_eq!(early(&[]).status, Status::Ok);
     }
 }

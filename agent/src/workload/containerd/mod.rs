@@ -1,10 +1,12 @@
 //! A client of containerd's API, for what its files don't tell: which image a container is
 //! of, and the chain ids of its layers.
 //!
-//! Three kinds of calls, each asked once for a container when it starts; chain ids of
-//! committed snapshots never change and are kept. The messages are written out by hand:
-//! they are the few fields of `containerd/api/services/*/v1/*.proto` that are read here,
-//! whose numbers are fixed for good.
+//! A few kinds of calls, each asked once for a container when it starts; chain ids of
+//! committed snapshots never change and are kept. [`follow`] hears of containers as soon as
+//! they are made.
+
+mod events;
+mod messages;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,6 +28,8 @@ use tower::service_fn;
 
 use super::Roots;
 use crate::model::escape;
+
+pub use events::{Heard, decode, follow};
 
 /// Longest time that a call takes.
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -54,6 +58,11 @@ pub struct Described {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Chain ids of its layers, the uppermost first.
     pub chain: Vec<String>,
+    /// Its `config.json`, not parsed; empty where it has none.
+    pub config: Vec<u8>,
+    /// Options with which its root filesystem will be mounted, or is; empty where that is
+    /// no overlay.
+    pub overlay: Vec<u8>,
 }
 
 /// Why containerd did not answer.
@@ -81,6 +90,9 @@ pub enum ContainerdError {
     /// It did not answer in time.
     #[error("containerd: {0}: no answer in time")]
     Timeout(&'static str),
+    /// It ended what it was telling.
+    #[error("containerd ended its stream of events")]
+    Ended,
     /// It did not answer a moment ago, and is not asked again yet.
     #[error("containerd did not answer a moment ago")]
     Paused,
@@ -91,7 +103,8 @@ pub enum ContainerdError {
 /// Its calls wait for their answers: not to be made in an asynchronous task.
 #[derive(Debug)]
 pub struct Containerd {
-    socket: PathBuf,
+    /// Where it may listen; the first that is there.
+    sockets: Vec<PathBuf>,
     runtime: Runtime,
     channel: Channel,
     /// Snapshotter and name of a committed snapshot → its parent's name, empty where it has
@@ -102,28 +115,22 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// A client of the containerd that listens at `socket`
-    /// (`/run/containerd/containerd.sock`). Nothing is connected yet.
+    /// A client of the containerd that listens at the first of `sockets` that is there when
+    /// it is needed (`/run/containerd/containerd.sock`). Nothing is connected yet.
     ///
     /// # Errors
     /// No event loop can be made.
-    pub fn new(socket: &Path) -> Result<Self, ContainerdError> {
+    pub fn new(sockets: Vec<PathBuf>) -> Result<Self, ContainerdError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()?;
-        let path = socket.to_owned();
-        // Where a Unix socket is, no address says: this one is only for the headers.
-        let endpoint = Endpoint::from_static("http://localhost").connect_timeout(CALL_TIMEOUT);
         let channel = {
             let _inside = runtime.enter();
-            endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }))
+            channel(endpoint(), sockets.clone())
         };
         Ok(Self {
-            socket: socket.to_owned(),
+            sockets,
             runtime,
             channel,
             parents: Mutex::default(),
@@ -132,13 +139,12 @@ impl Containerd {
     }
 
     /// Clients of those that listen beside or in the state directories of `roots` (as
-    /// containerd, k3s, k0s and MicroK8s have it). Docker's own is none of them.
+    /// containerd, k3s, k0s and MicroK8s have it), or will. Docker's own is none of them.
     pub fn of(roots: &Roots) -> Vec<Self> {
-        let sockets = roots.containerd.iter().filter_map(|state| {
-            let candidates = [state.join("containerd.sock"), state.with_extension("sock")];
-            candidates.into_iter().find(|socket| socket.exists())
+        let clients = roots.containerd.iter().map(|state| {
+            let sockets = [state.join("containerd.sock"), state.with_extension("sock")];
+            Self::new(sockets.into())
         });
-        let clients = sockets.map(|socket| Self::new(&socket));
         clients
             .filter_map(|client| {
                 client
@@ -148,9 +154,26 @@ impl Containerd {
             .collect()
     }
 
-    /// Where it listens.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// Where it may listen.
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    /// Whether it answers at all.
+    ///
+    /// # Errors
+    /// It does not, or not in time.
+    pub fn answers(&self) -> Result<(), ContainerdError> {
+        self.runtime.block_on(events::version(&Call {
+            channel: &self.channel,
+            socket: self.socket(),
+            namespace: "default",
+            deadline: Instant::now() + CALL_TIMEOUT,
+        }))
+    }
+
+    fn socket(&self) -> &Path {
+        self.sockets.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
     /// What it knows of container `id` in its own `namespace` (`k8s.io`, `default`);
@@ -163,13 +186,31 @@ impl Containerd {
         namespace: &str,
         id: &str,
     ) -> Result<Option<Described>, ContainerdError> {
+        self.describe_as(namespace, id, false)
+    }
+
+    /// As [`Containerd::describe`], of a container that may have no cgroup and no root
+    /// filesystem yet: what these will be, too.
+    ///
+    /// # Errors
+    /// As [`Containerd::describe`].
+    pub fn foresee(&self, namespace: &str, id: &str) -> Result<Option<Described>, ContainerdError> {
+        self.describe_as(namespace, id, true)
+    }
+
+    fn describe_as(
+        &self,
+        namespace: &str,
+        id: &str,
+        ahead: bool,
+    ) -> Result<Option<Described>, ContainerdError> {
         let now = Instant::now();
         if lock(&self.failed).is_some_and(|failed| now.duration_since(failed) < PAUSE) {
             return Err(ContainerdError::Paused);
         }
         let answer = self
             .runtime
-            .block_on(self.ask(namespace, id, now + TIMEOUT));
+            .block_on(self.ask(namespace, id, ahead, now + TIMEOUT));
         // It may answer with an error about one container and know the next one.
         let is_silent = matches!(
             answer,
@@ -183,11 +224,12 @@ impl Containerd {
         &self,
         namespace: &str,
         id: &str,
+        ahead: bool,
         deadline: Instant,
     ) -> Result<Option<Described>, ContainerdError> {
         let call = Call {
             channel: &self.channel,
-            socket: &self.socket,
+            socket: self.socket(),
             namespace,
             deadline,
         };
@@ -218,6 +260,18 @@ impl Containerd {
             described.chain = self
                 .chain(&call, &container.snapshotter, &container.snapshot_key)
                 .await?;
+        }
+        if ahead {
+            described.config = container.spec.map(|spec| spec.value).unwrap_or_default();
+            let request = messages::Stat {
+                snapshotter: container.snapshotter,
+                key: container.snapshot_key,
+            };
+            let answer: Option<messages::Mounts> = call.make(MOUNTS, request).await?;
+            let mut mounts = answer.into_iter().flat_map(|answer| answer.mounts);
+            let overlay = mounts.find(|mount| mount.kind == "overlay");
+            let options = overlay.map(|mount| mount.options.join(","));
+            described.overlay = options.unwrap_or_default().into_bytes();
         }
         Ok(Some(described))
     }
@@ -278,6 +332,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const CONTAINER: &str = "/containerd.services.containers.v1.Containers/Get";
 const IMAGE: &str = "/containerd.services.images.v1.Images/Get";
 const SNAPSHOT: &str = "/containerd.services.snapshots.v1.Snapshots/Stat";
+const MOUNTS: &str = "/containerd.services.snapshots.v1.Snapshots/Mounts";
+
+/// Where a Unix socket is, no address says: this one is only for the headers.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://localhost").connect_timeout(CALL_TIMEOUT)
+}
+
+/// A channel to the first of these sockets that is there, connected when it is first used.
+fn channel(endpoint: Endpoint, sockets: Vec<PathBuf>) -> Channel {
+    endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        let sockets = sockets.clone();
+        async move {
+            let mut refused = std::io::Error::from(std::io::ErrorKind::NotFound);
+            for socket in sockets {
+                match UnixStream::connect(socket).await {
+                    Ok(stream) => return Ok(TokioIo::new(stream)),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => refused = error,
+                }
+            }
+            Err(refused)
+        }
+    }))
+}
 
 struct Call<'a> {
     channel: &'a Channel,
@@ -315,14 +393,24 @@ impl Call<'_> {
         match answer.await? {
             Ok(answer) => Ok(Some(answer.into_inner())),
             Err(Failed::Status(status)) if status.code() == Code::NotFound => Ok(None),
+            // The connection's own clock may be the faster one.
+            Err(Failed::Status(status))
+                if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) =>
+            {
+                Err(ContainerdError::Timeout(name))
+            }
             Err(Failed::Status(status)) => Err(ContainerdError::Call {
                 call: name,
                 status: Box::new(status),
             }),
-            Err(Failed::Connect(source)) => Err(ContainerdError::Connect {
-                socket: escape(self.socket.as_os_str().as_bytes()),
-                source,
-            }),
+            Err(Failed::Connect(source)) => Err(self.unconnected(source)),
+        }
+    }
+
+    fn unconnected(&self, source: tonic::transport::Error) -> ContainerdError {
+        ContainerdError::Connect {
+            socket: escape(self.socket.as_os_str().as_bytes()),
+            source,
         }
     }
 }
@@ -342,77 +430,6 @@ async fn in_time<T>(
         .map_err(|_| ContainerdError::Timeout(name))
 }
 
-/// Of containerd's messages the fields that are read here.
-mod messages {
-    use std::collections::HashMap;
-
-    /// `GetContainerRequest` and `GetImageRequest`.
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Get {
-        #[prost(string, tag = "1")]
-        pub(super) name: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct GotContainer {
-        #[prost(message, optional, tag = "1")]
-        pub(super) container: Option<Container>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Container {
-        #[prost(map = "string, string", tag = "2")]
-        pub(super) labels: HashMap<String, String>,
-        #[prost(string, tag = "3")]
-        pub(super) image: String,
-        #[prost(string, tag = "6")]
-        pub(super) snapshotter: String,
-        #[prost(string, tag = "7")]
-        pub(super) snapshot_key: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct GotImage {
-        #[prost(message, optional, tag = "1")]
-        pub(super) image: Option<Image>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Image {
-        #[prost(message, optional, tag = "3")]
-        pub(super) target: Option<Target>,
-    }
-
-    /// `containerd.types.Descriptor`.
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Target {
-        #[prost(string, tag = "2")]
-        pub(super) digest: String,
-    }
-
-    /// `StatSnapshotRequest`.
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Stat {
-        #[prost(string, tag = "1")]
-        pub(super) snapshotter: String,
-        #[prost(string, tag = "2")]
-        pub(super) key: String,
-    }
-
-    /// `StatSnapshotResponse`.
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Stated {
-        #[prost(message, optional, tag = "1")]
-        pub(super) info: Option<Info>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Info {
-        #[prost(string, tag = "2")]
-        pub(super) parent: String,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,7 +437,7 @@ mod tests {
     #[test]
     fn nobody_there_is_an_error_at_once() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let client = Containerd::new(&dir.path().join("none.sock")).expect("client");
+        let client = Containerd::new(vec![dir.path().join("none.sock")]).expect("client");
         let began = Instant::now();
         assert!(client.describe("default", "x").is_err());
         assert!(began.elapsed() < TIMEOUT);
@@ -431,7 +448,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let socket = dir.path().join("mute.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("socket");
-        let client = Containerd::new(&socket).expect("client");
+        let client = Containerd::new(vec![socket.clone()]).expect("client");
         let began = Instant::now();
         assert!(client.describe("default", "x").is_err());
         assert!(began.elapsed() < 2 * TIMEOUT);
@@ -448,7 +465,7 @@ mod tests {
                 let _ = stream.write_all(b"HTTP/1.1 400 no\r\n\r\n");
             }
         });
-        let client = Containerd::new(&socket).expect("client");
+        let client = Containerd::new(vec![socket.clone()]).expect("client");
         assert!(client.describe("default", "x").is_err());
     }
 }

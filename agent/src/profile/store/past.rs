@@ -1,0 +1,183 @@
+//! What is known of a profile's workload without decoding the profile: how large it is, and
+//! what became of what was warmed from it.
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::entry::{Entry, Outcome, keep, outcomes_from_bytes, outcomes_to_bytes};
+use super::{ENTRIES, Store, StoreError};
+use crate::model::Profile;
+use crate::profile::exact::drop_ruled_out;
+
+const OUTCOMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outcomes");
+
+/// A profile's past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// The profile.
+    pub entry: Entry,
+    /// What its last starts made of what was warmed for them, the oldest first.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Store {
+    /// As [`record_into`](Self::record_into), and keeps what the run made of what was warmed
+    /// for it, in the same transaction.
+    ///
+    /// # Errors
+    /// As [`record_into`](Self::record_into).
+    pub fn learn_into(
+        &self,
+        name: &str,
+        run: &Profile,
+        outcome: &Outcome,
+    ) -> Result<Profile, StoreError> {
+        self.merge_and(name, run, drop_ruled_out, Some(outcome))
+    }
+
+    /// A profile's past; `None` where there is no such profile.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn past(&self, name: &str) -> Result<Option<Past>, StoreError> {
+        let mut found = self.pasts(name, 1)?;
+        found.retain(|past| past.entry.name == name);
+        Ok(found.pop())
+    }
+
+    /// The pasts of at most so many profiles, by name, `from` that on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn pasts(&self, from: &str, most: usize) -> Result<Vec<Past>, StoreError> {
+        let found = self.read("listing profiles of", |txn| {
+            let mut pasts = Vec::new();
+            for row in txn.open_table(ENTRIES)?.range(from..)?.take(most) {
+                let (name, entry) = row?;
+                let name = name.value();
+                let entry = Entry::from_bytes(name, entry.value());
+                pasts.push(Past {
+                    entry: entry.unwrap_or_else(|| Entry::unknown(name)),
+                    outcomes: outcomes(txn, name)?,
+                });
+            }
+            Ok(pasts)
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+}
+
+/// None too where they can't be understood: a start or two tells them anew.
+fn outcomes(txn: &ReadTransaction, name: &str) -> Result<Vec<Outcome>, redb::Error> {
+    let table = match txn.open_table(OUTCOMES) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let value = table.get(name)?;
+    let known = value.and_then(|bytes| outcomes_from_bytes(bytes.value()));
+    Ok(known.unwrap_or_default())
+}
+
+/// Adds one more.
+pub(super) fn add(
+    txn: &WriteTransaction,
+    name: &str,
+    outcome: &Outcome,
+) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(OUTCOMES)?;
+    let known = table
+        .get(name)?
+        .and_then(|bytes| outcomes_from_bytes(bytes.value()));
+    let mut outcomes = known.unwrap_or_default();
+    keep(&mut outcomes, *outcome);
+    table.insert(name, &outcomes_to_bytes(&outcomes)[..])?;
+    Ok(())
+}
+
+/// Forgets them: of another profile they say nothing.
+pub(super) fn forget(txn: &WriteTransaction, name: &str) -> Result<(), redb::Error> {
+    txn.open_table(OUTCOMES)?.remove(name)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::KEPT;
+    use super::*;
+    use crate::profile::Access;
+
+    fn outcome(began_ms: u64, read: u64) -> Outcome {
+        Outcome {
+            began_ms,
+            read,
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn the_last_that_were_warmed_for_are_kept_and_the_last_of_all() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = Store::open(dir.path(), Access::Write).expect("a store");
+        let past = |name| store.past(name).expect("readable");
+        assert_eq!(past("a"), None);
+        let learn = |outcome| {
+            let run = Profile::default();
+            store.learn_into("a", &run, &outcome).expect("kept");
+        };
+        for n in 0..8 {
+            learn(outcome(n, 100));
+        }
+        let began = |name| {
+            let past = past(name).expect("known");
+            let outcomes = past.outcomes.iter();
+            outcomes
+                .map(|o| (o.began_ms, o.observed))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(began("a"), [(3, 0), (4, 0), (5, 0), (6, 0), (7, 0)]);
+        for n in 8..11 {
+            learn(outcome(n, 0));
+        }
+        assert_eq!(began("a").len(), KEPT + 1);
+        assert_eq!(began("a").last(), Some(&(10, 3)));
+        learn(outcome(11, 100));
+        assert_eq!(began("a"), [(4, 0), (5, 0), (6, 0), (7, 0), (11, 0)]);
+        // Another profile of that name has no past, and so has one that was removed.
+        store.put("a", &Profile::default()).expect("written");
+        assert_eq!(began("a"), []);
+        learn(outcome(12, 100));
+        store.remove("a").expect("removed");
+        assert_eq!(past("a"), None);
+        learn(outcome(13, 100));
+        assert_eq!(began("a"), [(13, 0)]);
+    }
+
+    #[test]
+    fn profiles_come_in_pages() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = Store::open(dir.path(), Access::Write).expect("a store");
+        for name in ["a", "b", "c"] {
+            store.put(name, &Profile::default()).expect("written");
+        }
+        let names = |from, most| {
+            let pasts = store.pasts(from, most).expect("readable");
+            pasts.into_iter().map(|p| p.entry.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("", 2), ["a", "b"]);
+        assert_eq!(names("b\0", 2), ["c"]);
+        assert_eq!(names("d", 2), [""; 0]);
+    }
+
+    #[test]
+    fn outcomes_are_read_as_they_were_written() {
+        let all = Outcome {
+            lead_us: Some(7),
+            ..outcome(1, 2)
+        };
+        let bytes = outcomes_to_bytes(&[all, outcome(3, 4)]);
+        let read = outcomes_from_bytes(&bytes);
+        assert_eq!(read, Some(vec![all, outcome(3, 4)]));
+        assert_eq!(outcomes_from_bytes(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(outcomes_from_bytes(&outcomes_to_bytes(&[all; 7])), None);
+        assert_eq!(outcomes_from_bytes(&[]), None);
+    }
+}
