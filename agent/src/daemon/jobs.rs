@@ -9,6 +9,7 @@ use super::handle::Order;
 use super::learn::{Learned, learn};
 use super::pool::{Pool, Turn};
 use super::prepare::{NotWarmed, Shared, stats_of};
+use super::relief::Relieved;
 use super::start::{Carried, Start, Warmed};
 use super::warmers::Warmers;
 use crate::workload::{Identified, Place, Workload};
@@ -72,8 +73,8 @@ pub(super) struct Jobs {
     identify: Option<Pool>,
     /// As long as the disk takes.
     pub(super) warm: Warmers,
-    /// Processor time that nobody waits for.
-    learn: Option<Pool>,
+    /// Processor time that nobody waits for, and looks at what a start has used.
+    learn: Option<Relieved>,
 }
 
 impl Jobs {
@@ -85,7 +86,7 @@ impl Jobs {
         Ok(Self {
             identify: Some(Pool::new("identify", 2, QUEUE)?),
             warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
-            learn: Some(Pool::new("learn", 1, QUEUE)?),
+            learn: Some(Relieved::new("learn", QUEUE)?),
             shared,
             done,
         })
@@ -95,10 +96,21 @@ impl Jobs {
         pool.as_ref().is_some_and(|pool| pool.submit(job))
     }
 
+    fn beside(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.learn.as_ref().is_some_and(|pool| pool.submit(job))
+    }
+
+    /// Has others take over from workers that are stuck; says so where there are some.
+    pub(super) fn relieve(&mut self) -> String {
+        self.learn
+            .as_mut()
+            .map_or_else(String::new, Relieved::relieve)
+    }
+
     /// Finds out what an older cgroup is.
     pub(super) fn recognise(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.learn, move || {
+        self.beside(move || {
             let workload = match shared.look_up(&place) {
                 Identified::Workload(workload) => Some(workload),
                 Identified::Sandbox | Identified::Unknown => None,
@@ -137,7 +149,7 @@ impl Jobs {
     /// Learns from a start that is over.
     pub(super) fn learn(&self, start: Start) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.learn, move || {
+        self.beside(move || {
             let records = start.collector.records();
             let learned = Learned {
                 records,

@@ -14,12 +14,14 @@ pub mod helper;
 mod hooks;
 mod jobs;
 mod learn;
+mod narrow;
 mod options;
 mod phase;
 mod pool;
 mod prepare;
 mod priority;
 mod queue;
+mod relief;
 mod start;
 mod starts;
 mod tracked;
@@ -45,6 +47,7 @@ use crate::run::{existing_paths, now_ms};
 use charge::Charge;
 use hooks::Hooks;
 use jobs::Done;
+use narrow::Narrower;
 use prepare::Shared;
 use watch::{Kernel, Watch};
 
@@ -110,6 +113,7 @@ pub fn run(
         handle.clone(),
         options.plans_at_once,
         base,
+        Narrower::start(options.state_dir).map_err(io("starting threads"))?,
     )
     .map_err(io("starting threads"))?;
     // It ends with the last handle.

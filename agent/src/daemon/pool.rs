@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What becomes of a job after a turn at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ type Job = Box<dyn FnMut() -> Turn + Send>;
 /// Some threads, and what waits for them. Dropping it ends them after what they do now;
 /// what waits is forgotten.
 pub(super) struct Pool {
+    name: String,
     inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -47,20 +49,39 @@ impl Pool {
             queue,
         });
         let mut pool = Self {
+            name: name.to_owned(),
             inner,
             threads: Vec::new(),
         };
         for _ in 0..threads {
-            let inner = pool.inner.clone();
-            let thread = std::thread::Builder::new().name(name.into());
-            pool.threads.push(thread.spawn(move || inner.work())?);
+            pool.grow()?;
         }
         Ok(pool)
     }
 
-    /// Ends the threads after all that waits is done.
-    pub(super) fn finish(mut self) {
-        self.end();
+    /// Starts one more thread.
+    pub(super) fn grow(&mut self) -> std::io::Result<()> {
+        let inner = self.inner.clone();
+        let thread = std::thread::Builder::new().name(self.name.clone());
+        self.threads.push(thread.spawn(move || inner.work())?);
+        Ok(())
+    }
+
+    /// How many threads there are.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Ends the threads after all that waits is done, and leaves those alone that are
+    /// stuck, of which there are so many.
+    pub(super) fn finish_but(mut self, stuck: impl Fn() -> usize) {
+        self.inner.waiting().ended = true;
+        self.inner.changed.notify_all();
+        let goes_on = |thread: &&JoinHandle<()>| !thread.is_finished();
+        while self.threads.iter().filter(goes_on).count() > stuck() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.threads.retain(|thread| thread.is_finished());
     }
 
     /// Has a job done; `false` where too many wait already.
@@ -185,7 +206,7 @@ mod tests {
         assert_eq!(each.recv(), Ok(1));
         assert!(pool.submit(move || second.send(10).expect("listens")));
         go.send(()).expect("waits");
-        pool.finish();
+        pool.finish_but(|| 0);
         assert_eq!(each.iter().collect::<Vec<_>>(), [10, 2, 3]);
     }
 }

@@ -9,7 +9,11 @@ pub const JOB: &str = "/vm/job.json";
 /// Directory of the modules in the guest, in the order of their names.
 pub const MODULES: &str = "/vm/modules";
 /// The serial line that answers go to.
+#[cfg(target_arch = "x86_64")]
 pub const ANSWERS: &str = "/dev/ttyS1";
+/// The serial line that answers go to: the console is of another kind.
+#[cfg(not(target_arch = "x86_64"))]
+pub const ANSWERS: &str = "/dev/ttyS0";
 
 /// All that one guest does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::arch::{AMD64, ARM64, Arch};
 use crate::run;
 use crate::workspace::cache_dir;
 
@@ -17,31 +18,35 @@ pub struct Kernel {
     pub name: &'static str,
     /// The suite of Debian that has it.
     suite: &'static str,
+    /// What it runs on.
+    pub arch: &'static Arch,
+    /// Left out of `all`.
+    pub by_name_only: bool,
+}
+
+const fn kernel(name: &'static str, suite: &'static str) -> Kernel {
+    Kernel {
+        name,
+        suite,
+        arch: &AMD64,
+        by_name_only: false,
+    }
 }
 
 /// The matrix, oldest first.
 pub const KERNELS: &[Kernel] = &[
+    kernel("5.10", "bullseye"),
+    kernel("6.1", "bookworm"),
+    kernel("6.12", "trixie"),
+    kernel("newest", "sid"),
+    // Everything has to be built once more for it.
     Kernel {
-        name: "5.10",
-        suite: "bullseye",
-    },
-    Kernel {
-        name: "6.1",
-        suite: "bookworm",
-    },
-    Kernel {
-        name: "6.12",
-        suite: "trixie",
-    },
-    Kernel {
-        name: "newest",
-        suite: "sid",
+        arch: &ARM64,
+        by_name_only: true,
+        ..kernel("arm64", "trixie")
     },
 ];
 
-/// Whose dependency is a suite's kernel. Not the one for clouds: that lacks NFS,
-/// device mapper and the like.
-const META: &str = "linux-image-amd64";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// An unpacked kernel.
@@ -53,6 +58,8 @@ pub struct Unpacked {
     pub image: PathBuf,
     /// Directory of its modules, `…/lib/modules/VERSION`.
     pub modules: PathBuf,
+    /// A tree with programs that it can run, where this machine's are not.
+    pub programs: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -60,23 +67,22 @@ impl Kernel {
     pub fn fetch(&self) -> Result<Unpacked> {
         let dir = cache_dir().join("kernels").join(self.name);
         let root = dir.join("root");
-        if let Ok(there) = unpacked(&root) {
-            return Ok(there);
+        let programs = (!self.arch.programs.is_empty()).then(|| dir.join("programs"));
+        let complete = |there: Unpacked| Unpacked {
+            programs: programs.clone(),
+            ..there
+        };
+        let has_programs = programs.as_ref().is_none_or(|tree| tree.exists());
+        if let (Ok(there), true) = (unpacked(&root), has_programs) {
+            return Ok(complete(there));
         }
-        let apt = Apt::new(&dir.join("apt"), self.suite)?;
-        let packages = apt.kernel_packages()?;
-        // Complete or not there at all.
-        let new = dir.join("new");
-        let _ = fs::remove_dir_all(&new);
-        fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
-        for package in packages {
-            let file = apt.download(&package)?;
-            run::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&new))?;
-            fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        let apt = Apt::new(&dir.join("apt"), self.suite, self.arch)?;
+        apt.unpack(&apt.kernel_packages(self.arch)?, &root)?;
+        if let Some(tree) = &programs {
+            let packages: Vec<String> = self.arch.programs.iter().map(|&p| p.into()).collect();
+            apt.unpack(&packages, tree)?;
         }
-        let _ = fs::remove_dir_all(&root);
-        fs::rename(&new, &root).with_context(|| format!("making {}", root.display()))?;
-        unpacked(&root)
+        unpacked(&root).map(complete)
     }
 }
 
@@ -94,6 +100,7 @@ fn unpacked(root: &Path) -> Result<Unpacked> {
         image: image.with_context(|| format!("no image in {}", root.display()))?,
         modules,
         version,
+        programs: None,
     })
 }
 
@@ -108,10 +115,11 @@ fn only_entry(dir: &Path) -> Option<PathBuf> {
 /// apt with a configuration of its own: one suite, and a cache apart.
 struct Apt {
     dir: PathBuf,
+    architecture: &'static str,
 }
 
 impl Apt {
-    fn new(dir: &Path, suite: &str) -> Result<Self> {
+    fn new(dir: &Path, suite: &str, arch: &Arch) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!("no {KEYRING}: kernels come from Debian's packages");
         }
@@ -125,6 +133,7 @@ impl Apt {
         fs::write(dir.join("status"), "")?;
         let apt = Self {
             dir: dir.to_owned(),
+            architecture: arch.debian,
         };
         run::captured(apt.command("apt-get").args(["-qq", "update"]))
             .with_context(|| format!("asking {mirror} for {suite}"))?;
@@ -140,6 +149,8 @@ impl Apt {
             format!("Dir::State::lists={dir}/lists"),
             format!("Dir::State::status={dir}/status"),
             format!("Dir::Cache={dir}"),
+            format!("APT::Architecture={}", self.architecture),
+            format!("APT::Architectures={}", self.architecture),
             "Acquire::Languages=none".to_owned(),
             // Its own user need not be able to write below a home directory.
             "APT::Sandbox::User=root".to_owned(),
@@ -150,11 +161,28 @@ impl Apt {
         command
     }
 
+    /// Has `root` hold these packages, unpacked.
+    fn unpack(&self, packages: &[String], root: &Path) -> Result<()> {
+        // Complete or not there at all.
+        let new = self.dir.join("new");
+        let _ = fs::remove_dir_all(&new);
+        fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
+        for package in packages {
+            let file = self.download(package)?;
+            run::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&new))?;
+            fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        }
+        let _ = fs::remove_dir_all(root);
+        fs::rename(&new, root).with_context(|| format!("making {}", root.display()))
+    }
+
     /// The image, and what it is split into in newer suites.
-    fn kernel_packages(&self) -> Result<Vec<String>> {
-        let images = self.depends(META)?;
+    fn kernel_packages(&self, arch: &Arch) -> Result<Vec<String>> {
+        // Not the one for clouds: that lacks NFS, device mapper and the like.
+        let meta = format!("linux-image-{}", arch.debian);
+        let images = self.depends(&meta)?;
         let image = images.into_iter().find(|p| p.starts_with("linux-image-"));
-        let image = image.with_context(|| format!("{META} names no image"))?;
+        let image = image.with_context(|| format!("{meta} names no image"))?;
         let mut packages = self.depends(&image)?;
         packages.retain(|p| p.starts_with("linux-binary-") || p.starts_with("linux-modules-"));
         packages.push(image);
