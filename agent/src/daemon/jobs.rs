@@ -92,10 +92,6 @@ impl Jobs {
         })
     }
 
-    fn submit(pool: &Option<Pool>, job: impl FnOnce() + Send + 'static) -> bool {
-        pool.as_ref().is_some_and(|pool| pool.submit(job))
-    }
-
     fn beside(&self, job: impl FnOnce() + Send + 'static) -> bool {
         self.learn.as_ref().is_some_and(|pool| pool.submit(job))
     }
