@@ -10,6 +10,8 @@ use std::{env, fs};
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(headstart_no_probes)");
+    // Set by `cargo xtask test` for tests under sanitizers and Miri: see Cargo.toml.
+    println!("cargo::rustc-check-cfg=cfg(headstart_instrumented)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=HEADSTART_PROBES");
 

@@ -22,6 +22,11 @@ const READS: &str = "read -r go < /vol/go; cat /data/image.bin /vol/model > /dev
 
 /// A node over these stores, in the scene's namespace.
 fn node(scene: &Scene, roots: &Roots) -> Option<Node> {
+    node_with(scene, roots, "")
+}
+
+/// As [`node`], with more keys.
+fn node_with(scene: &Scene, roots: &Roots, more: &str) -> Option<Node> {
     let node = Node::new()?.inside(scene.process());
     let storage = roots
         .storage
@@ -29,7 +34,7 @@ fn node(scene: &Scene, roots: &Roots) -> Option<Node> {
         .map(|storage| format!("{{ graph = {:?}, run = {:?} }}", storage.graph, storage.run));
     let storage: Vec<String> = storage.collect();
     node.configure(&format!(
-        "[agent.runtimes]\nstorage = [{}]\ncontainerd = {:?}\n",
+        "{more}\n[agent.runtimes]\nstorage = [{}]\ncontainerd = {:?}\n",
         storage.join(", "),
         roots.containerd
     ));
@@ -406,4 +411,57 @@ fn a_pods_container_in_containerd_is_learned_and_warmed() {
         let is_live = |f: &Value| f["name"] == name && f["live"] == true;
         assert!(features.iter().any(is_live), "{status}");
     }
+}
+
+#[test]
+fn a_container_or_an_image_that_goes_under_its_plan_costs_nothing_else() {
+    let Some(scene) = Scene::new(&[]) else { return };
+    let podman = scene.podman("one");
+    // So slow that no plan is carried out to its end here.
+    let slow = "bytes_per_second = \"256KiB\"";
+    let Some(mut node) = node_with(&scene, &podman.roots(), slow) else {
+        return;
+    };
+    let shared = Shared::new(&scene);
+    let sh = ["/bin/sh", "-c", READS];
+    let warming = |node: &Node, plans: u64| {
+        until("so many plans are carried out", || {
+            let status = node.json(&["status"])?;
+            (status["warming"] == plans).then_some(())
+        });
+    };
+    node.start();
+    let child = spawn(&mut by_podman(&podman, &shared, &sh));
+    shared.go();
+    ended(child);
+    let known = named(&node, "web", 1);
+    let image = image_file(&scene.path().join("one/graph/overlay"));
+
+    // The container goes: its plan with it.
+    evict(&image);
+    evict(&shared.model());
+    let mut child = spawn(&mut by_podman(&podman, &shared, &sh));
+    warming(&node, 1);
+    done(podman.command().args(["rm", "-f", "-t", "0", "web"]));
+    until("it has ended", || child.try_wait().expect("waited"));
+    warming(&node, 0);
+    assert!(!is_resident(&image));
+
+    // The image goes, while it is warmed for a start that was told of.
+    let output = node.run(&["notify", &key(&known)]);
+    assert!(output.status.success(), "{output:?}");
+    done(podman.command().args(["rmi", "-f", IMAGE_NAME]));
+    assert!(!image.exists());
+    let again = node.run(&["notify", &key(&known)]);
+    assert!(again.status.code().is_some(), "{again:?}");
+
+    // It comes back, elsewhere, and is learned as before.
+    done(podman.command().args(["load", "-q", "-i", "web.tar"]));
+    let runs = named(&node, "web", 1)["runs"].as_u64().expect("runs");
+    let child = spawn(&mut by_podman(&podman, &shared, &sh));
+    shared.go();
+    ended(child);
+    node.learned(&key(&known), runs + 1);
+    let (status, _) = node.stop(libc::SIGTERM);
+    assert!(status.success(), "{status:?}");
 }

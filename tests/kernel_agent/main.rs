@@ -4,8 +4,12 @@
 //! error.
 
 mod charge;
+mod clock;
 mod containers;
+mod dead_mount;
+mod fuse;
 mod life;
+mod narrow;
 mod load;
 mod node;
 #[path = "../common/residency.rs"]

@@ -311,6 +311,17 @@ impl Unit {
 
     /// Runs a command in it, to its end.
     pub(crate) fn run(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program, args).output().expect("it starts")
+    }
+
+    /// Starts a command in it.
+    pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Child {
+        let mut command = self.command(program, args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.spawn().expect("it starts")
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let path = format!("{}/{}/cgroup.procs", self.slice, self.name);
         let procs = rustix::fs::openat(&self.root, path, flags, Mode::empty()).expect("open");
@@ -324,7 +335,7 @@ impl Unit {
                 Ok(())
             });
         }
-        command.output().expect("it starts")
+        command
     }
 }
 

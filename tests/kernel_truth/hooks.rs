@@ -5,7 +5,13 @@ use headstart::run::RING_BYTES;
 
 use crate::support::takes;
 
-const GROUPS: [Group; 4] = [Group::Use, Group::Miss, Group::Names, Group::Lifecycle];
+const GROUPS: [Group; 5] = [
+    Group::Use,
+    Group::Miss,
+    Group::Names,
+    Group::Lifecycle,
+    Group::Signal,
+];
 
 #[test]
 fn every_purpose_has_its_hook() {

@@ -1,9 +1,10 @@
 //! `cargo xtask build`: the probes, then the agent with the probes inside.
 
+use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -128,6 +129,67 @@ pub fn agent(workspace: &Workspace, object: &Path, debug: bool) -> Result<PathBu
     Ok(agent)
 }
 
+/// Programs and test binaries of the workspace.
+#[derive(Clone, Debug, Default)]
+pub struct Tests {
+    /// Test binaries, by the names of their files in `tests`.
+    pub suites: BTreeMap<String, PathBuf>,
+    /// Programs that tests start, by name.
+    pub programs: BTreeMap<String, PathBuf>,
+}
+
+/// Everything that is tested: the examples are not, and are checked by clippy.
+pub const ALL_TESTS: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
+
+/// Builds tests and what they start; `select` says which, in cargo's words. All builds of
+/// tests are this one, so that what was built for one is there for the next. A `target`
+/// other than this machine is one whose programs need no libraries, nor another linker
+/// than the compiler's own.
+pub fn tests(workspace: &Workspace, select: &[&str], target: Option<&str>) -> Result<Tests> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--no-run", "--locked"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(select);
+    if let Some(target) = target {
+        let variable = target.replace('-', "_").to_ascii_uppercase();
+        let variable = format!("CARGO_TARGET_{variable}_LINKER");
+        cargo.args(["--target", target]).env(variable, "rust-lld");
+    }
+    let output = cargo
+        .current_dir(&workspace.root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting cargo")?;
+    if !output.status.success() {
+        bail!("building the tests: {}", output.status);
+    }
+    executables(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Those that cargo's messages name.
+fn executables(messages: &str) -> Result<Tests> {
+    let mut made = Tests::default();
+    for line in messages.lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        let target = &message["target"];
+        let (Some(name), Some(file)) = (target["name"].as_str(), message["executable"].as_str())
+        else {
+            continue;
+        };
+        let harness = message["profile"]["test"] == true;
+        let kinds = match (target["kind"][0].as_str(), harness) {
+            (Some("test"), true) => &mut made.suites,
+            (Some("bin"), false) => &mut made.programs,
+            // Unit tests: named as the program that they are of.
+            _ => continue,
+        };
+        kinds.insert(name.to_owned(), file.into());
+    }
+    Ok(made)
+}
+
 /// An agent that needs no libraries, with this object inside, alone in a directory: what
 /// `deploy/image/Containerfile` takes. Its path.
 pub fn static_agent(workspace: &Workspace, object: &Path) -> Result<PathBuf> {
@@ -157,6 +219,20 @@ pub fn static_agent(workspace: &Workspace, object: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_from_tests() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"a"},"profile":{"test":true},"executable":"/deps/a-1"}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"a"},"profile":{"test":false},"executable":"/a"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"t"},"profile":{"test":true},"executable":"/deps/t-2"}
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"l"},"profile":{"test":false},"executable":null}
+{"reason":"build-finished","success":true}"#;
+        let made = executables(messages).expect("they are messages");
+        assert_eq!(made.programs["a"], Path::new("/a"));
+        assert_eq!(made.suites["t"], Path::new("/deps/t-2"));
+        assert_eq!((made.programs.len(), made.suites.len()), (1, 1));
+        assert!(executables("no message").is_err());
+    }
 
     #[test]
     fn a_bpf_object_is_told_from_others() {

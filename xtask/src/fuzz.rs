@@ -16,15 +16,6 @@ use crate::workspace::Workspace;
 /// Seconds for each target in `cargo xtask test`.
 const BRIEFLY: u32 = 3;
 
-/// What libFuzzer adds to the coverage that it is guided by.
-const COVERAGE: [&str; 5] = [
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-];
-
 /// `cargo xtask fuzz`
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -76,6 +67,7 @@ pub fn briefly() -> Result<()> {
 
 struct Fuzz {
     compiler: Instrumented,
+    workspace: Workspace,
     /// The targets' workspace.
     sources: PathBuf,
     /// What runs leave behind.
@@ -97,6 +89,7 @@ impl Fuzz {
             compiler,
             sources: workspace.root.join("tests/fuzz"),
             directory: workspace.target.join("fuzz"),
+            workspace,
         }))
     }
 
@@ -113,50 +106,41 @@ impl Fuzz {
         Ok(names)
     }
 
-    fn cargo(&self, command: &str) -> Command {
-        let mut cargo = self.compiler.cargo(command, &COVERAGE);
-        cargo
-            .args(["--locked", "--release", "--manifest-path"])
+    /// Not instrumented, and where the agent's workspace is: what is known of dependencies
+    /// there need not be found out again.
+    fn lint(&self) -> Result<()> {
+        let mut clippy = Command::new("cargo");
+        clippy
+            .args(["clippy", "--locked", "--manifest-path"])
             .arg(self.sources.join("Cargo.toml"))
             .arg("--target-dir")
-            .arg(self.directory.join("build"));
-        cargo
-    }
-
-    fn lint(&self) -> Result<()> {
-        run::run_merged(self.cargo("clippy").args(["--", "-D", "warnings"]))
+            .arg(&self.workspace.target);
+        run::run_merged(clippy.args(["--", "-D", "warnings"]))
     }
 
     /// The directory with the programs.
     fn build(&self) -> Result<PathBuf> {
-        run::run_merged(&mut self.cargo("build"))?;
-        let built = self.directory.join("build").join(&self.compiler.triple);
-        Ok(built.join("release"))
+        let mut cargo = self.compiler.cargo("build", &self.workspace);
+        cargo
+            .arg("--manifest-path")
+            .arg(self.sources.join("Cargo.toml"));
+        run::run_merged(&mut cargo)?;
+        Ok(self.compiler.built(&self.workspace))
     }
 
     /// As many at once as there are processors.
     fn run_all(&self, built: &Path, targets: &[String], seconds: u32, found: &Path) -> Result<()> {
-        let left = Mutex::new(targets.iter());
         let failed = Mutex::new(Vec::new());
-        // No guard is held while its target runs.
-        let next = || left.lock().ok()?.next();
-        let work = || {
-            while let Some(target) = next() {
-                match self.run_one(built, target, seconds, found) {
-                    Ok(done) => println!("{target}: {done}"),
-                    Err(error) => {
-                        println!("{target}: FAILED\n{error:#}");
-                        if let Ok(mut failed) = failed.lock() {
-                            failed.push(target.as_str());
-                        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        run::at_once(threads, targets.iter().collect(), |target| {
+            match self.run_one(built, target, seconds, found) {
+                Ok(done) => println!("{target}: {done}"),
+                Err(error) => {
+                    println!("{target}: FAILED\n{error:#}");
+                    if let Ok(mut failed) = failed.lock() {
+                        failed.push(target.as_str());
                     }
                 }
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(work);
             }
         });
         let failed = failed.into_inner().unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::run;
 use crate::workspace::{cache_dir, is_root, on_path};
 
 /// One package.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package {
     /// As apt calls it.
     pub name: &'static str,
@@ -160,6 +160,13 @@ pub const VM: &[Package] = &[
         reason: "a guest's link to its file server, slowed down",
     },
 ];
+
+/// What boots kernels of another architecture.
+pub const VM_ARM64: &[Package] = &[Package {
+    name: "qemu-system-arm",
+    brings: "qemu-system-aarch64",
+    reason: "boots arm64",
+}];
 
 /// What is measured, or measured against.
 pub const BENCH: &[Package] = &[

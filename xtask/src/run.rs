@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -74,6 +75,22 @@ pub fn quiet_output(command: &mut Command) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Works on items, as many at once as `threads`. A panic in one is raised here.
+pub fn at_once<T: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) + Sync) {
+    let left = Mutex::new(items.into_iter());
+    // No guard is held while its item is worked on.
+    let next = || left.lock().ok()?.next();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    work(item);
+                }
+            });
+        }
+    });
+}
+
 /// The command line, for people.
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -133,6 +150,17 @@ mod tests {
         );
         assert!(run(&mut Command::new("no-program-of-this-name")).is_err());
         assert!(!succeeds_merged(&mut Command::new("false")).expect("it starts"));
+    }
+
+    #[test]
+    fn each_item_is_worked_on_once() {
+        let done = Mutex::new(Vec::new());
+        at_once(3, (0..20).collect(), |item| {
+            done.lock().expect("no panic").push(item);
+        });
+        let mut done = done.into_inner().expect("no panic");
+        done.sort_unstable();
+        assert_eq!(done, (0..20).collect::<Vec<_>>());
     }
 
     #[test]

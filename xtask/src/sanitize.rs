@@ -9,6 +9,21 @@ use anyhow::{Context, Result};
 use crate::run;
 use crate::workspace::{Workspace, cache_dir, on_path};
 
+/// What libFuzzer adds to the coverage that it is guided by.
+const COVERAGE: [&str; 5] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+/// Leaves out the tests, and with them the dependencies, that such a build does without.
+const INSTRUMENTED: [&str; 2] = ["--cfg", "headstart_instrumented"];
+
+/// The cargo profile, and the directory below the target directory.
+const PROFILE: &str = "instrumented";
+
 /// A compiler that brings AddressSanitizer's runtime, as rustup's do. The flag for
 /// it is unstable, which `RUSTC_BOOTSTRAP=1` makes a stable compiler accept.
 #[derive(Debug)]
@@ -43,17 +58,27 @@ impl Instrumented {
             })
     }
 
-    /// `cargo COMMAND` with these flags and AddressSanitizer.
-    pub fn cargo(&self, command: &str, flags: &[&str]) -> Command {
-        let mut all = vec!["-Zsanitizer=address"];
-        all.extend(flags);
+    /// `cargo COMMAND` with AddressSanitizer, and with the coverage that libFuzzer is guided
+    /// by. All that is so built is in one place: dependencies are the same for all.
+    pub fn cargo(&self, command: &str, workspace: &Workspace) -> Command {
+        let mut flags = vec!["-Zsanitizer=address"];
+        flags.extend(COVERAGE);
+        flags.extend(INSTRUMENTED);
         let mut cargo = Command::new("cargo");
         cargo
-            .args([command, "--target", &self.triple])
+            .args([command, "--locked", "--target", &self.triple])
+            .args(["--profile", PROFILE, "--target-dir"])
+            .arg(workspace.target.join(PROFILE))
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", all.join("\x1f"))
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
             .env_remove("RUSTFLAGS");
         cargo
+    }
+
+    /// Where programs are that it built.
+    pub fn built(&self, workspace: &Workspace) -> PathBuf {
+        let target = workspace.target.join(PROFILE);
+        target.join(&self.triple).join(PROFILE)
     }
 }
 
@@ -66,20 +91,11 @@ pub fn address() -> Result<()> {
         return Ok(());
     };
     let workspace = Workspace::here();
-    let mut tests = compiler.cargo("test", &[]);
+    let mut tests = compiler.cargo("test", &workspace);
     tests
-        .args([
-            "--locked",
-            "--package",
-            "headstart",
-            "--lib",
-            "--target-dir",
-        ])
-        .arg(workspace.target.join("sanitized"))
+        .args(["--package", "headstart", "--lib"])
         .args(["--", "--quiet", "--test-threads=1"])
         .args(UNSAFE)
-        // Debug information is most of what building takes; names are enough.
-        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .current_dir(&workspace.root);
     run::run_merged(&mut tests)
 }
@@ -109,6 +125,7 @@ pub fn miri() -> Result<()> {
         .arg(workspace.target.join("miri"))
         .args(["--", "--quiet"])
         .args(PURE)
+        .env("RUSTFLAGS", INSTRUMENTED.join(" "))
         // proptest asks for the current directory and for chance.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         // Some hundred times slower than usual: a few cases of each property.

@@ -43,10 +43,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         build::probes(&here.workspace, &mut stages)?;
         stages.stage("clippy", || here.clippy())?;
         stages.stage("documentation", || here.documentation())?;
-        let object = here.workspace.probes_object();
-        let agent = stages.stage("agent", || build::agent(&here.workspace, &object, false))?;
+        let built = stages.stage("building tests", || {
+            build::tests(&here.workspace, &build::ALL_TESTS, None)
+        })?;
         stages.stage("machine", || {
             prepare_machine();
+            let agent = built.programs.get("headstart").context("no agent")?;
             look_at_machine(Command::new(agent).args(["doctor", "--json"]))
         })?;
         stages.stage("documentation tests", || here.documentation_tests())?;
@@ -121,24 +123,14 @@ impl Checks {
     fn tests(&self) -> Result<ExitCode> {
         let nextest = run::quiet_output(&mut self.cargo(&["nextest", "--version"])).is_some();
         let mut tests = if nextest {
-            self.cargo(&[
-                "nextest",
-                "run",
-                "--locked",
-                "--workspace",
-                "--no-fail-fast",
-            ])
+            let mut tests = self.cargo(&["nextest", "run", "--locked", "--no-fail-fast"]);
+            tests.args(build::ALL_TESTS);
+            tests
         } else {
+            let mut tests = self.cargo(&["test", "--locked", "--no-fail-fast"]);
+            tests.args(build::ALL_TESTS);
             // Nothing else keeps tests of the kernel's one page cache apart.
-            let mut tests = self.cargo(&[
-                "test",
-                "--locked",
-                "--workspace",
-                "--lib",
-                "--bins",
-                "--tests",
-            ]);
-            tests.args(["--no-fail-fast", "--", "--test-threads=1"]);
+            tests.args(["--", "--test-threads=1"]);
             tests
         };
         let passed = run::succeeds_merged(&mut tests)?;

@@ -71,6 +71,8 @@ pub struct AgentConfig {
     /// Most of the time for which the hooks on the read path may be attached, 0 to 1.
     #[serde(deserialize_with = "share")]
     pub hook_share: f64,
+    /// Have the kernel map one page at a fault while something is learned.
+    pub narrow_fault_around: bool,
     /// Plans that are carried out at a time.
     pub plans_at_once: usize,
     /// Most bytes of all plans that are carried out at a time.
@@ -180,6 +182,7 @@ impl Default for AgentConfig {
             learn_at_most: settings.learn.most,
             learn_at_once: settings.learn_at_once,
             hook_share: settings.hook_share,
+            narrow_fault_around: settings.narrow_fault_around,
             plans_at_once: 4,
             node_budget: settings.room.per_node,
             bytes_per_second: settings.bytes_per_second,
@@ -306,6 +309,7 @@ impl Config {
             },
             learn_at_once: agent.learn_at_once,
             hook_share: agent.hook_share,
+            narrow_fault_around: agent.narrow_fault_around,
             room: Room {
                 per_start: self.budget,
                 per_node: agent.node_budget,
@@ -392,7 +396,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 30, "every key is documented");
+        assert_eq!(keys, 31, "every key is documented");
     }
 
     #[test]

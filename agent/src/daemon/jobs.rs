@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::handle::Order;
 use super::learn::{Learned, learn};
-use super::pool::{FIRST, LAST, Pool, Turn};
+use super::pool::{FIRST, Pool, Turn};
 use super::prepare::{Known, NotWarmed, Shared};
+use super::relief::Relieved;
 use super::start::{Carried, Start, Warmed};
 use super::warmers::Warmers;
 use crate::workload::{Identified, Place};
@@ -77,8 +78,8 @@ pub(super) struct Jobs {
     foresee: Option<Pool>,
     /// As long as the disk takes.
     pub(super) warm: Warmers,
-    /// Processor time that nobody waits for.
-    learn: Option<Pool>,
+    /// Processor time that nobody waits for, and looks at what a start has used.
+    learn: Option<Relieved>,
 }
 
 impl Jobs {
@@ -91,20 +92,27 @@ impl Jobs {
             identify: Some(Pool::new("identify", 2, QUEUE, FIRST)?),
             foresee: Some(Pool::new("foresee", 1, QUEUE, FIRST)?),
             warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
-            learn: Some(Pool::new("learn", 1, QUEUE, LAST)?),
+            learn: Some(Relieved::new("learn", QUEUE)?),
             shared,
             done,
         })
     }
 
-    fn submit(pool: &Option<Pool>, job: impl FnOnce() + Send + 'static) -> bool {
-        pool.as_ref().is_some_and(|pool| pool.submit(job))
+    fn beside(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.learn.as_ref().is_some_and(|pool| pool.submit(job))
+    }
+
+    /// Has others take over from workers that are stuck; says so where there are some.
+    pub(super) fn relieve(&mut self) -> String {
+        self.learn
+            .as_mut()
+            .map_or_else(String::new, Relieved::relieve)
     }
 
     /// Finds out what an older cgroup is.
     pub(super) fn recognise(&self, id: u64, place: Place) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.learn, move || {
+        self.beside(move || {
             let known = match shared.look_up(&place) {
                 Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
                 Identified::Sandbox | Identified::Unknown => None,
@@ -141,19 +149,22 @@ impl Jobs {
     /// Finds out what will start.
     pub(super) fn foresee(&self, id: String, namespace: Option<String>) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.foresee, move || {
-            let known = match shared.foresee(&id, namespace.as_deref()) {
-                Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
-                Identified::Sandbox | Identified::Unknown => None,
-            };
-            done.send(Done::Foreseen(id, known));
+        let pool = self.foresee.as_ref();
+        pool.is_some_and(|pool| {
+            pool.submit(move || {
+                let known = match shared.foresee(&id, namespace.as_deref()) {
+                    Identified::Workload(workload) => Some(Box::new(shared.recall(*workload))),
+                    Identified::Sandbox | Identified::Unknown => None,
+                };
+                done.send(Done::Foreseen(id, known));
+            })
         })
     }
 
     /// Learns from a start that is over.
     pub(super) fn learn(&self, start: Start) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
-        Self::submit(&self.learn, move || {
+        self.beside(move || {
             let records = start.collector.records();
             let learned = Learned {
                 records,

@@ -11,7 +11,7 @@ use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
 use crate::profile::from_trace;
-use crate::run::{fill_blind, run_id};
+use crate::run::{fill_blind, maybe_pages, run_id};
 use crate::workload::{self, Workload};
 
 /// Runs that touched less than this are no start worth keeping: a shell that failed.
@@ -70,7 +70,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         .over
         .map_or_else(|| start.began.elapsed(), |(_, after)| after);
     trace.duration_ns = seconds.as_nanos() as u64;
-    trace.blind_ns = start.blind_ns;
+    trace.blind_ns = if start.seen_whole { 0 } else { start.blind_ns };
     trace.lost = start.lost + start.collector.lost();
     let mut trace = workload::translate(&workload.volumes, trace);
     // Of its own files: what its runtime touched first is not what it waited for.
@@ -81,6 +81,8 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         let (all, files) = carried.judge(start.began, &trace);
         judged(&mut view, &all, files);
     }
+    // A page that was mapped around a fault all the same says that it was not.
+    let exact = start.narrow && start.seen_whole && trace.lost == 0 && maybe_pages(&trace) == 0;
     let known = shared.store.get(&key).ok().flatten();
     if let Some(known) = &known {
         fill_blind(&mut trace, known);
@@ -89,7 +91,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         started_ms: start.began_ms,
         id: run_id(),
         duration_ns: trace.duration_ns,
-        exact: false,
+        exact,
     };
     match shared
         .store

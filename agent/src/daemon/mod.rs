@@ -15,12 +15,14 @@ pub mod helper;
 mod hooks;
 mod jobs;
 mod learn;
+mod narrow;
 mod options;
 mod phase;
 mod pool;
 mod prepare;
 mod priority;
 mod queue;
+mod relief;
 mod signals;
 mod start;
 mod starts;
@@ -49,6 +51,7 @@ use crate::run::{existing_paths, now_ms};
 use charge::Charge;
 use hooks::Hooks;
 use jobs::Done;
+use narrow::Narrower;
 use prepare::Shared;
 use watch::{Kernel, Watch};
 
@@ -115,6 +118,7 @@ pub fn run(
         options.plans_at_once,
         options.heeded,
         base,
+        Narrower::start(options.state_dir).map_err(io("starting threads"))?,
     )
     .map_err(io("starting threads"))?;
     let stored = shared.clone();

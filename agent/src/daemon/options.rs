@@ -55,6 +55,8 @@ pub struct Settings {
     /// Most of the time for which the read-path hooks may be attached, 0 to 1; above, no
     /// start is learned until it is below again.
     pub hook_share: f64,
+    /// Have the kernel map one page at a fault while something is learned.
+    pub narrow_fault_around: bool,
     /// What a plan may take.
     pub room: Room,
     /// Priority of the I/O.
@@ -95,6 +97,7 @@ impl Default for Settings {
             },
             learn_at_once: 256,
             hook_share: 0.5,
+            narrow_fault_around: false,
             room: Room {
                 per_start: 2 << 30,
                 per_node: 4 << 30,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Nice value of threads that each start's warming waits for, and that hardly do anything:
 /// where hundreds of programs start at once, they would have their turn when it is too late.
@@ -35,6 +36,8 @@ type Job = Box<dyn FnMut() -> Turn + Send>;
 /// Some threads, and what waits for them. Dropping it ends them after what they do now;
 /// what waits is forgotten.
 pub(super) struct Pool {
+    name: String,
+    nice: i32,
     inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -67,24 +70,45 @@ impl Pool {
             queue,
         });
         let mut pool = Self {
+            name: name.to_owned(),
+            nice,
             inner,
             threads: Vec::new(),
         };
         for _ in 0..threads {
-            let inner = pool.inner.clone();
-            let thread = std::thread::Builder::new().name(name.into());
-            let work = move || {
-                be_nice(nice);
-                inner.work();
-            };
-            pool.threads.push(thread.spawn(work)?);
+            pool.grow()?;
         }
         Ok(pool)
     }
 
-    /// Ends the threads after all that waits is done.
-    pub(super) fn finish(mut self) {
-        self.end();
+    /// Starts one more thread.
+    pub(super) fn grow(&mut self) -> std::io::Result<()> {
+        let inner = self.inner.clone();
+        let thread = std::thread::Builder::new().name(self.name.clone());
+        let nice = self.nice;
+        let work = move || {
+            be_nice(nice);
+            inner.work();
+        };
+        self.threads.push(thread.spawn(work)?);
+        Ok(())
+    }
+
+    /// How many threads there are.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Ends the threads after all that waits is done, and leaves those alone that are
+    /// stuck, of which there are so many.
+    pub(super) fn finish_but(mut self, stuck: impl Fn() -> usize) {
+        self.inner.waiting().ended = true;
+        self.inner.changed.notify_all();
+        let goes_on = |thread: &&JoinHandle<()>| !thread.is_finished();
+        while self.threads.iter().filter(goes_on).count() > stuck() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.threads.retain(|thread| thread.is_finished());
     }
 
     /// Has a job done; `false` where too many wait already.
@@ -209,7 +233,7 @@ mod tests {
         assert_eq!(each.recv(), Ok(1));
         assert!(pool.submit(move || second.send(10).expect("listens")));
         go.send(()).expect("waits");
-        pool.finish();
+        pool.finish_but(|| 0);
         assert_eq!(each.iter().collect::<Vec<_>>(), [10, 2, 3]);
     }
 }

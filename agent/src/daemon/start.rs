@@ -111,6 +111,10 @@ pub(super) struct Start {
     pub(super) not_learned: &'static str,
     /// Touches before this, since the start, were not seen.
     pub(super) blind_ns: u64,
+    /// Nobody was in its cgroup before its touches were seen.
+    pub(super) seen_whole: bool,
+    /// The fault-around window was one page from its first touch to its end.
+    pub(super) narrow: bool,
     pub(super) collector: Collector,
     pub(super) phase: Phase,
     pub(super) over: Option<(Over, Duration)>,

@@ -46,6 +46,13 @@ impl Watch {
             return;
         }
         let not_learned = self.watch(kernel, id);
+        // Nobody was in it until now: nothing was missed.
+        let seen_whole = not_learned.is_none()
+            && self.shared.settings().narrow_fault_around
+            && self
+                .tree
+                .as_ref()
+                .is_some_and(|tree| tree.is_empty(&change.path));
         let blind_ns = monotonic_ns().saturating_sub(time_ns);
         let began = Instant::now()
             .checked_sub(Duration::from_nanos(blind_ns))
@@ -66,6 +73,8 @@ impl Watch {
             watched: not_learned.is_none(),
             not_learned: not_learned.unwrap_or(""),
             blind_ns,
+            seen_whole,
+            narrow: false,
             collector: Collector::default(),
             phase: Phase::default(),
             over: None,
@@ -110,6 +119,7 @@ impl Watch {
         if !kernel.hooks.attach(&mut kernel.probes) {
             return Some("no_hooks");
         }
+        self.narrower.want(settings.narrow_fault_around);
         None
     }
 
@@ -137,7 +147,11 @@ impl Watch {
             return;
         };
         let after = start.began.elapsed();
-        start.over.get_or_insert((over, after));
+        if start.over.is_none() {
+            start.over = Some((over, after));
+            let first = start.began + start.phase.first().unwrap_or_default();
+            start.narrow = self.narrower.was_at(first);
+        }
         let is_gone = over == Over::Gone;
         // One that fades may yet need what is being read for it; what waits is too late.
         let given_up = matches!(start.warming, Warming::Running)

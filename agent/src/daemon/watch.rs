@@ -15,6 +15,7 @@ use super::expected::{Expected, is_ticket};
 use super::handle::{Handle, Touched};
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
+use super::narrow::Narrower;
 use super::options::Heeded;
 use super::phase::Over;
 use super::pool::{FIRST, be_nice};
@@ -23,10 +24,10 @@ use super::signals::Signals;
 use super::start::{Start, Warming};
 use super::starts::CGROUPS;
 use super::tracked::Workloads;
-use super::view::View;
+use super::view::{Feature, View};
 use crate::model::StageCounts;
 use crate::probe::{Probes, Reader, Record, What, decode, wait};
-use crate::run::now_ms;
+use crate::run::{Tree, now_ms};
 use crate::workload::{self, Place};
 
 /// How often the rings are emptied while something is learned, and while nothing is.
@@ -59,6 +60,9 @@ pub(super) struct Watch {
     pub(super) probes: Option<Kernel>,
     pub(super) shared: Arc<Shared>,
     pub(super) jobs: Jobs,
+    pub(super) narrower: Narrower,
+    /// Asked who is in a cgroup; `None` where it can't be.
+    pub(super) tree: Option<Tree>,
     done: Receiver<Done>,
     /// Can be read when something is done.
     wake: Arc<OwnedFd>,
@@ -108,6 +112,7 @@ impl Watch {
         plans_at_once: usize,
         heeded: Heeded,
         base: View,
+        narrower: Narrower,
     ) -> std::io::Result<(Self, Outbox)> {
         let (sender, done) = channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -125,6 +130,8 @@ impl Watch {
             probes: kernel,
             shared,
             jobs,
+            narrower,
+            tree: Tree::open().ok(),
             done,
             wake,
             handle,
@@ -345,6 +352,7 @@ impl Watch {
         let learning = self.starts.values().any(Start::is_learned);
         if let (false, Some(kernel)) = (learning, &mut self.probes) {
             kernel.hooks.detach(&mut kernel.probes);
+            self.narrower.want(false);
         }
         self.notified
             .retain(|_, when| when.elapsed() < NOTIFIED_HOLDS);
@@ -359,6 +367,15 @@ impl Watch {
         view.ready = self.ready;
         let settings = self.shared.settings().clone();
         view.features.extend(self.shared.charge.features(&settings));
+        let stuck = self.jobs.relieve();
+        view.features.push(Feature {
+            name: "workers",
+            live: stuck.is_empty(),
+            reason: stuck,
+        });
+        if settings.narrow_fault_around {
+            view.features.push(self.narrower.feature());
+        }
         let mut stages = Vec::new();
         let totals = &mut self.workloads.totals;
         let charged = self.shared.charge.charged();
@@ -431,6 +448,7 @@ impl Watch {
         for id in &ids {
             self.finish(*id, Over::Long);
         }
+        self.narrower.want(false);
         let until = Instant::now() + Duration::from_secs(5);
         while !self.starts.is_empty() && Instant::now() < until {
             match self.done.recv_timeout(Duration::from_millis(50)) {

@@ -29,7 +29,7 @@ pub enum Kind {
     BtfTracepoint,
     /// A tracepoint, whose arguments are numbers.
     RawTracepoint,
-    /// The beginning of a kernel function. Linux 5.5, on arm64 6.0.
+    /// The beginning of a kernel function. Linux 5.5, on arm64 6.4.
     Fentry,
     /// The end of a kernel function. As [`Kind::Fentry`].
     Fexit,
@@ -133,6 +133,13 @@ const FAULT: &[Place] = &[
     place(Kind::Kprobe, "fault_probe", "filemap_fault"),
 ];
 
+const ADDRESS: &[Place] = &[
+    place(Kind::RawTracepoint, "page_fault_user", "page_fault_user"),
+    // Of system calls too.
+    place(Kind::Fentry, "mm_fault_entry", "handle_mm_fault"),
+    place(Kind::Kprobe, "mm_fault_probe", "handle_mm_fault"),
+];
+
 /// All hooks. Which place of each is taken is found out by trying.
 pub const HOOKS: &[Hook] = &[
     Hook {
@@ -160,13 +167,10 @@ pub const HOOKS: &[Hook] = &[
         program: "page_fault_user",
         group: Group::Use,
         sees_pages: false,
-        places: &[place(
-            Kind::RawTracepoint,
-            "page_fault_user",
-            "page_fault_user",
-        )],
+        places: ADDRESS,
         without: "no page of a fault's window is certain",
     },
+    #[cfg(target_arch = "x86_64")]
     Hook {
         program: "page_fault_kernel",
         group: Group::Use,

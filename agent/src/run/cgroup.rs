@@ -95,19 +95,44 @@ impl Cgroup {
 
     /// Whether processes are left in it or below; where that can't be read, yes.
     pub fn is_populated(&self) -> bool {
-        let events = self.read("cgroup.events");
-        !events.is_ok_and(|text| text.lines().any(|line| line == "populated 0"))
+        !self.read("cgroup.events").is_ok_and(|text| is_empty(&text))
     }
 
     fn read(&self, file: &str) -> io::Result<String> {
-        let fd = rustix::fs::openat(
-            &self.directory,
-            file,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        io::read_to_string(std::fs::File::from(fd))
+        read(&self.directory, file.as_ref())
     }
+}
+
+/// The v2 hierarchy, for questions about cgroups that others make.
+pub struct Tree(OwnedFd);
+
+impl Tree {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// There is none, or it can't be reached.
+    pub fn open() -> io::Result<Self> {
+        root_directory().map(Self)
+    }
+
+    /// Whether no process is in the cgroup at `path`, which is from the hierarchy's root,
+    /// nor below it; where that can't be read, `false`.
+    pub fn is_empty(&self, path: &[u8]) -> bool {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let file = Path::new(OsStr::from_bytes(path)).join("cgroup.events");
+        read(&self.0, &file).is_ok_and(|text| is_empty(&text))
+    }
+}
+
+/// What `cgroup.events` says.
+fn is_empty(events: &str) -> bool {
+    events.lines().any(|line| line == "populated 0")
+}
+
+fn read(directory: &OwnedFd, file: &Path) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, file, flags, Mode::empty())?;
+    io::read_to_string(std::fs::File::from(fd))
 }
 
 impl Drop for Cgroup {

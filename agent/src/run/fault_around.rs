@@ -93,7 +93,7 @@ pub struct FaultAround {
 }
 
 /// A window of one page; put back when dropped.
-pub(super) struct Narrowed {
+pub struct Narrowed {
     around: FaultAround,
     /// What to put back; `None` where it was one page already, or is again what it was.
     before: Option<u64>,
@@ -209,26 +209,17 @@ impl FaultAround {
             return Ok(self);
         }
         self.journal.write(&entry)?;
-        let mapped = self
-            .setting
-            .write(page)
-            .map(|()| pages_of_a_fault(directory));
+        let written = self.setting.write(page);
+        let found = written.and_then(|()| is_of_use(directory));
         put_back(&self.setting, &self.journal, &entry)?;
-        match mapped? {
-            Ok(pages) if pages > 1 => Err(FaultAroundError::MapsMore(pages)),
-            Ok(_) => Ok(self),
-            Err(error) => {
-                tracing::debug!(%error, "how much a fault maps is not known");
-                Ok(self)
-            }
-        }
+        found.map(|()| self)
     }
 
     /// Narrows the window.
     ///
     /// # Errors
     /// It is as it was.
-    pub(super) fn narrow(self) -> Result<Narrowed, FaultAroundError> {
+    pub fn narrow(self) -> Result<Narrowed, FaultAroundError> {
         let page = rustix::param::page_size() as u64;
         let before = self.setting.read()?;
         let mut narrowed = Narrowed {
@@ -253,12 +244,32 @@ impl FaultAround {
     }
 }
 
+/// Whether a fault maps one page, while the window is one.
+fn is_of_use(directory: &Path) -> Result<(), FaultAroundError> {
+    match pages_of_a_fault(directory) {
+        Ok(pages) if pages > 1 => Err(FaultAroundError::MapsMore(pages)),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::debug!(%error, "how much a fault maps is not known");
+            Ok(())
+        }
+    }
+}
+
 impl Narrowed {
+    /// As [`FaultAround::tried_in`], and narrow all the while.
+    ///
+    /// # Errors
+    /// It is of no use, and is put back.
+    pub fn tried_in(self, directory: &Path) -> Result<Self, FaultAroundError> {
+        is_of_use(directory).map(|()| self)
+    }
+
     /// Puts it back; whether it was narrow until now.
     ///
     /// # Errors
     /// Somebody else has set it (then it stays as that is), or it can't be put back.
-    pub(super) fn finish(mut self) -> Result<(), String> {
+    pub fn finish(mut self) -> Result<(), String> {
         let page = rustix::param::page_size() as u64;
         match self.put_back() {
             Ok(now) if now <= page => Ok(()),

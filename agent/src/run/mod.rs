@@ -24,16 +24,18 @@ mod warmup;
 
 pub use beside::{Beside, run_beside};
 pub use blind::fill_blind;
-pub use cgroup::{Cgroup, CgroupError, existing_cgroups, existing_paths};
+pub use cgroup::{Cgroup, CgroupError, Tree, existing_cgroups, existing_paths};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use device::{device_cost, main_volume, measured_cost, now_ms, run_id};
 pub use exact::{Traced, may_trace};
-pub use fault_around::{FaultAround, FaultAroundError, Left, Narrowing, may_narrow, put_back_left};
+pub use fault_around::{
+    FaultAround, FaultAroundError, Left, Narrowed, Narrowing, may_narrow, put_back_left,
+};
 pub use feedback::{Feedback, FileFeedback, feedback, feedback_by_file};
 pub use lockdown::lockdown;
 pub use mount::detached_mount;
-pub use record::{RING_BYTES, RecordError, Recorder, Recording, sees_pages};
+pub use record::{RING_BYTES, RecordError, Recorder, Recording, maybe_pages, sees_pages};
 pub use spawn::Servant;
 pub use summary::{Summary, summarize};
 pub use warm_cgroup::{

@@ -366,7 +366,8 @@ pub fn sees_pages(hooks: &[HookState]) -> Result<(), RecordError> {
     Err(RecordError::NoHooks(reasons.join("; ")))
 }
 
-fn maybe_pages(trace: &Trace) -> u64 {
+/// Pages of a trace that were mapped around a fault: maybe used.
+pub fn maybe_pages(trace: &Trace) -> u64 {
     let touches = trace.files.iter().flat_map(|file| &file.touches);
     touches
         .filter(|touch| touch.certainty == Certainty::Maybe)

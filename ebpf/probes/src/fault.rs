@@ -29,7 +29,7 @@ static FAULTS: Array<FaultSlot> = Array::with_max_entries(THREADS, 0);
 /// match-proto:v6.12:arch/x86/include/asm/trace/exceptions.h:page_fault_user(unsigned long address, struct pt_regs *regs, unsigned long error_code)
 ///
 /// # Minimum kernel
-/// x86-64 with tracing of exceptions; without it no page of a window is certain.
+/// x86-64 with tracing of exceptions; elsewhere [`mm_fault_entry`].
 /// # Cost
 /// See docs/benchmarks.md, "Probe cost".
 /// # Does not see
@@ -44,6 +44,33 @@ pub(crate) fn page_fault_user(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "page_fault_kernel")]
 pub(crate) fn page_fault_kernel(ctx: RawTracePointContext) -> i32 {
     remember_address(ctx.arg(0))
+}
+
+/// [`page_fault_user`] and [`page_fault_kernel`] where the architecture has no tracepoints
+/// for them: arm64.
+///
+/// Attached to the function that each architecture calls for a fault, in another file
+/// than it is in: it is never inlined.
+///
+/// match-proto:v6.12:mm/memory.c:handle_mm_fault(struct vm_area_struct *vma, unsigned long address, unsigned int flags, struct pt_regs *regs)
+/// match-proto:v5.10:mm/memory.c:handle_mm_fault(struct vm_area_struct *vma, unsigned long address, unsigned int flags, struct pt_regs *regs)
+///
+/// # Minimum kernel
+/// 5.5 (fentry), on arm64 6.4.
+/// # Cost
+/// See docs/kernels.md.
+/// # Does not see
+/// Accesses to pages that are mapped already.
+#[fentry(function = "handle_mm_fault")]
+pub(crate) fn mm_fault_entry(ctx: FEntryContext) -> i32 {
+    remember_address(ctx.arg(1))
+}
+
+/// [`mm_fault_entry`] where functions can't be traced.
+#[kprobe]
+pub(crate) fn mm_fault_probe(ctx: ProbeContext) -> u32 {
+    let [_, address, ..] = arguments(&ctx);
+    remember_address(address) as u32
 }
 
 #[inline(always)]
@@ -291,7 +318,7 @@ fn one_page(
 /// match-proto:v6.1:mm/filemap.c:filemap_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff, pgoff_t end_pgoff)
 ///
 /// # Minimum kernel
-/// 5.5 (fexit), on arm64 6.0.
+/// 5.5 (fexit), on arm64 6.4.
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see
@@ -339,7 +366,7 @@ fn map_pages<F: Follow>(fault: F, window: (u64, u64), mapped: impl FnOnce() -> b
 /// match-proto:v6.1:mm/filemap.c:filemap_fault(struct vm_fault *vmf)
 ///
 /// # Minimum kernel
-/// 5.5 (fentry), on arm64 6.0.
+/// 5.5 (fentry), on arm64 6.4.
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see

@@ -52,7 +52,7 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
 /// match-proto:v5.10:mm/filemap.c:generic_file_buffered_read(struct kiocb *iocb, struct iov_iter *iter, ssize_t written)
 ///
 /// # Minimum kernel
-/// 5.5 (fentry), on arm64 6.0.
+/// 5.5 (fentry), on arm64 6.4.
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::arch::Arch;
 use crate::run;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -14,11 +15,12 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// apt with a configuration of its own: one suite, and a cache apart.
 pub(super) struct Apt {
     dir: PathBuf,
+    architecture: &'static str,
 }
 
 impl Apt {
-    /// In a directory, for a suite.
-    pub(super) fn new(dir: &Path, suite: &str) -> Result<Self> {
+    /// In a directory, for a suite and a kind of machine.
+    pub(super) fn new(dir: &Path, suite: &str, arch: &Arch) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!("no {KEYRING}: guests are made of Debian's packages");
         }
@@ -32,6 +34,7 @@ impl Apt {
         fs::write(dir.join("status"), "")?;
         let apt = Self {
             dir: dir.to_owned(),
+            architecture: arch.debian,
         };
         run::captured(apt.command("apt-get").args(["-qq", "update"]))
             .with_context(|| format!("asking {mirror} for {suite}"))?;
@@ -47,6 +50,8 @@ impl Apt {
             format!("Dir::State::lists={dir}/lists"),
             format!("Dir::State::status={dir}/status"),
             format!("Dir::Cache={dir}"),
+            format!("APT::Architecture={}", self.architecture),
+            format!("APT::Architectures={}", self.architecture),
             "Acquire::Languages=none".to_owned(),
             // Its own user need not be able to write below a home directory.
             "APT::Sandbox::User=root".to_owned(),

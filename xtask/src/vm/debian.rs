@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::apt::{self, Apt};
+use super::arch::AMD64;
 use crate::workspace::cache_dir;
 
 /// The suite that it is of.
@@ -55,7 +56,7 @@ pub(super) fn root() -> Result<PathBuf> {
     // Of other packages it is another one.
     let root = dir.join(PACKAGES.join("+"));
     if !root.exists() {
-        let apt = Apt::new(&dir.join("apt"), SUITE)?;
+        let apt = Apt::new(&dir.join("apt"), SUITE, &AMD64)?;
         let files = apt.download_all(PACKAGES)?;
         let unpacked = dir.join("unpacked");
         apt::unpack(&files, &unpacked)?;

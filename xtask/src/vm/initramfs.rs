@@ -32,29 +32,41 @@ pub fn write(
     let mut tree = Tree {
         archive: Archive::new(BufWriter::new(file)),
         known: BTreeSet::new(),
+        scratch: dir,
+        has_libraries: setup.root == Root::Distribution,
     };
     match setup.root {
         Root::Programs => tree.programs_root()?,
         Root::Distribution => {
             tree.skeleton()?;
-            tree.file(INIT, 0o755, &read(&binaries.init)?)?;
+            tree.built(INIT, &binaries.init)?;
             tree.file(JOB_UNIT.0, 0o644, JOB_UNIT.1.as_bytes())?;
         }
     }
-    tree.file("/init", 0o755, &read(&binaries.init)?)?;
+    tree.built("/init", &binaries.init)?;
     tree.file(JOB, 0o644, &serde_json::to_vec(job)?)?;
     for (name, program) in &binaries.tests {
-        let to = format!("/vm/bin/{name}");
-        tree.file(&to, 0o755, &read(program)?)?;
+        tree.built(&format!("/vm/bin/{name}"), program)?;
     }
     for program in &binaries.programs {
-        tree.file(&program.to_string_lossy(), 0o755, &read(program)?)?;
+        tree.built(&program.to_string_lossy(), program)?;
     }
     let wanted = [MODULE_NAMES, setup.modules].concat();
     let modules = modules::collect(&kernel.modules, &wanted)?;
     for (number, module) in modules.iter().enumerate() {
         let to = format!("{MODULES}/{number:03}-{}", module.name);
         tree.file(&to, 0o644, &module.data)?;
+    }
+    if setup.root == Root::Programs {
+        match &kernel.programs {
+            Some(root) => tree.unpacked(root)?,
+            None => tree.this_machines()?,
+        }
+        for file in FILES {
+            if let Ok(data) = fs::read(file) {
+                tree.file(file, 0o644, &data)?;
+            }
+        }
     }
     tree.archive.finish()?;
     Ok(path)
@@ -69,12 +81,16 @@ fn find(program: &str) -> Option<PathBuf> {
     on_path(program).or_else(|| sbin.into_iter().find(|file| file.exists()))
 }
 
-struct Tree<W> {
+struct Tree<'a, W> {
     archive: Archive<W>,
     known: BTreeSet<String>,
+    scratch: &'a Path,
+    /// What it goes on top of has the libraries of programs: this machine's are not put
+    /// over them.
+    has_libraries: bool,
 }
 
-impl<W: Write> Tree<W> {
+impl<W: Write> Tree<'_, W> {
     /// What the kernel and its first process need.
     fn skeleton(&mut self) -> Result<()> {
         ["/dev", "/proc", "/sys", "/run", "/mnt"]
@@ -83,7 +99,7 @@ impl<W: Write> Tree<W> {
         Ok(self.archive.device("/dev/console", (5, 1))?)
     }
 
-    /// A root of programs of this machine. Directories that are links here are links there.
+    /// A root for programs. Directories that are links here are links there.
     fn programs_root(&mut self) -> Result<()> {
         self.skeleton()?;
         for name in ["/bin", "/sbin", "/lib", "/lib64"] {
@@ -95,19 +111,7 @@ impl<W: Write> Tree<W> {
         for name in ["/tmp", "/root", "/etc", "/usr/bin"] {
             self.directory(name)?;
         }
-        self.archive.link("/etc/mtab", "/proc/self/mounts")?;
-        for program in PROGRAMS {
-            match find(program) {
-                Some(file) => self.program(&file)?,
-                None => println!("SKIPPED: tests that need {program}: it is not on this machine"),
-            }
-        }
-        for file in FILES {
-            if let Ok(data) = fs::read(file) {
-                self.file(file, 0o644, &data)?;
-            }
-        }
-        Ok(())
+        Ok(self.archive.link("/etc/mtab", "/proc/self/mounts")?)
     }
 
     fn directory(&mut self, name: &str) -> Result<()> {
@@ -130,10 +134,78 @@ impl<W: Write> Tree<W> {
         Ok(self.archive.file(name, permissions, data)?)
     }
 
+    /// The programs of this machine.
+    fn this_machines(&mut self) -> Result<()> {
+        for program in PROGRAMS {
+            match find(program) {
+                Some(file) => self.program(&file)?,
+                None => println!("SKIPPED: tests that need {program}: it is not on this machine"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Programs of unpacked packages, and what they load. What is in none is busybox'.
+    fn unpacked(&mut self, root: &Path) -> Result<()> {
+        for part in ["usr/bin", "usr/sbin", "usr/lib"] {
+            self.all_of(root, &root.join(part))?;
+        }
+        for program in PROGRAMS {
+            let known = |dir: &&str| self.known.contains(&format!("{dir}/{program}"));
+            if !["/usr/bin", "/usr/sbin"].iter().any(known) {
+                let name = format!("/usr/bin/{program}");
+                self.archive.link(&name, "busybox")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn all_of(&mut self, root: &Path, dir: &Path) -> Result<()> {
+        for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+            let file = entry?.path();
+            let name = Path::new("/").join(file.strip_prefix(root)?);
+            let name = name.to_string_lossy();
+            let kind = fs::symlink_metadata(&file)?;
+            if kind.is_dir() {
+                self.all_of(root, &file)?;
+            } else if kind.is_symlink() {
+                self.directory(name.rsplit_once('/').map_or("", |(parent, _)| parent))?;
+                self.known.insert(name.clone().into_owned());
+                let target = fs::read_link(&file)?;
+                self.archive.link(&name, &target.to_string_lossy())?;
+            } else {
+                self.file(&name, kind.permissions().mode() & 0o777, &read(&file)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A program that we built, and its libraries. What debuggers want of it would be most
+    /// of it.
+    fn built(&mut self, name: &str, file: &Path) -> Result<()> {
+        let stripped = self.scratch.join("stripped");
+        let mut strip = Command::new("strip");
+        strip
+            .arg("--strip-debug")
+            .arg(file)
+            .arg("-o")
+            .arg(&stripped);
+        let without = run::quiet_output(&mut strip).is_some();
+        self.file(name, 0o755, &read(if without { &stripped } else { file })?)?;
+        match self.has_libraries {
+            true => Ok(()),
+            false => self.libraries(file),
+        }
+    }
+
     /// A program and its libraries, where they are on this machine. What the names on
     /// the way link to becomes the file itself.
     fn program(&mut self, file: &Path) -> Result<()> {
         self.copy(file)?;
+        self.libraries(file)
+    }
+
+    fn libraries(&mut self, file: &Path) -> Result<()> {
         // Not for scripts, nor what is linked statically.
         if let Some(text) = run::quiet_output(Command::new("ldd").arg(file)) {
             for library in libraries(&text) {

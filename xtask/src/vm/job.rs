@@ -11,7 +11,11 @@ pub const INIT: &str = "/vm/init";
 /// Directory of the modules in the guest, in the order of their names.
 pub const MODULES: &str = "/vm/modules";
 /// The serial line that answers go to.
+#[cfg(target_arch = "x86_64")]
 pub const ANSWERS: &str = "/dev/ttyS1";
+/// The serial line that answers go to: the console is of another kind.
+#[cfg(not(target_arch = "x86_64"))]
+pub const ANSWERS: &str = "/dev/ttyS0";
 
 /// All that one guest does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

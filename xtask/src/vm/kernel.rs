@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::apt::{self, Apt};
+use super::arch::{AMD64, ARM64, Arch};
 use crate::workspace::cache_dir;
 
 /// One kernel of the matrix.
@@ -15,31 +16,34 @@ pub struct Kernel {
     pub name: &'static str,
     /// The suite of Debian that has it.
     suite: &'static str,
+    /// What it runs on.
+    pub arch: &'static Arch,
+    /// Left out of `all`.
+    pub by_name_only: bool,
+}
+
+const fn kernel(name: &'static str, suite: &'static str) -> Kernel {
+    Kernel {
+        name,
+        suite,
+        arch: &AMD64,
+        by_name_only: false,
+    }
 }
 
 /// The matrix, oldest first.
 pub const KERNELS: &[Kernel] = &[
+    kernel("5.10", "bullseye"),
+    kernel("6.1", "bookworm"),
+    kernel("6.12", "trixie"),
+    kernel("newest", "sid"),
+    // Everything has to be built once more for it.
     Kernel {
-        name: "5.10",
-        suite: "bullseye",
-    },
-    Kernel {
-        name: "6.1",
-        suite: "bookworm",
-    },
-    Kernel {
-        name: "6.12",
-        suite: "trixie",
-    },
-    Kernel {
-        name: "newest",
-        suite: "sid",
+        arch: &ARM64,
+        by_name_only: true,
+        ..kernel("arm64", "trixie")
     },
 ];
-
-/// Whose dependency is a suite's kernel. Not the one for clouds: that lacks NFS,
-/// device mapper and the like.
-const META: &str = "linux-image-amd64";
 
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub struct Unpacked {
     pub image: PathBuf,
     /// Directory of its modules, `…/lib/modules/VERSION`.
     pub modules: PathBuf,
+    /// A tree with programs that it can run, where this machine's are not.
+    pub programs: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -57,17 +63,26 @@ impl Kernel {
     pub fn fetch(&self) -> Result<Unpacked> {
         let dir = cache_dir().join("kernels").join(self.name);
         let root = dir.join("root");
-        if let Ok(there) = unpacked(&root) {
-            return Ok(there);
+        let programs = (!self.arch.programs.is_empty()).then(|| dir.join("programs"));
+        let complete = |there: Unpacked| Unpacked {
+            programs: programs.clone(),
+            ..there
+        };
+        let has_programs = programs.as_ref().is_none_or(|tree| tree.exists());
+        if let (Ok(there), true) = (unpacked(&root), has_programs) {
+            return Ok(complete(there));
         }
-        let apt = Apt::new(&dir.join("apt"), self.suite)?;
-        let packages = packages(&apt)?;
-        let files = packages
-            .iter()
-            .map(|package| apt.download(package))
-            .collect::<Result<Vec<_>>>()?;
-        apt::unpack(&files, &root)?;
-        unpacked(&root)
+        let apt = Apt::new(&dir.join("apt"), self.suite, self.arch)?;
+        let unpack = |packages: &[String], tree: &Path| {
+            let files = packages.iter().map(|package| apt.download(package));
+            apt::unpack(&files.collect::<Result<Vec<_>>>()?, tree)
+        };
+        unpack(&packages(&apt, self.arch)?, &root)?;
+        if let Some(tree) = &programs {
+            let names = self.arch.programs.iter().map(|&name| name.to_owned());
+            unpack(&names.collect::<Vec<_>>(), tree)?;
+        }
+        unpacked(&root).map(complete)
     }
 }
 
@@ -85,6 +100,7 @@ fn unpacked(root: &Path) -> Result<Unpacked> {
         image: image.with_context(|| format!("no image in {}", root.display()))?,
         modules,
         version,
+        programs: None,
     })
 }
 
@@ -96,11 +112,13 @@ fn only_entry(dir: &Path) -> Option<PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// The image, and what it is split into in newer suites.
-fn packages(apt: &Apt) -> Result<Vec<String>> {
-    let images = apt.depends(META)?;
+/// The image, and what it is split into in newer suites. Not the one for clouds: that
+/// lacks NFS, device mapper and the like.
+fn packages(apt: &Apt, arch: &Arch) -> Result<Vec<String>> {
+    let meta = format!("linux-image-{}", arch.debian);
+    let images = apt.depends(&meta)?;
     let image = images.into_iter().find(|p| p.starts_with("linux-image-"));
-    let image = image.with_context(|| format!("{META} names no image"))?;
+    let image = image.with_context(|| format!("{meta} names no image"))?;
     let mut packages = apt.depends(&image)?;
     packages.retain(|p| p.starts_with("linux-binary-") || p.starts_with("linux-modules-"));
     packages.push(image);

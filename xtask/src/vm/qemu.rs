@@ -9,16 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::arch::Arch;
 use super::job::Message;
 
-/// Until the guest says that it is up: a minute with systemd on a machine that does much else.
-const BOOT: Duration = Duration::from_secs(180);
+/// Until the guest says that it is up: minutes with systemd, or another architecture, on a
+/// machine that does much else.
+const BOOT: Duration = Duration::from_secs(300);
 /// Between two messages: longer than any one test may take.
 const SILENCE: Duration = Duration::from_secs(300);
 /// For all that a guest does.
-const WHOLE: Duration = Duration::from_secs(10 * 60);
+const WHOLE: Duration = Duration::from_secs(20 * 60);
 /// Until a kernel's first line where the processor runs it by itself.
 const FIRST_LINE: Duration = Duration::from_secs(5);
+/// A guest's memory, MiB.
+pub const MEMORY: usize = 3072;
 /// Room on the guest's disk, of which only what is written is used.
 const DISK: u64 = 8 << 30;
 
@@ -31,6 +35,8 @@ pub struct Machine<'a> {
     pub initramfs: &'a Path,
     /// What is on its disk; nothing, if nothing.
     pub disk: Option<&'a Path>,
+    /// What kind of machine.
+    pub arch: &'a Arch,
     /// Where the disk and the console's text are put.
     pub dir: &'a Path,
     /// More kernel parameters.
@@ -42,7 +48,7 @@ impl Machine<'_> {
     /// come up or did not come to its end.
     pub fn boot(&self, mut each: impl FnMut(Message)) -> Result<()> {
         self.make_disk()?;
-        if usable_kvm() {
+        if self.arch.target.is_none() && usable_kvm() {
             // What it complains of is no concern where the emulator runs it.
             let mut command = self.command("kvm", "host");
             command.stderr(Stdio::null());
@@ -54,7 +60,7 @@ impl Machine<'_> {
         }
         // One thread for all processors: kernels patch their code while others run it,
         // which hangs guests with a thread for each.
-        let tcg = self.command("tcg,thread=single", "max");
+        let tcg = self.command("tcg,thread=single", self.arch.processor);
         Guest::start(tcg, &self.console())?.listen(&mut each)
     }
 
@@ -85,9 +91,14 @@ impl Machine<'_> {
             "file={},if=virtio,format=raw,cache=unsafe",
             self.image().display()
         );
-        let console = format!("file:{}", self.console().display());
-        let append = format!("console=ttyS0 panic=-1 loglevel=5 {}", self.append);
-        let mut command = Command::new("qemu-system-x86_64");
+        let console = self.console().display().to_string();
+        let machine = self.arch.machine.iter();
+        let machine = machine.map(|word| word.replace("CONSOLE", &console));
+        let append = format!(
+            "console={} panic=-1 loglevel=5 {}",
+            self.arch.console, self.append
+        );
+        let mut command = Command::new(self.arch.qemu);
         command
             .args([
                 "-accel",
@@ -97,10 +108,11 @@ impl Machine<'_> {
                 "-smp",
                 "2",
                 "-m",
-                "3072",
+                &MEMORY.to_string(),
             ])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-serial", &console, "-serial", "stdio", "-drive", &disk])
+            .args(machine)
+            .args(["-drive", &disk])
             .arg("-kernel")
             .arg(self.kernel)
             .arg("-initrd")
@@ -129,7 +141,7 @@ impl Guest {
     fn start(mut command: Command, console: &Path) -> Result<Self> {
         let _ = fs::remove_file(console);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("starting qemu-system-x86_64")?;
+        let mut child = command.spawn().context("starting QEMU")?;
         let output = child.stdout.take().context("its output")?;
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {

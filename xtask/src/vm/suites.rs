@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::arch::Arch;
 use super::debian;
 use super::job::{Cgroups, Job, Suite};
+use super::kernel::{KERNELS, Kernel};
 use crate::build;
 use crate::run::Stages;
 use crate::workspace::Workspace;
@@ -29,7 +30,7 @@ pub const MODULE_NAMES: &[&str] = &[
     "dm_flakey",
 ];
 
-/// Programs of this machine that the tests start.
+/// Programs that the tests start: this machine's, or those of packages.
 pub const PROGRAMS: &[&str] = &[
     "sh",
     "env",
@@ -205,8 +206,32 @@ const COST: Chosen = Chosen {
     ..TRUTH
 };
 
+/// What is seen on another architecture: hooks are found by type and register there too.
+const ARM64: Chosen = Chosen {
+    kernel: Some("arm64"),
+    without: &[],
+    ..TRUTH
+};
+
 const CHOSEN: &[Chosen] = &[
     TRUTH,
+    Chosen {
+        only: &[
+            "hooks::",
+            "reads::on_ext4",
+            "maps::on_ext4",
+            "exec::a_cold_program",
+            "names::every_call",
+            "others::",
+            "narrow::nearly_all",
+        ],
+        ..ARM64
+    },
+    Chosen {
+        suite: "kernel_warm",
+        only: &["exactly_the_planned", "partly_resident"],
+        ..ARM64
+    },
     COST,
     Chosen {
         hooks: "fentry",
@@ -230,8 +255,15 @@ const CHOSEN: &[Chosen] = &[
     },
     Chosen {
         suite: "kernel_agent",
-        only: &["units::a_unit_is_learned", "life::it_ends", "charge::"],
-        without: &[],
+        only: &[
+            "units::a_unit_is_learned",
+            "life::it_ends",
+            "charge::",
+            "narrow::",
+            "clock::",
+        ],
+        // As above.
+        without: &[("newest", "narrow::")],
         ..TRUTH
     },
     Chosen {
@@ -271,9 +303,6 @@ const CHOSEN: &[Chosen] = &[
 /// What the suites take for [`Chosen::hooks`].
 const HOOKS: &str = "HEADSTART_TRUTH_HOOKS";
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROFILE: &str = "quick";
-
 /// What was built for guests.
 #[derive(Clone, Debug, Default)]
 pub struct Binaries {
@@ -286,75 +315,39 @@ pub struct Binaries {
     scratch: PathBuf,
 }
 
-/// Builds init and the suites, statically linked: a guest has no libraries to match.
-pub fn build(workspace: &Workspace) -> Result<Binaries> {
-    let probes = match env::var_os("HEADSTART_PROBES") {
-        Some(object) => PathBuf::from(object),
-        None => build::probes(workspace, &mut Stages::default())?,
+/// Builds init and the suites for kernels of an architecture. Where that is this machine's
+/// they are the same binaries, whose libraries they bring along.
+pub fn build(workspace: &Workspace, arch: &Arch) -> Result<Binaries> {
+    arch.ensure_target()?;
+    if env::var_os("HEADSTART_PROBES").is_none() {
+        build::probes(workspace, &mut Stages::default())?;
+    }
+    let is_of = |kernel: &&Kernel| kernel.arch == arch;
+    let chosen = KERNELS.iter().filter(is_of).flat_map(|kernel| {
+        CHOSEN
+            .iter()
+            .filter(move |chosen| chosen.is_for(kernel.name, &[]))
+    });
+    let suites: BTreeSet<&str> = chosen.map(|chosen| chosen.suite).collect();
+    let mut select = vec!["--package", "headstart", "--package", "xtask"];
+    // Programs are built along with a test of their package: init with this one.
+    select.extend(["--test", "tidy"]);
+    select.extend(suites.iter().flat_map(|suite| ["--test", suite]));
+    let mut made = build::tests(workspace, &select, arch.target)?;
+    made.suites.retain(|name, _| suites.contains(name.as_str()));
+    let mut program = |name| {
+        let file = made.programs.remove(name);
+        file.with_context(|| format!("no {name} was built"))
     };
-    let init = cargo(
-        workspace,
-        &probes,
-        "build",
-        &["--package", "xtask", "--bin", "vm-init"],
-    )?;
-    let mut arguments = vec!["--no-run", "--package", "headstart"];
-    let suites: BTreeSet<&str> = CHOSEN.iter().map(|chosen| chosen.suite).collect();
-    arguments.extend(suites.into_iter().flat_map(|suite| ["--test", suite]));
-    let init = init.into_iter().next().context("no init was built")?.1;
-    let made = cargo(workspace, &probes, "test", &arguments)?;
-    // Beside the tests cargo builds the programs that they may start.
-    let (tests, programs): (Vec<_>, Vec<_>) = made
-        .into_iter()
-        .partition(|(_, file)| file.to_string_lossy().contains("/deps/"));
     Ok(Binaries {
-        init,
-        tests: tests.into_iter().collect(),
-        programs: programs.into_iter().map(|(_, file)| file).collect(),
-        scratch: workspace.target.join(TARGET).join("tmp"),
+        init: program("vm-init")?,
+        programs: vec![program("headstart")?],
+        tests: made.suites,
+        scratch: workspace
+            .target
+            .join(arch.target.unwrap_or_default())
+            .join("tmp"),
     })
-}
-
-/// Runs cargo for guests; the executables that it made, with their names.
-fn cargo(
-    workspace: &Workspace,
-    probes: &Path,
-    command: &str,
-    arguments: &[&str],
-) -> Result<Vec<(String, PathBuf)>> {
-    let output = Command::new("cargo")
-        .args([
-            command,
-            "--locked",
-            "--target",
-            TARGET,
-            "--profile",
-            PROFILE,
-        ])
-        .arg("--message-format=json-render-diagnostics")
-        .args(arguments)
-        .env(
-            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            "-Ctarget-feature=+crt-static",
-        )
-        .env("HEADSTART_PROBES", probes)
-        .current_dir(&workspace.root)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("starting cargo")?;
-    if !output.status.success() {
-        bail!("building for virtual machines: {}", output.status);
-    }
-    let mut made = Vec::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let message: serde_json::Value = serde_json::from_str(line)?;
-        let name = message["target"]["name"].as_str();
-        if let (Some(name), Some(file)) = (name, message["executable"].as_str()) {
-            made.push((name.to_owned(), file.into()));
-        }
-    }
-    Ok(made)
 }
 
 /// What a guest with this kernel and setup does: the chosen tests, or all whose names
@@ -378,6 +371,10 @@ pub fn job(binaries: &Binaries, kernel: &str, setup: &Setup, tests: &[String]) -
 
 impl Chosen {
     fn is_for(&self, kernel: &str, tests: &[String]) -> bool {
+        // It has none but its own.
+        if kernel == "arm64" {
+            return self.kernel == Some(kernel);
+        }
         let asked_for = !self.setup.name.is_empty() && !tests.is_empty();
         asked_for || self.kernel.is_none_or(|wanted| wanted == kernel)
     }

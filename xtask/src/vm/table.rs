@@ -5,6 +5,8 @@ use super::job::{Message, Outcome};
 /// What one guest said.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
+    /// How lines about it begin.
+    name: String,
     kernel: String,
     passed: usize,
     failed: Vec<String>,
@@ -17,6 +19,23 @@ pub struct Run {
 const FACT: &str = "fact ";
 
 impl Run {
+    /// A guest that is called so where several report at once.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what another guest with this kernel said.
+    fn absorb(&mut self, other: Self) {
+        self.kernel = std::mem::take(&mut self.kernel).max(other.kernel);
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+        self.facts.extend(other.facts);
+    }
+
     /// There is no such kernel here.
     pub fn skip(&mut self, reason: &anyhow::Error) {
         self.skipped.push(format!("kernel: {reason:#}"));
@@ -24,7 +43,7 @@ impl Run {
 
     /// The guest did not come up, or not to its end. What it said before counts.
     pub fn broken(&mut self, reason: &anyhow::Error) {
-        println!("FAILED: {reason:#}");
+        println!("{}: FAILED: {reason:#}", self.name);
         // Its first line says what happened; the console's text came with it.
         let reason = format!("{reason:#}");
         let first = reason.lines().next().unwrap_or_default();
@@ -35,11 +54,11 @@ impl Run {
     pub fn take(&mut self, message: Message, verbose: bool) {
         match message {
             Message::Ready { kernel } => {
-                println!("up: {kernel}");
+                println!("{}: up: {kernel}", self.name);
                 self.kernel = kernel;
             }
             Message::Trouble { what } => {
-                println!("TROUBLE: {what}");
+                println!("{}: TROUBLE: {what}", self.name);
                 self.failed.push(what);
             }
             Message::Begin { .. } | Message::End => {}
@@ -55,7 +74,7 @@ impl Run {
                     of = format!(" ({variant})");
                     test.push_str(&of);
                 }
-                println!("{outcome:?} {test}, {seconds:.1} s");
+                println!("{}: {outcome:?} {test}, {seconds:.1} s", self.name);
                 if verbose || outcome == Outcome::Failed {
                     println!("{output}");
                 }
@@ -98,9 +117,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// Adds one guest.
-    pub fn add(&mut self, name: &str, run: Run) {
-        self.runs.push((name.to_owned(), run));
+    /// Adds one guest to the column of its kernel.
+    pub fn add(&mut self, kernel: &str, run: Run) {
+        match self.runs.iter_mut().find(|(name, _)| name == kernel) {
+            Some((_, there)) => there.absorb(run),
+            None => self.runs.push((kernel.to_owned(), run)),
+        }
     }
 
     /// How many tests and guests failed.
@@ -195,9 +217,14 @@ mod tests {
         let mut other = Run::default();
         other.skip(&anyhow::anyhow!("no mirror"));
         table.add("5.10", other);
+        let mut again = Run::of("6.1 once more");
+        again.take(test("c", Outcome::Passed, "fact more: 1"), false);
+        table.add("6.1", again);
         let text = table.text();
         assert!(text.contains("| read | fentry f | — |"), "{text}");
+        assert!(text.contains("| version | 6.1.0 |  |"), "{text}");
+        assert!(text.contains("| more | 1 | — |"), "{text}");
         assert!(text.contains("FAILED 6.1: b"), "{text}");
-        assert_eq!(table.verdict(), "vm: 1 passed, 1 failed, 1 skipped");
+        assert_eq!(table.verdict(), "vm: 2 passed, 1 failed, 1 skipped");
     }
 }
