@@ -215,9 +215,20 @@ impl Agent {
         both.context("reading the agent's memory")
     }
 
-    /// Bytes that it has had read from disks.
+    /// Bytes that it has had read from disks, it or a helper that it started.
     pub(super) fn bytes_read(&self) -> Result<u64> {
-        read_bytes(&self.proc("io")?).context("reading what the agent read")
+        let own = read_bytes(&self.proc("io")?).context("reading what the agent read")?;
+        // By the thread that started them: each has those of its own.
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
+        let children = threads.flatten().flat_map(|thread| {
+            let children = fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            let ids = children.split_whitespace();
+            // One that has ended meanwhile reads no more.
+            let io = ids.filter_map(|id| fs::read_to_string(format!("/proc/{id}/io")).ok());
+            io.filter_map(|io| read_bytes(&io)).collect::<Vec<_>>()
+        });
+        Ok(own + children.sum::<u64>())
     }
 
     /// Waits until it reads no more of what it was told to warm.
