@@ -270,7 +270,7 @@ mod tests {
         for present in [
             "began 250 ms before the signal",
             "shared         8.0 KiB  100 %  one plan for several starts",
-            "used           8.0 KiB  100 %  begun before",
+            "used           8.0 KiB  100 %  there before",
         ] {
             assert!(text.contains(present), "{present} is not in {text}");
         }

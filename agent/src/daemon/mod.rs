@@ -121,7 +121,8 @@ pub fn run(
         Narrower::start(options.state_dir).map_err(io("starting threads"))?,
     )
     .map_err(io("starting threads"))?;
-    let stored = shared.clone();
+    // The store is closed when the loop has ended, whoever could still ask.
+    let stored = Arc::downgrade(&shared);
     // It ends with the last handle.
     std::thread::Builder::new()
         .name("orders".into())
@@ -129,7 +130,10 @@ pub fn run(
             while let Ok(order) = orders.recv() {
                 // The loop waits for no disk.
                 if let Order::Stored { from, most, reply } = order {
-                    let pasts = stored.store.pasts(&from, most);
+                    let pasts = match stored.upgrade() {
+                        Some(shared) => shared.store.pasts(&from, most),
+                        None => break,
+                    };
                     let _ = reply.send(pasts.map_err(|e| OrderError::Store(e.to_string())));
                     continue;
                 }

@@ -117,7 +117,7 @@ pub fn feedback_by_file(
     let (used, mut certain) = touches(trace);
     let came = by_file(arrivals, began_ns);
     let mut of_files: HashMap<u32, Feedback> = HashMap::new();
-    let mut planned: ByName<'_, Vec<(u64, u64)>> = HashMap::new();
+    let mut planned: ByName<'_, Vec<Pages>> = HashMap::new();
     for action in &plan.actions {
         let Action::Read {
             file: index,
@@ -160,10 +160,13 @@ type Name<'a> = (&'a str, &'a RelPath);
 
 type ByName<'a, T> = HashMap<Name<'a>, T>;
 
+/// From the first page to before the second.
+type Pages = (u64, u64);
+
 /// When each page of the run's files was first used, ns; and those that certainly were.
-fn touches(trace: &Trace) -> (ByName<'_, Spans<u64>>, ByName<'_, Vec<(u64, u64)>>) {
+fn touches(trace: &Trace) -> (ByName<'_, Spans<u64>>, ByName<'_, Vec<Pages>>) {
     let mut used: ByName<'_, Vec<Span<u64>>> = HashMap::new();
-    let mut certain: ByName<'_, Vec<(u64, u64)>> = HashMap::new();
+    let mut certain: ByName<'_, Vec<Pages>> = HashMap::new();
     for file in &trace.files {
         let name = (volume(&trace.volumes, file.volume), &file.path);
         let spans = used.entry(name).or_default();
