@@ -124,7 +124,9 @@ impl Tracer {
         while !self.thread.is_finished() {
             // Again and again: a signal just before the thread waits is lost.
             // SAFETY: the thread is not joined yet, and the signal has a handler.
-            unsafe { libc::pthread_kill(self.thread.as_pthread_t(), MAP_SIGNAL) };
+            unsafe {
+                libc::pthread_kill(self.thread.as_pthread_t() as libc::pthread_t, MAP_SIGNAL)
+            };
             std::thread::sleep(Duration::from_micros(500));
         }
         self.thread

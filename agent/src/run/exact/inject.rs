@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+#[cfg(target_arch = "x86_64")]
 use std::os::unix::fs::FileExt;
 
+#[cfg(target_arch = "x86_64")]
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::run::procfs;
@@ -33,7 +35,13 @@ pub(super) fn unsupported() -> io::Error {
     io::Error::other("commands are traced on x86-64 only so far")
 }
 
-fn request(request: libc::c_uint, pid: i32, address: usize, data: usize) -> io::Result<()> {
+/// What C libraries declare ptrace's requests as.
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+
+fn request(request: Request, pid: i32, address: usize, data: usize) -> io::Result<()> {
     // SAFETY: ptrace on a thread that this one traces (or asks to); `data` is a
     // number, or a pointer that the caller keeps valid.
     if unsafe { libc::ptrace(request, pid, address, data) } < 0 {
