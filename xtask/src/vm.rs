@@ -4,7 +4,7 @@
 //! installed. It boots in QEMU ([`qemu`]) with an initramfs ([`initramfs`]) of an init
 //! of ours (`bin/vm-init.rs`), modules ([`modules`]), this machine's test binaries and
 //! the programs that the tests start, with their libraries; or, from there, a root of the
-//! distribution's with systemd ([`debian`]), in which a unit does the job. What the guest is
+//! distribution's with systemd (`debian`), in which a unit does the job. What the guest is
 //! to do is a [`job::Job`];
 //! what became of it comes over a serial line, and ends in one [`table`].
 //!
