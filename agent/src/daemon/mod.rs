@@ -8,6 +8,7 @@
 
 mod admit;
 mod charge;
+mod devices;
 mod expected;
 mod guest;
 mod handle;
