@@ -1,7 +1,7 @@
 //! The program that is recorded: this test binary, started again with a script
 //! of what to do.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -238,7 +238,7 @@ impl Op {
 
     #[cfg(target_arch = "x86_64")]
     fn old_calls(&self) {
-        let path = CString::new(self.file.clone()).expect("no NUL");
+        let path = std::ffi::CString::new(self.file.clone()).expect("no NUL");
         let mut room = [0u8; 4096];
         // SAFETY: the path ends with a NUL, and what the calls write (a struct
         // stat, at most `room.len()` bytes of a link) fits into `room`.
