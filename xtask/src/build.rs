@@ -147,23 +147,47 @@ pub const ALL_TESTS: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
 /// than the compiler's own.
 pub fn tests(workspace: &Workspace, select: &[&str], target: Option<&str>) -> Result<Tests> {
     let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--no-run", "--locked"])
-        .arg("--message-format=json-render-diagnostics")
-        .args(select);
+    cargo.args(["test", "--no-run", "--locked"]).args(select);
+    made(workspace, &mut cargo, target, &[])
+}
+
+/// Builds a program that needs no libraries.
+pub fn static_program(
+    workspace: &Workspace,
+    package: &str,
+    name: &str,
+    target: Option<&str>,
+) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["rustc", "--locked", "--package", package, "--bin", name]);
+    let flags = ["--", "-Ctarget-feature=+crt-static"];
+    let mut made = made(workspace, &mut cargo, target, &flags)?;
+    let file = made.programs.remove(name);
+    file.with_context(|| format!("no {name} was built"))
+}
+
+/// Runs cargo; what it made.
+fn made(
+    workspace: &Workspace,
+    cargo: &mut Command,
+    target: Option<&str>,
+    flags: &[&str],
+) -> Result<Tests> {
+    cargo.arg("--message-format=json-render-diagnostics");
     if let Some(target) = target {
         let variable = target.replace('-', "_").to_ascii_uppercase();
         let variable = format!("CARGO_TARGET_{variable}_LINKER");
         cargo.args(["--target", target]).env(variable, "rust-lld");
     }
     let output = cargo
+        .args(flags)
         .current_dir(&workspace.root)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("starting cargo")?;
     if !output.status.success() {
-        bail!("building the tests: {}", output.status);
+        bail!("building with cargo: {}", output.status);
     }
     executables(&String::from_utf8_lossy(&output.stdout))
 }

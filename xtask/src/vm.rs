@@ -2,8 +2,8 @@
 //!
 //! A kernel comes from the distribution's packages ([`kernel`]), unpacked and not
 //! installed. It boots in QEMU ([`qemu`]) with an initramfs ([`initramfs`]) of an init
-//! of ours (`bin/vm-init.rs`), modules ([`modules`]), this machine's test binaries and
-//! the programs that the tests start, with their libraries; or, from there, a root of the
+//! of ours (`bin/vm-init.rs`), modules ([`modules`]), this machine's test binaries and the
+//! programs that the tests start, with their libraries; or, from there, a root of the
 //! distribution's with systemd (`debian`), in which a unit does the job. What the guest is
 //! to do is a [`job::Job`];
 //! what became of it comes over a serial line, and ends in one [`table`].
@@ -13,9 +13,9 @@
 //! there is something to run, beside as many others as there is room for.
 
 mod apt;
-pub mod arch;
 mod cpio;
 mod debian;
+pub mod arch;
 pub mod initramfs;
 pub mod job;
 pub mod kernel;
@@ -133,7 +133,9 @@ fn boot_all(args: &Args, last_begin: Duration) -> Result<Table> {
     let table = Mutex::new(table);
     at_once(room(), guests, |guest| {
         let run = match last_begin {
-            Some(last) if Instant::now() > last => guest.skip(),
+            Some(last) if Instant::now() > last => {
+                guest.skip(&anyhow!("{} s are over", STAGE.as_secs()))
+            }
             _ => guest.boot(args, &workspace),
         };
         if let Ok(mut table) = table.lock() {
@@ -198,6 +200,10 @@ impl Guest {
 
     /// What became of it, boot and all.
     fn boot(&self, args: &Args, workspace: &Workspace) -> Run {
+        let disk = match self.setup.disk() {
+            Ok(disk) => disk,
+            Err(error) => return self.skip(&error),
+        };
         let start = Instant::now();
         let name = self.name();
         println!("==> kernel {name}: {}", self.root.version);
@@ -205,7 +211,6 @@ impl Guest {
         let dir = workspace.target.join("vm").join(name.replace(' ', "-"));
         let mut boot = || {
             std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            let disk = self.setup.disk()?;
             let machine = qemu::Machine {
                 kernel: &self.root.image,
                 initramfs: &initramfs::write(
@@ -233,12 +238,11 @@ impl Guest {
         run
     }
 
-    /// There is no time left for it.
-    fn skip(&self) -> Run {
+    /// It can't be had, or there is no time left for it.
+    fn skip(&self, reason: &anyhow::Error) -> Run {
         let mut run = Run::of(&self.name());
-        let late = anyhow!("{} s are over", STAGE.as_secs());
-        println!("SKIPPED: kernel {}: {late}", self.name());
-        run.skip(&late);
+        println!("SKIPPED: kernel {}: {reason:#}", self.name());
+        run.skip(reason);
         run
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// In a directory, for a suite and a kind of machine.
+    /// In a directory, for a suite.
     pub(super) fn new(dir: &Path, suite: &str, arch: &Arch) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!("no {KEYRING}: guests are made of Debian's packages");

@@ -33,17 +33,19 @@ pub fn write(
         archive: Archive::new(BufWriter::new(file)),
         known: BTreeSet::new(),
         scratch: dir,
-        has_libraries: setup.root == Root::Distribution,
+        // What the distribution has goes with its other programs. It is not older than this
+        // machine's.
+        brings_libraries: setup.root == Root::Programs,
     };
     match setup.root {
-        Root::Programs => tree.programs_root()?,
+        Root::Programs => tree.programs_root(kernel.programs.as_deref())?,
         Root::Distribution => {
             tree.skeleton()?;
-            tree.built(INIT, &binaries.init)?;
+            tree.file(INIT, 0o755, &read(&binaries.init)?)?;
             tree.file(JOB_UNIT.0, 0o644, JOB_UNIT.1.as_bytes())?;
         }
     }
-    tree.built("/init", &binaries.init)?;
+    tree.file("/init", 0o755, &read(&binaries.init)?)?;
     tree.file(JOB, 0o644, &serde_json::to_vec(job)?)?;
     for (name, program) in &binaries.tests {
         tree.built(&format!("/vm/bin/{name}"), program)?;
@@ -56,17 +58,6 @@ pub fn write(
     for (number, module) in modules.iter().enumerate() {
         let to = format!("{MODULES}/{number:03}-{}", module.name);
         tree.file(&to, 0o644, &module.data)?;
-    }
-    if setup.root == Root::Programs {
-        match &kernel.programs {
-            Some(root) => tree.unpacked(root)?,
-            None => tree.this_machines()?,
-        }
-        for file in FILES {
-            if let Ok(data) = fs::read(file) {
-                tree.file(file, 0o644, &data)?;
-            }
-        }
     }
     tree.archive.finish()?;
     Ok(path)
@@ -85,9 +76,7 @@ struct Tree<'a, W> {
     archive: Archive<W>,
     known: BTreeSet<String>,
     scratch: &'a Path,
-    /// What it goes on top of has the libraries of programs: this machine's are not put
-    /// over them.
-    has_libraries: bool,
+    brings_libraries: bool,
 }
 
 impl<W: Write> Tree<'_, W> {
@@ -99,8 +88,9 @@ impl<W: Write> Tree<'_, W> {
         Ok(self.archive.device("/dev/console", (5, 1))?)
     }
 
-    /// A root for programs. Directories that are links here are links there.
-    fn programs_root(&mut self) -> Result<()> {
+    /// A root of programs, of this machine or of a tree of unpacked packages. Directories
+    /// that are links here are links there.
+    fn programs_root(&mut self, unpacked: Option<&Path>) -> Result<()> {
         self.skeleton()?;
         for name in ["/bin", "/sbin", "/lib", "/lib64"] {
             if let Ok(target) = fs::read_link(name) {
@@ -111,7 +101,17 @@ impl<W: Write> Tree<'_, W> {
         for name in ["/tmp", "/root", "/etc", "/usr/bin"] {
             self.directory(name)?;
         }
-        Ok(self.archive.link("/etc/mtab", "/proc/self/mounts")?)
+        self.archive.link("/etc/mtab", "/proc/self/mounts")?;
+        match unpacked {
+            Some(root) => self.unpacked(root)?,
+            None => self.this_machines()?,
+        }
+        for file in FILES {
+            if let Ok(data) = fs::read(file) {
+                self.file(file, 0o644, &data)?;
+            }
+        }
+        Ok(())
     }
 
     fn directory(&mut self, name: &str) -> Result<()> {
@@ -192,9 +192,9 @@ impl<W: Write> Tree<'_, W> {
             .arg(&stripped);
         let without = run::quiet_output(&mut strip).is_some();
         self.file(name, 0o755, &read(if without { &stripped } else { file })?)?;
-        match self.has_libraries {
-            true => Ok(()),
-            false => self.libraries(file),
+        match self.brings_libraries {
+            true => self.libraries(file),
+            false => Ok(()),
         }
     }
 

@@ -73,14 +73,13 @@ impl Kernel {
             return Ok(complete(there));
         }
         let apt = Apt::new(&dir.join("apt"), self.suite, self.arch)?;
-        let unpack = |packages: &[String], tree: &Path| {
-            let files = packages.iter().map(|package| apt.download(package));
-            apt::unpack(&files.collect::<Result<Vec<_>>>()?, tree)
+        let download = |packages: &[String]| -> Result<Vec<PathBuf>> {
+            packages.iter().map(|name| apt.download(name)).collect()
         };
-        unpack(&packages(&apt, self.arch)?, &root)?;
+        apt::unpack(&download(&packages(&apt, self.arch)?)?, &root)?;
         if let Some(tree) = &programs {
-            let names = self.arch.programs.iter().map(|&name| name.to_owned());
-            unpack(&names.collect::<Vec<_>>(), tree)?;
+            let packages: Vec<String> = self.arch.programs.iter().map(|&p| p.into()).collect();
+            apt::unpack(&download(&packages)?, tree)?;
         }
         unpacked(&root).map(complete)
     }
@@ -112,9 +111,9 @@ fn only_entry(dir: &Path) -> Option<PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// The image, and what it is split into in newer suites. Not the one for clouds: that
-/// lacks NFS, device mapper and the like.
+/// The image, and what it is split into in newer suites.
 fn packages(apt: &Apt, arch: &Arch) -> Result<Vec<String>> {
+    // Not the one for clouds: that lacks NFS, device mapper and the like.
     let meta = format!("linux-image-{}", arch.debian);
     let images = apt.depends(&meta)?;
     let image = images.into_iter().find(|p| p.starts_with("linux-image-"));

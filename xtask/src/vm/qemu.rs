@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use super::arch::Arch;
 use super::job::Message;
 
-/// Until the guest says that it is up: minutes with systemd, or another architecture, on a
-/// machine that does much else.
+/// Until the guest says that it is up: a minute with systemd on a machine that does much
+/// else, and more where that is very much.
 const BOOT: Duration = Duration::from_secs(300);
 /// Between two messages: longer than any one test may take.
 const SILENCE: Duration = Duration::from_secs(300);

@@ -329,9 +329,7 @@ pub fn build(workspace: &Workspace, arch: &Arch) -> Result<Binaries> {
             .filter(move |chosen| chosen.is_for(kernel.name, &[]))
     });
     let suites: BTreeSet<&str> = chosen.map(|chosen| chosen.suite).collect();
-    let mut select = vec!["--package", "headstart", "--package", "xtask"];
-    // Programs are built along with a test of their package: init with this one.
-    select.extend(["--test", "tidy"]);
+    let mut select = vec!["--package", "headstart"];
     select.extend(suites.iter().flat_map(|suite| ["--test", suite]));
     let mut made = build::tests(workspace, &select, arch.target)?;
     made.suites.retain(|name, _| suites.contains(name.as_str()));
@@ -340,7 +338,7 @@ pub fn build(workspace: &Workspace, arch: &Arch) -> Result<Binaries> {
         file.with_context(|| format!("no {name} was built"))
     };
     Ok(Binaries {
-        init: program("vm-init")?,
+        init: build::static_program(workspace, "xtask", "vm-init", arch.target)?,
         programs: vec![program("headstart")?],
         tests: made.suites,
         scratch: workspace
