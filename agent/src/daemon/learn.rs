@@ -97,14 +97,12 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         .store
         .learn_into(&key, &from_trace(&trace, run), &view.outcome())
     {
-        Ok(mut profile) => {
+        Ok(profile) => {
             let others = workload.keys.0.get(1..).unwrap_or_default();
             if let Err(error) = shared.store.alias(others, &key) {
                 tracing::warn!(%error, key, "a profile is found by one name only");
             }
             let (runs, profile_bytes) = size_of(&profile);
-            workload::localize(&workload.volumes, &mut profile);
-            shared.measure_device(&profile);
             Learned {
                 key,
                 view,

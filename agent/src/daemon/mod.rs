@@ -8,7 +8,6 @@
 
 mod admit;
 mod charge;
-mod devices;
 mod expected;
 mod guest;
 mod handle;

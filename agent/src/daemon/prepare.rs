@@ -11,10 +11,10 @@ use super::options::{ChargeTo, Settings};
 use super::start::Warmed;
 use super::wishes::{Mode, Wishes};
 use crate::attribute::mountinfo;
-use crate::model::Profile;
+use crate::model::{DeviceCost, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
-use crate::run::Warmup;
+use crate::run::{Warmup, main_volume};
 use crate::warm::Cancel;
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
@@ -202,9 +202,10 @@ impl Shared {
         warmup.plan(profile, Timing::Ahead).totals.bytes
     }
 
-    /// Whether a plan is being carried out.
-    pub(super) fn is_warming(&self) -> bool {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) > 0
+    fn device_cost(&self, profile: &Profile) -> DeviceCost {
+        let known = main_volume(profile)
+            .and_then(|(volume, _)| self.store.device_cost(&volume.id.0).ok().flatten());
+        known.unwrap_or(DeviceCost::UNMEASURED)
     }
 
     /// Whether a workload is to be warmed for at all, by its key and its labels.

@@ -49,24 +49,20 @@ pub fn device_cost(store: &Store, profile: &Profile, measure: bool) -> DeviceCos
     let Some((volume, path)) = main_volume(profile) else {
         return DeviceCost::UNMEASURED;
     };
-    cost_of(store, &volume.id.0, &path, measure)
-}
-
-/// What reads cost on a device that the store calls `key`: as measured in the last day, or
-/// measured now if `measure`, by direct reads of a file that is on it. As it was measured
-/// before that, or [`DeviceCost::UNMEASURED`], where it can't be.
-pub fn cost_of(store: &Store, key: &str, path: &[u8], measure: bool) -> DeviceCost {
-    let known = store.device_cost(key).ok().flatten();
+    let known = store.device_cost(&volume.id.0).ok().flatten();
     let fresh = |cost: &DeviceCost| {
         now_ms().saturating_sub(cost.measured_ms) < COST_HOLDS.as_millis() as u64
     };
-    if !measure || known.as_ref().is_some_and(fresh) {
-        return known.unwrap_or(DeviceCost::UNMEASURED);
+    if let Some(cost) = known.filter(|cost| fresh(cost) || !measure) {
+        return cost;
     }
-    let Some(cost) = measure_reads(path) else {
-        return known.unwrap_or(DeviceCost::UNMEASURED);
+    if !measure {
+        return DeviceCost::UNMEASURED;
+    }
+    let Some(cost) = measure_reads(&path) else {
+        return DeviceCost::UNMEASURED;
     };
-    if let Err(error) = store.set_device_cost(key, &cost) {
+    if let Err(error) = store.set_device_cost(&volume.id.0, &cost) {
         tracing::warn!(%error, "the device's measured cost is not kept");
     }
     cost

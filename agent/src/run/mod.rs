@@ -27,7 +27,7 @@ pub use blind::fill_blind;
 pub use cgroup::{Cgroup, CgroupError, Tree, existing_cgroups, existing_paths};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
-pub use device::{cost_of, device_cost, main_volume, measured_cost, now_ms, run_id};
+pub use device::{device_cost, main_volume, measured_cost, now_ms, run_id};
 pub use exact::{Traced, may_trace};
 pub use fault_around::{
     FaultAround, FaultAroundError, Left, Narrowed, Narrowing, may_narrow, put_back_left,
