@@ -14,6 +14,9 @@ use crate::residency::resident_pages;
 const ROOT: &str = "/sys/fs/cgroup";
 const SLICE: &str = "headstart-charge.slice";
 const MIB: u64 = 1 << 20;
+/// How far a `memory.stat` may be behind: processors keep up to 32 pages each to themselves
+/// before they tell (`MEMCG_CHARGE_BATCH`, mm/memcontrol.c), on 5.10 until they fill.
+const LATE: u64 = MIB / 2;
 
 /// A node whose root cgroup hands the memory controller on.
 fn node() -> Option<Node> {
@@ -149,7 +152,7 @@ fn what_is_warmed_is_charged_to_the_warm_cgroup() {
     let (before, agents) = (file_bytes(warm), file_bytes(agent));
     let unit = Unit::make(SLICE, name);
     until("the unit's file is in memory", || is_warm(&used));
-    assert!(file_bytes(warm) >= before + 8 * MIB, "{warm:?}");
+    assert!(file_bytes(warm) + LATE >= before + 8 * MIB, "{warm:?}");
     assert!(file_bytes(agent) < agents + MIB, "{agent:?}");
     let [a, b, c] = cat(&used);
     unit.run("sh", &[&a, &b, &c]);
@@ -370,7 +373,7 @@ fn a_containers_own_files_are_charged_to_it() {
     let mut child = group.start("ls / > /dev/null; read line", &pods.weights);
     until("its file is in memory", || is_warm(&pods.weights));
     let bytes = file_bytes(&group.0);
-    assert!(bytes >= 8 * MIB, "{bytes} of files in {:?}", group.0);
+    assert!(bytes + LATE >= 8 * MIB, "{bytes} of files in {:?}", group.0);
     until("it is counted", || {
         (charged(&node, "workload") >= 8 * MIB).then_some(())
     });

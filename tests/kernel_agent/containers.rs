@@ -109,14 +109,7 @@ impl Held {
     /// Starts something by it, and has all that it will read in memory before it has a
     /// cgroup.
     fn starts_warmed(&self, start: &mut Command, shared: &Shared, image: &Path) {
-        let model = shared.model();
-        evict(image);
-        evict(&model);
-        assert!(is_away(image) && is_away(&model));
-        let child = spawn(start);
-        until("its files are in memory", || {
-            (is_resident(image) && is_resident(&model)).then_some(())
-        });
+        let child = spawn_warmed(start, shared, image);
         release(&self.fifo);
         shared.go();
         ended(child);
@@ -221,6 +214,13 @@ fn key(workload: &Value) -> String {
 /// Starts something whose files were thrown out of memory, and has it warmed before it
 /// reads them.
 fn starts_warmed(start: &mut Command, shared: &Shared, image: &Path) {
+    let child = spawn_warmed(start, shared, image);
+    shared.go();
+    ended(child);
+}
+
+/// Starts something whose files were thrown out of memory, and waits until they are back.
+fn spawn_warmed(start: &mut Command, shared: &Shared, image: &Path) -> Child {
     let model = shared.model();
     evict(image);
     evict(&model);
@@ -229,8 +229,7 @@ fn starts_warmed(start: &mut Command, shared: &Shared, image: &Path) {
     until("its files are in memory", || {
         (is_resident(image) && is_resident(&model)).then_some(())
     });
-    shared.go();
-    ended(child);
+    child
 }
 
 /// All that a start read was there before it: it was known before it had a cgroup.

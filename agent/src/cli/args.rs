@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::model::parse_size;
+use crate::model::{number_and_unit, parse_size};
 
 /// Makes data local before it is asked for.
 #[derive(Debug, Parser)]
@@ -369,14 +369,8 @@ pub(crate) struct ManArgs {
 
 /// `10s`, `500ms`, `2m`, `1h`, or seconds without a unit.
 pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let digits = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` does not start with a number"))?;
-    let factor = match unit.trim() {
+    let (number, unit) = number_and_unit(text)?;
+    let factor = match unit {
         "" | "s" => 1.0,
         "ms" => 1e-3,
         "m" | "min" => 60.0,

@@ -11,12 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::guest::Guest;
 use super::helper::wire::Terms;
 use super::helper::{Helper, NotCarried};
+use super::lock;
 use super::options::{ChargeTo, Settings};
 use super::view::Feature;
 use crate::model::{Action, PAGE_SIZE, Plan};
@@ -277,11 +278,6 @@ impl Charge {
     fn falls_back(&self, reason: &'static str) {
         *lock(&self.charged).fallbacks.entry(reason).or_default() += 1;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is consistent between any two statements.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A report with its times since `began`, when it was sent for: all that it does not tell

@@ -25,7 +25,7 @@ use super::helper::wire::Terms;
 use super::helper::{Link, NotCarried};
 use crate::attribute::paths::below;
 use crate::model::{Plan, RelPath, Volume};
-use crate::run::cgroup_by_id;
+use crate::run::{cgroup_by_id, read_of_cgroup as read};
 use crate::warm::{Cancel, Dues, WarmReport};
 use crate::workload::Volumes;
 
@@ -216,12 +216,6 @@ fn has_others(procs: &str, pid: u32) -> bool {
     procs
         .lines()
         .any(|line| line.parse::<u32>().is_ok_and(|other| other != pid))
-}
-
-fn read(directory: &OwnedFd, file: &str) -> io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(directory, file, flags, Mode::empty())?;
-    io::read_to_string(std::fs::File::from(fd))
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ mod wishes;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use admit::Room;
 pub use handle::{Handle, Listener, Notified, Order, OrderError, Touched};
@@ -54,6 +54,12 @@ use jobs::Done;
 use narrow::Narrower;
 use prepare::Shared;
 use watch::{Kernel, Watch};
+
+/// What is guarded here is consistent between any two statements: a panic in between
+/// spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What may change while the daemon runs; asked for every half second.
 pub trait Reload {

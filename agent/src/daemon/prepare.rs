@@ -10,7 +10,7 @@ use super::guest::{Except, Guest};
 use super::options::{ChargeTo, Settings};
 use super::start::Warmed;
 use super::wishes::{Mode, Wishes};
-use crate::attribute::mountinfo;
+use crate::attribute::mountinfo::{self, Mount};
 use crate::model::{DeviceCost, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
@@ -90,10 +90,7 @@ impl Shared {
 
     /// Who a cgroup is, as far as it is written down now.
     pub(super) fn look_up(&self, place: &Place) -> Identified {
-        let mounts = mountinfo::read()
-            .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
-            .unwrap_or_default();
-        workload::identify(place, &self.runtimes, &mounts, &self.containerd)
+        workload::identify(place, &self.runtimes, &mounts(), &self.containerd)
     }
 
     /// What is in the store of a workload.
@@ -105,8 +102,7 @@ impl Shared {
 
     /// Who a container is that has no cgroup yet.
     pub(super) fn foresee(&self, id: &str, namespace: Option<&str>) -> Identified {
-        let mounts = mountinfo::read().unwrap_or_default();
-        workload::foresee(id, namespace, &self.runtimes, &mounts, &self.containerd)
+        workload::foresee(id, namespace, &self.runtimes, &mounts(), &self.containerd)
     }
 
     /// The profile of the surest key that has one.
@@ -224,6 +220,13 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The mount table; where it can't be read, none of it is known.
+fn mounts() -> Vec<Mount> {
+    mountinfo::read()
+        .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
+        .unwrap_or_default()
 }
 
 /// Bytes of a plan, for as long as it is carried out.

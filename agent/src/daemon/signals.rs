@@ -9,13 +9,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use tokio::runtime::Runtime;
 
+use super::lock;
 use super::options::Heeded;
 use super::view::Feature;
 use crate::model::escape;
@@ -253,10 +254,6 @@ fn bundles(roots: &Roots, shared: &Shared, stop: &OwnedFd) -> std::io::Result<()
             bundles.seek(&mut found);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use super::prepare::{Known, NotWarmed};
 use super::start::{Carried, Start};
 use super::view::{StartView, Totals, WorkloadView};
 use crate::model::StageCounts;
-use crate::profile::Outcome;
-use crate::profile::store::entry::{KEPT, keep};
+use crate::profile::{KEPT, Outcome, keep};
 use crate::workload::Workload;
 
 /// Of what was read for a workload's last starts, the share that has to be used, or on its

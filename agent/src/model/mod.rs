@@ -19,7 +19,7 @@ pub use plan::{Action, Plan, PlanFile, PlanName, PlanTotals};
 pub use profile::{
     BlockExtent, Extent, MAX_RUNS, NameRecord, Profile, ProfileFile, RunInfo, RunMask,
 };
-pub use size::parse_size;
+pub use size::{number_and_unit, parse_size};
 pub use stage::StageCounts;
 pub use trace::{BlockTouch, Certainty, FileTouches, NameTouch, PageTouch, Trace};
 pub use volume::{FileVersion, NameKind, Volume, VolumeId};

@@ -6,14 +6,8 @@
 /// # Errors
 /// What is wrong with it.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` does not start with a number"))?;
-    let factor: f64 = match unit.trim() {
+    let (number, unit) = number_and_unit(text)?;
+    let factor: f64 = match unit {
         "" | "B" => 1.0,
         "K" | "KiB" | "Ki" => 1024.0,
         "M" | "MiB" | "Mi" => 1048576.0,
@@ -34,6 +28,21 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         return Err(format!("`{text}` is too large"));
     }
     Ok(bytes as u64)
+}
+
+/// The number that a text starts with, and what follows it, without white space around.
+///
+/// # Errors
+/// It starts with no number.
+pub fn number_and_unit(text: &str) -> Result<(f64, &str), String> {
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number = number
+        .parse()
+        .map_err(|_| format!("`{text}` does not start with a number"))?;
+    Ok((number, unit.trim()))
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl Cgroup {
     }
 
     fn read(&self, file: &str) -> io::Result<String> {
-        read(&self.directory, file.as_ref())
+        read(&self.directory, file)
     }
 }
 
@@ -120,7 +120,7 @@ impl Tree {
     pub fn is_empty(&self, path: &[u8]) -> bool {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let file = Path::new(OsStr::from_bytes(path)).join("cgroup.events");
-        read(&self.0, &file).is_ok_and(|text| is_empty(&text))
+        read(&self.0, file).is_ok_and(|text| is_empty(&text))
     }
 }
 
@@ -129,9 +129,13 @@ fn is_empty(events: &str) -> bool {
     events.lines().any(|line| line == "populated 0")
 }
 
-fn read(directory: &OwnedFd, file: &Path) -> io::Result<String> {
+/// Reads a file of a cgroup, or of one below it.
+///
+/// # Errors
+/// It is not there, or can't be read: the cgroup may be gone.
+pub fn read(directory: &OwnedFd, file: impl AsRef<Path>) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(directory, file, flags, Mode::empty())?;
+    let fd = rustix::fs::openat(directory, file.as_ref(), flags, Mode::empty())?;
     io::read_to_string(std::fs::File::from(fd))
 }
 

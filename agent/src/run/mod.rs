@@ -24,7 +24,9 @@ mod warmup;
 
 pub use beside::{Beside, run_beside};
 pub use blind::fill_blind;
-pub use cgroup::{Cgroup, CgroupError, Tree, existing_cgroups, existing_paths};
+pub use cgroup::{
+    Cgroup, CgroupError, Tree, existing_cgroups, existing_paths, read as read_of_cgroup,
+};
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
 pub use device::{device_cost, main_volume, measured_cost, now_ms, run_id};

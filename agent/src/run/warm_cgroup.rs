@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroup::{DIRECTORY, own_place, root_directory, sweep};
+use super::cgroup::{DIRECTORY, own_place, read, root_directory, sweep};
 
 /// How the kernel calls a handle that is a cgroup's id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
@@ -279,12 +279,6 @@ fn remove(parent: &OwnedFd, name: &str) {
             _ => return,
         }
     }
-}
-
-fn read(directory: &OwnedFd, file: &str) -> io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(directory, file, flags, Mode::empty())?;
-    io::read_to_string(std::fs::File::from(fd))
 }
 
 fn write(directory: &OwnedFd, file: &str, text: &str) -> rustix::io::Result<()> {

@@ -128,6 +128,16 @@ pub(super) struct Outcome {
     pub(super) failed: Vec<Failed>,
 }
 
+impl Outcome {
+    /// So many pages were read, and nothing is known of others.
+    pub(super) fn read(pages: u64) -> Self {
+        Self {
+            read: pages,
+            ..Self::default()
+        }
+    }
+}
+
 impl Step {
     pub(super) fn bytes(&self) -> u64 {
         u64::from(self.pages) * PAGE_SIZE
@@ -155,10 +165,7 @@ impl Step {
     pub(super) fn wait(&self) -> Outcome {
         let last = self.start_page + u64::from(self.pages) - 1;
         match sys::pread(self.source.fd(), &mut [0; 1], last * PAGE_SIZE) {
-            Ok(1..) => Outcome {
-                read: u64::from(self.pages),
-                ..Outcome::default()
-            },
+            Ok(1..) => Outcome::read(self.pages.into()),
             // It has shrunk, or cannot be read: find out how much.
             Ok(0) | Err(_) => self.page_by_page(),
         }
@@ -226,10 +233,7 @@ impl Step {
                 }
             }
         }
-        Outcome {
-            read: u64::from(self.pages),
-            ..Outcome::default()
-        }
+        Outcome::read(self.pages.into())
     }
 }
 

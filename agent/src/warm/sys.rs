@@ -72,42 +72,61 @@ pub(super) fn mincore(
     if pages == 0 {
         return Ok(());
     }
-    let system = rustix::param::page_size() as u64;
-    let offset = start_page * PAGE_SIZE;
-    // mmap wants a multiple of the system's page size, which may exceed ours.
-    let base = offset - offset % system;
-    let end = offset + pages as u64 * PAGE_SIZE;
-    let length = usize::try_from(end - base).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let system_pages = length.div_ceil(system as usize);
-    // SAFETY: a new mapping at an address of the kernel's choosing. It can't be
-    // accessed (no PROT_READ), so a file that shrinks meanwhile can't hurt.
-    let map = unsafe {
-        rustix::mm::mmap(
-            std::ptr::null_mut(),
-            length,
-            ProtFlags::empty(),
-            MapFlags::SHARED,
-            fd,
-            base,
-        )
-    }?;
-    let mut vector = vec![0u8; system_pages];
-    // SAFETY: `map` is page aligned and `length` bytes long, and `vector` has
-    // one byte for each of its pages.
-    let result = unsafe { libc::mincore(map, length, vector.as_mut_ptr()) };
-    let outcome = if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    };
-    // SAFETY: exactly the mapping made above; nothing refers to it.
-    let _ = unsafe { rustix::mm::munmap(map, length) };
-    outcome?;
-    resident.extend((0..pages as u64).map(|page| {
-        let at = (offset + page * PAGE_SIZE - base) / system;
-        vector[at as usize] & 1
-    }));
+    let map = Map::of(fd, start_page, pages, ProtFlags::empty())?;
+    let system = rustix::param::page_size();
+    let mut vector = vec![0u8; map.length.div_ceil(system)];
+    // SAFETY: the mapping is page aligned and `length` bytes long, and `vector` has one
+    // byte for each of its pages.
+    let result = unsafe { libc::mincore(map.address, map.length, vector.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    resident.extend((0..pages).map(|page| vector[map.offset_of(page) / system] & 1));
     Ok(())
+}
+
+/// Pages of a file, mapped; unmapped when dropped. Nothing here accesses them, so a file
+/// that shrinks meanwhile can't hurt.
+struct Map {
+    address: *mut libc::c_void,
+    length: usize,
+    /// Bytes before the first page: mmap wants a multiple of the system's page size, which
+    /// may exceed ours.
+    skipped: usize,
+}
+
+impl Map {
+    fn of(
+        fd: BorrowedFd<'_>,
+        start_page: u64,
+        pages: usize,
+        access: ProtFlags,
+    ) -> io::Result<Self> {
+        let offset = start_page * PAGE_SIZE;
+        let base = offset - offset % rustix::param::page_size() as u64;
+        let end = offset + pages as u64 * PAGE_SIZE;
+        let length = usize::try_from(end - base).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choosing, which nothing reads.
+        let address = unsafe { rustix::mm::mmap(anywhere, length, access, flags, fd, base) }?;
+        Ok(Self {
+            address,
+            length,
+            skipped: (offset - base) as usize,
+        })
+    }
+
+    /// Where a page begins, from the mapping's address on; `page` counts from the first.
+    fn offset_of(&self, page: usize) -> usize {
+        self.skipped + page * PAGE_SIZE as usize
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made above; nothing refers to it.
+        let _ = unsafe { rustix::mm::munmap(self.address, self.length) };
+    }
 }
 
 /// Starts reading; returns before the data is there.
@@ -140,34 +159,21 @@ pub(super) fn touch(
     pages: usize,
     sink: BorrowedFd<'_>,
 ) -> io::Result<usize> {
-    let system = rustix::param::page_size() as u64;
-    let offset = start_page * PAGE_SIZE;
-    // mmap wants a multiple of the system's page size, which may exceed ours.
-    let base = offset - offset % system;
-    let length = usize::try_from(offset + pages as u64 * PAGE_SIZE - base)
-        .map_err(|_| io::ErrorKind::InvalidInput)?;
-    let (access, flags) = (ProtFlags::READ, MapFlags::SHARED);
-    // SAFETY: a new mapping at an address of the kernel's choosing. Nothing here reads it,
-    // so a file that shrinks meanwhile can't hurt.
-    let map = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, access, flags, fd, base) }?;
-    let skipped = (offset - base) as usize;
+    let map = Map::of(fd, start_page, pages, ProtFlags::READ)?;
     let bytes: Vec<libc::iovec> = (0..pages)
         .map(|page| libc::iovec {
-            iov_base: map.wrapping_byte_add(skipped + page * PAGE_SIZE as usize),
+            iov_base: map.address.wrapping_byte_add(map.offset_of(page)),
             iov_len: 1,
         })
         .collect();
-    // SAFETY: the mapping made above; the advice does not change what it holds. Each
+    // SAFETY: a mapping of that length; the advice does not change what it holds. Each
     // vector is one byte of it, which only the kernel reads.
     let written = unsafe {
-        libc::madvise(map, length, libc::MADV_SEQUENTIAL);
+        libc::madvise(map.address, map.length, libc::MADV_SEQUENTIAL);
         let count = bytes.len() as libc::c_int;
         libc::pwritev(sink.as_raw_fd(), bytes.as_ptr(), count, 0)
     };
-    let outcome = usize::try_from(written).map_err(|_| io::Error::last_os_error());
-    // SAFETY: exactly the mapping made above; nothing refers to it.
-    let _ = unsafe { rustix::mm::munmap(map, length) };
-    outcome
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// Drops clean pages from the page cache that nobody uses, as those are whose read

@@ -384,11 +384,7 @@ impl<'a> Worker<'a> {
                 break;
             }
             done += count;
-            let outcome = Outcome {
-                read: count.into(),
-                ..Outcome::default()
-            };
-            self.settle(&step, outcome);
+            self.settle(&step, Outcome::read(count.into()));
         }
         done
     }
@@ -396,12 +392,7 @@ impl<'a> Worker<'a> {
     /// Takes in what has come by itself, so that it is known when it came.
     fn take_in(&mut self) {
         while let Some(step) = self.window.pop_if_there() {
-            let read = u64::from(step.pages);
-            let outcome = Outcome {
-                read,
-                ..Outcome::default()
-            };
-            self.settle(&step, outcome);
+            self.settle(&step, Outcome::read(step.pages.into()));
         }
     }
 
@@ -409,11 +400,7 @@ impl<'a> Worker<'a> {
     fn finish(&self, step: &Step) {
         let volume = step.source.volume;
         if self.stopped() || self.shared.is_stuck(volume) {
-            let outcome = Outcome {
-                read: step.peek(),
-                ..Outcome::default()
-            };
-            self.settle(step, outcome);
+            self.settle(step, Outcome::read(step.peek()));
             return;
         }
         let outcome = self.shared.on_volume(self.slot, volume, || step.wait());

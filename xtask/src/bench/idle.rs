@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::Bench;
-use super::node::{Agent, Setup, Status, Tree};
+use super::node::{Agent, COSTS, Setup, Status, Tree};
 use super::publish::Findings;
 use super::stats::{Spread, Table};
 
@@ -34,18 +34,9 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
     agent.wait("it knows the cgroups", |status| {
         status.cgroups >= u64::from(LIVE)
     })?;
-    let mut table = Table::new(["", "resident, MiB", "of it its own, MiB", "of a core"]);
+    let mut table = Table::new(COSTS);
     let mut look = |what: &str, during: &dyn Fn() -> Result<()>| -> Result<()> {
-        let (before, began) = (agent.processor()?, Instant::now());
-        during()?;
-        let share = (agent.processor()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
-        let (resident, own) = agent.memory()?;
-        table.row([
-            what.to_owned(),
-            format!("{resident:.1}"),
-            format!("{own:.1}"),
-            format!("{:.2} %", share * 100.0),
-        ]);
+        table.row(agent.costs(what, during)?);
         Ok(())
     };
     look(

@@ -87,6 +87,9 @@ impl Drop for Tree {
     }
 }
 
+/// Heads of what [`Agent::costs`] tells.
+pub(super) const COSTS: [&str; 4] = ["", "resident, MiB", "of it its own, MiB", "of a core"];
+
 /// How an agent is started.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Setup<'a> {
@@ -190,6 +193,24 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// What it costs while something goes on: a row below [`COSTS`].
+    pub(super) fn costs(
+        &self,
+        what: &str,
+        during: impl FnOnce() -> Result<()>,
+    ) -> Result<[String; COSTS.len()]> {
+        let (before, began) = (self.processor()?, Instant::now());
+        during()?;
+        let share = (self.processor()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
+        let (resident, own) = self.memory()?;
+        Ok([
+            what.to_owned(),
+            format!("{resident:.1}"),
+            format!("{own:.1}"),
+            format!("{:.2} %", share * 100.0),
+        ])
     }
 
     /// Processor time, user and system.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Bench;
-use super::node::{Agent, Setup, Tree};
+use super::node::{Agent, COSTS, Setup, Tree};
 use super::publish::Findings;
 use super::stats::{Spread, Table};
 
@@ -40,7 +40,7 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
         store.row([what, of(what)?]);
     }
     let bytes: f64 = of("bytes")?.parse()?;
-    let mut memory = Table::new(["", "resident, MiB", "of it its own, MiB", "of a core"]);
+    let mut memory = Table::new(COSTS);
     let mut asked = Table::new(["asked from outside", "ms"]);
     let mut ready = Vec::new();
     for _ in 0..bench.rounds {
@@ -131,16 +131,10 @@ fn spread(ms: &[f64]) -> String {
 }
 
 fn look(agent: &Agent, what: &str, table: &mut Table) -> Result<()> {
-    let (before, began) = (agent.processor()?, Instant::now());
-    std::thread::sleep(LOOK);
-    let share = (agent.processor()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
-    let (resident, own) = agent.memory()?;
-    table.row([
-        what.to_owned(),
-        format!("{resident:.1}"),
-        format!("{own:.1}"),
-        format!("{:.2} %", share * 100.0),
-    ]);
+    table.row(agent.costs(what, || {
+        std::thread::sleep(LOOK);
+        Ok(())
+    })?);
     Ok(())
 }
 

@@ -17,8 +17,9 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use self::serve::{lock, next_frame};
+use self::serve::next_frame;
 use self::wire::Terms;
+use super::lock;
 use crate::model::Plan;
 use crate::run::Servant;
 use crate::warm::{Cancel, Dues, WarmReport};

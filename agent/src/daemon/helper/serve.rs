@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::wire::{self, HEAD, Request, Terms, WireError};
+use crate::daemon::lock;
 use crate::model::Plan;
 use crate::warm::{Cancel, Dues, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute};
 
@@ -133,9 +134,4 @@ fn options(terms: &Terms, dues: &Arc<Dues>) -> WarmOptions {
         rates: rates.collect(),
         ..WarmOptions::default()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is consistent between any two statements.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

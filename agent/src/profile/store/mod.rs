@@ -33,7 +33,7 @@ use super::limits::Limits;
 use super::merge::merge_within;
 use super::name::{NameError, check_name};
 
-pub use entry::{Entry, Outcome};
+pub use entry::{Entry, KEPT, Outcome, keep};
 use file::{Failure, Open};
 pub use past::Past;
 
