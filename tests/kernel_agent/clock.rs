@@ -5,8 +5,7 @@ use std::path::Path;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use xtask::vm::job::JOB;
 
-use crate::node::{Node, Unit, evict, until};
-use crate::residency::resident_pages;
+use crate::node::{Node, Unit};
 
 const SLICE: &str = "headstart-test.slice";
 const HOUR: i64 = 3600;
@@ -35,12 +34,9 @@ fn a_clock_that_jumps_costs_nothing() {
     node.learn(SLICE, name, 1, &["sh", "-c", &cat]);
     // Back, in the middle of a start, and on, in the middle of another.
     for (runs, jump) in [(2, -HOUR), (3, 2 * HOUR)] {
-        evict(&used);
+        node.evict_again(&used);
         let unit = Unit::make(SLICE, name);
-        until("the unit's file is in memory", || {
-            let there = resident_pages(&used);
-            there.iter().all(|&there| there).then_some(())
-        });
+        node.warmed(key, &used);
         turn(jump);
         assert!(unit.run("sh", &["-c", &cat]).status.success());
         drop(unit);

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader};
 
 use crate::fuse::Fuse;
 use crate::node::{Node, Unit, evict, until};
-use crate::residency::resident_pages;
 
 const SLICE: &str = "headstart-test.slice";
 const BYTES: u64 = 64 << 10;
@@ -46,10 +45,7 @@ fn a_file_system_that_does_not_answer_costs_nobody_but_who_uses_it() {
 
     evict(&local);
     let unit = Unit::make(SLICE, "local.service");
-    until("another unit's file is in memory", || {
-        let there = resident_pages(&local);
-        there.iter().all(|&there| there).then_some(())
-    });
+    node.warmed("unit:local.service", &local);
     drop(unit);
     node.learn(SLICE, "local.service", 2, &others);
     let workers = until("it is told", || {

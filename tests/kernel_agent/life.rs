@@ -133,12 +133,7 @@ fn where_nothing_can_be_kept_what_is_known_is_warmed() {
         "{store}"
     );
     let unit = Unit::make(SLICE, "known.service");
-    until("its file is in memory", || {
-        resident_pages(&used)
-            .iter()
-            .all(|&there| there)
-            .then_some(())
-    });
+    node.warmed("unit:known.service", &used);
     unit.run(script[0], &script[1..]);
     drop(unit);
     let status = until("the start is counted", || {
@@ -178,12 +173,7 @@ fn without_capabilities_it_says_so_and_warms_when_told() {
     }
     let output = node.run(&["notify", "unit:told.service"]);
     assert!(output.status.success(), "{output:?}");
-    until("its file is in memory", || {
-        resident_pages(&used)
-            .iter()
-            .all(|&there| there)
-            .then_some(())
-    });
+    node.warmed("unit:told.service", &used);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde_json::Value;
 
+use crate::residency::resident_pages;
+
 pub(crate) const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
 
 /// Longest that anything here may take; a failure, not a measurement.
@@ -251,6 +253,38 @@ impl Node {
             let seen = self.workload(key).filter(|w| w["seen"] == true);
             seen.filter(|w| w["runs"].as_u64() >= Some(runs) && w["last"]["over"] == true)
         })
+    }
+
+    /// Waits until a file that a workload reads is in memory.
+    pub(crate) fn warmed(&self, key: &str, path: &Path) {
+        let began = Instant::now();
+        loop {
+            let pages = resident_pages(path);
+            let there = pages.iter().filter(|&&there| there).count();
+            if there == pages.len() {
+                return;
+            }
+            assert!(
+                began.elapsed() < DEADLINE,
+                "{there} of {} pages of {} are in memory\n{:#}\n{:#}",
+                pages.len(),
+                path.display(),
+                self.workload(key).unwrap_or_default(),
+                self.json(&["explain", key]).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Throws a file's pages out of memory that the agent has just read for a workload:
+    /// for two seconds it takes them to be there for the next start, and does not look.
+    pub(crate) fn evict_again(&self, path: &Path) {
+        let over = Instant::now() + Duration::from_secs(2);
+        until("it counts as just read no more", || {
+            self.assert_alive();
+            (Instant::now() > over).then_some(())
+        });
+        evict(path);
     }
 
     /// A file on the disk that is not in memory.

@@ -30,12 +30,7 @@ fn a_unit_is_learned_and_its_next_start_is_warmed() {
     assert!(resident_pages(&used).iter().all(|&there| !there));
     // Its cgroup alone tells that it will start: it is warm before anything runs.
     let unit = Unit::make(SLICE, name);
-    until("the unit's file is in memory", || {
-        resident_pages(&used)
-            .iter()
-            .all(|&there| there)
-            .then_some(())
-    });
+    node.warmed(&key(name), &used);
     assert!(resident_pages(&unused).iter().all(|&there| !there));
     unit.run("sh", &cat);
     drop(unit);
@@ -63,12 +58,7 @@ fn a_notification_warms_ahead() {
     evict(&used);
     let output = node.run(&["notify", &key(name)]);
     assert!(output.status.success(), "{output:?}");
-    until("the unit's file is in memory", || {
-        resident_pages(&used)
-            .iter()
-            .all(|&there| there)
-            .then_some(())
-    });
+    node.warmed(&key(name), &used);
     learn(&node, name, 2, "sh", &cat);
     let known = node.workload(&key(name)).expect("known");
     assert_eq!(known["last"]["signal"], "notify", "{known}");
@@ -100,12 +90,7 @@ fn who_only_observes_warms_nothing() {
             .filter(|known| known["not_warmed"] == "")
     });
     let _unit = Unit::make(SLICE, name);
-    until("the unit's file is in memory", || {
-        resident_pages(&used)
-            .iter()
-            .all(|&there| there)
-            .then_some(())
-    });
+    node.warmed(&key(name), &used);
 }
 
 #[test]
