@@ -23,7 +23,7 @@ use super::view::Feature;
 use crate::model::{Action, PAGE_SIZE, Plan};
 use crate::plan::Timing;
 use crate::run::{WarmCgroup, Warmup};
-use crate::warm::{Cancel, Dues, Progress, Rate, WarmReport};
+use crate::warm::{Cancel, Dues, Pace, Progress, Rate, WarmReport};
 
 /// A guest is not worth its start for less, bytes.
 const LEAST_OWN: u64 = 1 << 20;
@@ -52,6 +52,8 @@ pub(super) struct Charge {
     reason: String,
     high: Mutex<u64>,
     dues: Arc<Dues>,
+    /// Of what the agent reads itself; the helper has its own.
+    pace: Arc<Pace>,
     /// Slots of the dues that no plan has.
     free: Mutex<Vec<usize>>,
     charged: Mutex<Charged>,
@@ -60,6 +62,7 @@ pub(super) struct Charge {
 /// Bounds on bytes a second of one plan.
 pub(super) struct Bounds<'a> {
     pub(super) rates: Vec<Arc<Rate>>,
+    pub(super) pace: Arc<Pace>,
     /// The slot that it has for itself.
     own: Option<usize>,
     free: &'a Mutex<Vec<usize>>,
@@ -100,6 +103,7 @@ impl Charge {
             reason,
             high: Mutex::new(high),
             dues,
+            pace: Arc::default(),
             free: Mutex::new((NODES + 1..OVERFLOW).collect()),
             charged: Mutex::default(),
         })
@@ -114,6 +118,7 @@ impl Charge {
             reason: "a test".to_owned(),
             high: Mutex::new(0),
             dues: Arc::new(Dues::new().expect("memory")),
+            pace: Arc::default(),
             free: Mutex::new((NODES + 1..OVERFLOW).collect()),
             charged: Mutex::default(),
         }
@@ -175,6 +180,7 @@ impl Charge {
         }
         Bounds {
             rates: rates.into_iter().map(Arc::new).collect(),
+            pace: self.pace.clone(),
             own: slot,
             free: &self.free,
         }

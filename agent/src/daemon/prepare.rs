@@ -140,6 +140,7 @@ impl Shared {
             io_class: settings.io_class,
             cost,
             rates: bounds.rates.clone(),
+            pace: Some(bounds.pace.clone()),
             ..Warmup::default()
         };
         let within = |budget| Warmup {

@@ -7,7 +7,7 @@ use crate::model::{DeviceCost, Plan, Profile};
 use crate::plan::{PlanOptions, Timing, build};
 use crate::predict::predict;
 use crate::warm::{
-    Cancel, IoClass, Lead, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute,
+    Cancel, IoClass, Lead, Pace, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute,
 };
 
 /// What to warm, and how.
@@ -27,6 +27,9 @@ pub struct Warmup {
     pub cost: DeviceCost,
     /// Bounds on bytes a second, for all that have the same.
     pub rates: Vec<Arc<Rate>>,
+    /// How much is in flight ahead of starts, for all that have the same; `None`: as much
+    /// as keeps the device busy.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Default for Warmup {
@@ -39,6 +42,7 @@ impl Default for Warmup {
             io_class: IoClass::Default,
             cost: DeviceCost::UNMEASURED,
             rates: Vec::new(),
+            pace: None,
         }
     }
 }
@@ -85,6 +89,7 @@ impl Warmup {
             verify: timing == Timing::Ahead,
             cost: self.cost,
             rates: self.rates.clone(),
+            pace: self.pace.clone(),
             ..WarmOptions::default()
         }
     }

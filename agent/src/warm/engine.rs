@@ -17,7 +17,7 @@ use super::stream::Streams;
 use super::submit::Depth;
 use super::verify::{Check, MAX_RETRIES, Of};
 use super::work::Worker;
-use super::{Cancel, Lead, WarmOptions, sys};
+use super::{Cancel, Lead, Pace, WarmOptions, sys};
 use crate::model::{Plan, escape};
 
 /// How long threads have to notice that they should stop.
@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// How often the watching thread looks.
 const WATCH: Duration = Duration::from_millis(20);
+
+/// Most threads of an execution that keeps to a [`Pace`]: each has some in flight.
+const PACED_THREADS: usize = 4;
 
 /// What the threads of an execution share.
 pub(super) struct Shared {
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     pub(super) opener: Opener,
     pub(super) cursors: Cursors,
     pub(super) streams: Streams,
+    /// Threads that share what may be in flight.
+    pub(super) threads: usize,
     /// Filled for the second phase.
     pub(super) checks: Mutex<Arc<Vec<Check>>>,
     pub(super) next_check: AtomicUsize,
@@ -54,7 +59,7 @@ pub(super) struct Shared {
     cancel: Cancel,
     /// Set when [`execute`] returns: who is left behind stops.
     stop: AtomicBool,
-    began: Instant,
+    pub(super) began: Instant,
     pool: Mutex<Pool>,
     changed: Condvar,
 }
@@ -99,6 +104,11 @@ impl Shared {
 
     fn is_late(&self) -> bool {
         self.options.deadline.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// What is shared with other executions; nothing beside a start.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        pace(&self.options)
     }
 
     /// Time since the beginning, µs.
@@ -233,6 +243,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn pace(options: &WarmOptions) -> Option<&Pace> {
+    let pace = options.pace.as_deref();
+    pace.filter(|_| options.lead == Lead::Ahead)
+}
+
 /// See [`super::execute`].
 pub(super) fn execute(
     plan: &Arc<Plan>,
@@ -245,7 +260,12 @@ pub(super) fn execute(
     for limits in [&mut depth.before_names, &mut depth.after_names] {
         limits.ops = limits.ops.min(descriptors() as usize);
     }
-    let threads = depth.before_names.threads(options);
+    let pace = pace(options);
+    let _paced = pace.map(Pace::join);
+    let mut threads = depth.before_names.threads(options);
+    if pace.is_some() {
+        threads = threads.min(PACED_THREADS);
+    }
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
     let served = super::planned::count(plan, options, progress, &files);
@@ -257,7 +277,11 @@ pub(super) fn execute(
         served,
         opener,
         cursors: Cursors::default(),
-        streams: Streams::of(&options.cost, options.lead),
+        streams: match pace {
+            None => Streams::of(&options.cost, options.lead),
+            Some(_) => Streams::none(),
+        },
+        threads,
         checks: Mutex::default(),
         next_check: AtomicUsize::new(0),
         retries: AtomicUsize::new(0),

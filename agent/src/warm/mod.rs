@@ -20,6 +20,7 @@ mod engine;
 mod files;
 mod lookup;
 mod measure;
+mod pace;
 mod planned;
 mod progress;
 mod rate;
@@ -40,6 +41,7 @@ use crate::model::{DeviceCost, Plan};
 
 pub use dues::Dues;
 pub use measure::{MeasureError, measure};
+pub use pace::Pace;
 pub use progress::Progress;
 pub use rate::Rate;
 pub use report::{Arrival, ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
@@ -93,6 +95,9 @@ pub struct WarmOptions {
     pub cost: DeviceCost,
     /// Bounds on bytes a second, all of which hold; none: as many as the device gives.
     pub rates: Vec<Arc<Rate>>,
+    /// Shared with others that read ahead of starts, of devices that others read too. It
+    /// does not hold beside a start. `None`: as much in flight as keeps the device busy.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Default for WarmOptions {
@@ -107,6 +112,7 @@ impl Default for WarmOptions {
             stall: Duration::from_secs(35),
             cost: DeviceCost::UNMEASURED,
             rates: Vec::new(),
+            pace: None,
         }
     }
 }

@@ -51,6 +51,16 @@ pub(super) struct Stream<'a> {
 }
 
 impl Streams {
+    /// Nothing is read this way: the kernel's readahead keeps to no [`super::Pace`].
+    pub(super) fn none() -> Self {
+        Self {
+            sink: None,
+            reopener: Reopener::default(),
+            bytes_per_s: 0.0,
+            in_flight: AtomicU64::new(0),
+        }
+    }
+
     /// None beside a start, which reads in order itself, nor where a window of
     /// readahead does not keep the device busy.
     pub(super) fn of(cost: &DeviceCost, lead: Lead) -> Self {

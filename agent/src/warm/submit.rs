@@ -87,6 +87,14 @@ impl Limits {
         }
     }
 
+    /// No more than so many bytes.
+    pub(super) fn within(self, bytes: u64) -> Self {
+        Self {
+            bytes: self.bytes.min(bytes),
+            ..self
+        }
+    }
+
     fn share(self, threads: usize) -> Self {
         Self {
             ops: (self.ops / threads).max(1),

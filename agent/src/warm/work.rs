@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -163,10 +163,14 @@ impl<'a> Worker<'a> {
     /// What this thread may have in flight now: little while there are look-ups
     /// to come that are needed before its data.
     fn limits(&self) -> Limits {
-        if self.shared.cursors.names_at.load(Ordering::Relaxed) < self.at {
+        let limits = if self.shared.cursors.names_at.load(Ordering::Relaxed) < self.at {
             self.depth.before_names
         } else {
             self.depth.after_names
+        };
+        match self.shared.pace() {
+            None => limits,
+            Some(pace) => limits.within(pace.share(self.shared.threads)),
         }
     }
 
@@ -346,6 +350,7 @@ impl<'a> Worker<'a> {
             at += count;
             while let Some(oldest) = self.window.must_wait(step.bytes(), limits) {
                 self.finish(&oldest);
+                self.tell_pace(&oldest);
             }
             let done = self
                 .shared
@@ -387,6 +392,15 @@ impl<'a> Worker<'a> {
             self.settle(&step, Outcome::read(count.into()));
         }
         done
+    }
+
+    /// Tells of a read that was waited for.
+    fn tell_pace(&self, step: &Step) {
+        let asked = Duration::from_micros(step.asked_us.into());
+        if let Some(pace) = self.shared.pace() {
+            let asked = self.shared.began + asked;
+            pace.came(step.bytes(), asked, Instant::now());
+        }
     }
 
     /// Takes in what has come by itself, so that it is known when it came.

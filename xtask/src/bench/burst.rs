@@ -15,8 +15,24 @@ use super::publish::Findings;
 use super::stats::{Spread, Table};
 use super::throttle::{Limits, Throttle};
 
-/// Bytes that the disk reads a second.
-const BANDWIDTH: u64 = 200_000_000;
+/// Disks: what each gives, and what it is called.
+const DISKS: [(Limits, &str); 2] = [
+    (
+        Limits {
+            bytes: Some(200_000_000),
+            requests: None,
+        },
+        "200 MB/s",
+    ),
+    // https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
+    (
+        Limits {
+            bytes: Some(125_000_000),
+            requests: Some(3000),
+        },
+        "125 MB/s and 3,000 reads a second, which is what a gp3 volume of EBS gives at first",
+    ),
+];
 
 /// Ways to start, in the order in which they take turns.
 const WAYS: [&str; 3] = ["cold", "hot", "agent"];
@@ -72,39 +88,48 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
     let dir = dir.canonicalize()?;
     let host = Host::new()?;
     let scene = Scene::new(&host, &dir)?;
-    let limits = Limits {
-        bytes: Some(BANDWIDTH),
-        requests: None,
-    };
-    let throttle = Throttle::new(&dir, limits)?;
     let node = Node::new(&host, &agent, &dir.join("node"), &Store::new(&dir))?;
+    let throttle = Throttle::new(&dir, DISKS[0].0)?;
     let once = learn(&scene, &node, &throttle)?;
-    let mut all: [Vec<Measured>; WAYS.len()] = Default::default();
-    let mut told = Vec::new();
+    drop(throttle);
+    let mut seen = Vec::new();
+    for (limits, _) in DISKS {
+        let throttle = Throttle::new(&dir, limits)?;
+        seen.push(bursts(bench.rounds, &scene, &node, &throttle)?);
+    }
+    Ok(findings(&scene, &seen, &once).into_markdown())
+}
+
+/// What was seen on a disk.
+#[derive(Default)]
+struct Bursts {
+    all: [Vec<Measured>; WAYS.len()],
+    told: Vec<Totals>,
+}
+
+fn bursts(rounds: u32, scene: &Scene<'_>, node: &Node<'_>, throttle: &Throttle) -> Result<Bursts> {
+    let mut seen = Bursts::default();
     // The first round is not counted.
-    for round in 0..=bench.rounds {
+    for round in 0..=rounds {
         for (way, name) in WAYS.into_iter().enumerate() {
             let running = match way {
-                AGENT => Some(node.start_as_kept(&throttle)?),
+                AGENT => Some(node.start_as_kept(throttle)?),
                 _ => None,
             };
-            let measured =
-                one(&scene, way, &throttle).with_context(|| format!("a {name} burst"))?;
+            let measured = one(scene, way, throttle).with_context(|| format!("a {name} burst"))?;
             let (last, median) = (measured.last, measured.median);
             let read = megabytes(measured.read);
             eprintln!(
                 "{name}: the last after {last:.2} s, half after {median:.2} s; {read:.0} MB read"
             );
-            let totals = running
-                .map(|running| settled(&node, &running))
-                .transpose()?;
+            let totals = running.map(|running| settled(node, &running)).transpose()?;
             if round > 0 {
-                all[way].push(measured);
-                told.extend(totals);
+                seen.all[way].push(measured);
+                seen.told.extend(totals);
             }
         }
     }
-    Ok(findings(&scene, &all, &once, &told).into_markdown())
+    Ok(seen)
 }
 
 /// Has each image started once, cold, and learned: bytes that each read from the disk.
@@ -159,21 +184,17 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-fn findings(
-    scene: &Scene<'_>,
-    all: &[Vec<Measured>; WAYS.len()],
-    once: &[u64],
-    told: &[Totals],
-) -> Findings {
-    let rounds = all[COLD].len();
-    let once: u64 = once.iter().sum();
+fn findings(scene: &Scene<'_>, seen: &[Bursts], once: &[u64]) -> Findings {
+    let rounds = seen.first().map_or(0, |bursts| bursts.all[COLD].len());
+    let once: f64 = megabytes(once.iter().sum());
     let method = format!(
         "{} containers, {EACH} of each of {IMAGES} images, are started at once, each by mounting \
          its overlay filesystem and `runc run`, in cgroups and a storage as Podman makes them. \
          An image is a layer with a copy of {} of its own (as in `bench agent`: imports, a small \
-         jar, all of node's modules) over one with the libraries of all. The disk is throttled to \
-         {} MB/s, for containers, runtime and agent together (blkio). Each image was started once, \
-         cold, with an agent that learned it. Then come {rounds} rounds and one before them that \
+         jar, all of node's modules) over one with the libraries of all. The disk is throttled, \
+         for containers, runtime and agent together (blkio). Each image was started once, \
+         cold, with an agent that learned it; together they read {once:.0} MB so, one after \
+         another. Then come {rounds} rounds on each disk and one before them that \
          is not counted: cold (page cache, dentries and inodes dropped), hot, and cold with an \
          agent that begins with what was known after those first starts and takes its cue from \
          the containers' cgroups alone. After caches are dropped a container of `true` is run, so \
@@ -181,8 +202,32 @@ fn findings(
          to greatest) of the rounds.",
         IMAGES * EACH,
         scene.kinds.join(", "),
-        BANDWIDTH / 1_000_000,
     );
+    DISKS
+        .iter()
+        .zip(seen)
+        .fold(Findings::new(&method), |findings, ((_, disk), bursts)| {
+            let ratio = |of: fn(&Measured) -> f64| {
+                let values = |way: usize| bursts.all[way].iter().map(of).collect::<Vec<f64>>();
+                Spread::of_ratios(&values(AGENT), &values(COLD)).unwrap_or(Spread::NONE)
+            };
+            let note = format!(
+                "With the agent the last container ends after {:.2} of the time without it, and \
+                 half have ended after {:.2}, round by round.",
+                ratio(|m| m.last),
+                ratio(|m| m.median),
+            );
+            findings
+                .table(&format!("{disk}:"), &times(&bursts.all, once))
+                .note(&note)
+                .table(
+                    "What the agent tells of a burst, of the rounds:",
+                    &outcomes(&bursts.told),
+                )
+        })
+}
+
+fn times(all: &[Vec<Measured>; WAYS.len()], once: f64) -> Table {
     let mut table = Table::new([
         "burst",
         "the last has ended",
@@ -201,25 +246,10 @@ fn findings(
             format!("{:.2}", spread(|m| m.last)),
             format!("{:.2}", spread(|m| m.median)),
             format!("{read:.0}"),
-            format!("{:.0} %", 100.0 * read.median / megabytes(once)),
+            format!("{:.0} %", 100.0 * read.median / once),
         ]);
     }
-    let ratio = |of: fn(&Measured) -> f64| {
-        let values = |way: usize| all[way].iter().map(of).collect::<Vec<f64>>();
-        Spread::of_ratios(&values(AGENT), &values(COLD)).unwrap_or(Spread::NONE)
-    };
-    let note = format!(
-        "With the agent the last container ends after {:.2} of the time without it, and half have \
-         ended after {:.2}, round by round. One cold start of each image, one after another, reads \
-         {:.0} MB.",
-        ratio(|m| m.last),
-        ratio(|m| m.median),
-        megabytes(once),
-    );
-    Findings::new(&method).table("", &table).note(&note).table(
-        "What the agent tells of a burst, of the rounds:",
-        &outcomes(told),
-    )
+    table
 }
 
 fn outcomes(told: &[Totals]) -> Table {

@@ -22,7 +22,7 @@ use super::stats::{Spread, Table};
 use super::throttle::{Limits, Throttle};
 
 /// For how long neighbours read each time.
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(8);
 
 /// What the neighbour reads whose reads go to the disk.
 const DIRECT_BYTES: u64 = 1 << 30;

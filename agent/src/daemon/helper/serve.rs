@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use super::wire::{self, HEAD, Request, Terms, WireError};
 use crate::daemon::lock;
 use crate::model::Plan;
-use crate::warm::{Cancel, Dues, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute};
+use crate::warm::{
+    Cancel, Dues, Pace, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute,
+};
 
 /// Plans that are carried out at a time; the agent sends fewer.
 const AT_ONCE: usize = 1024;
@@ -34,6 +36,7 @@ struct Shared {
     answers: Mutex<UnixStream>,
     running: Mutex<HashMap<u64, Cancel>>,
     dues: Arc<Dues>,
+    pace: Arc<Pace>,
 }
 
 /// Carries out what `connection` asks for, until its other end is closed. The bounds are
@@ -47,6 +50,7 @@ pub fn serve(connection: OwnedFd, dues: OwnedFd) -> Result<(), ServeError> {
         answers: Mutex::new(requests.try_clone()?),
         running: Mutex::default(),
         dues: Arc::new(Dues::open(dues)?),
+        pace: Arc::default(),
     });
     while let Some((kind, message)) = next_frame(&mut requests)? {
         match wire::decode_request(kind, &message)? {
@@ -92,7 +96,10 @@ fn carry(shared: &Shared, id: u64, plan: Plan, terms: &Terms, cancel: &Cancel) {
     let plan = Arc::new(plan);
     let report = match VolumeRoots::read() {
         Ok(roots) => {
-            let options = options(terms, &shared.dues);
+            let options = WarmOptions {
+                pace: Some(shared.pace.clone()),
+                ..options(terms, &shared.dues)
+            };
             execute(
                 &plan,
                 &Arc::new(roots),
