@@ -106,11 +106,6 @@ impl Shared {
         self.options.deadline.is_some_and(|at| Instant::now() >= at)
     }
 
-    /// What is shared with other executions; nothing beside a start.
-    pub(super) fn pace(&self) -> Option<&Pace> {
-        pace(&self.options)
-    }
-
     /// Time since the beginning, µs.
     pub(super) fn now_us(&self) -> u32 {
         u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX)
@@ -243,11 +238,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn pace(options: &WarmOptions) -> Option<&Pace> {
-    let pace = options.pace.as_deref();
-    pace.filter(|_| options.lead == Lead::Ahead)
-}
-
 /// See [`super::execute`].
 pub(super) fn execute(
     plan: &Arc<Plan>,
@@ -260,7 +250,7 @@ pub(super) fn execute(
     for limits in [&mut depth.before_names, &mut depth.after_names] {
         limits.ops = limits.ops.min(descriptors() as usize);
     }
-    let pace = pace(options);
+    let pace = options.pace_to_keep();
     let _paced = pace.map(Pace::join);
     let mut threads = depth.before_names.threads(options);
     if pace.is_some() {

@@ -100,6 +100,14 @@ pub struct WarmOptions {
     pub pace: Option<Arc<Pace>>,
 }
 
+impl WarmOptions {
+    /// What is shared with other executions; nothing beside a start.
+    fn pace_to_keep(&self) -> Option<&Pace> {
+        let pace = self.pace.as_deref();
+        pace.filter(|_| self.lead == Lead::Ahead)
+    }
+}
+
 impl Default for WarmOptions {
     fn default() -> Self {
         Self {

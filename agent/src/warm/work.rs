@@ -168,7 +168,7 @@ impl<'a> Worker<'a> {
         } else {
             self.depth.after_names
         };
-        match self.shared.pace() {
+        match self.shared.options.pace_to_keep() {
             None => limits,
             Some(pace) => limits.within(pace.share(self.shared.threads)),
         }
@@ -397,7 +397,7 @@ impl<'a> Worker<'a> {
     /// Tells of a read that was waited for.
     fn tell_pace(&self, step: &Step) {
         let asked = Duration::from_micros(step.asked_us.into());
-        if let Some(pace) = self.shared.pace() {
+        if let Some(pace) = self.shared.options.pace_to_keep() {
             let asked = self.shared.began + asked;
             pace.came(step.bytes(), asked, Instant::now());
         }
