@@ -31,9 +31,9 @@ fn a_clock_that_jumps_costs_nothing() {
     let cat = format!("cat {} > /dev/null", used.display());
     node.start();
     let (name, key) = ("timed.service", "unit:timed.service");
-    node.learn(SLICE, name, 1, &["sh", "-c", &cat]);
+    let runs = node.learn_reading(SLICE, name, &used);
     // Back, in the middle of a start, and on, in the middle of another.
-    for (runs, jump) in [(2, -HOUR), (3, 2 * HOUR)] {
+    for (runs, jump) in [(runs + 1, -HOUR), (runs + 2, 2 * HOUR)] {
         node.evict_again(&used);
         let unit = Unit::make(SLICE, name);
         node.warmed(key, &used);

@@ -245,6 +245,21 @@ impl Node {
         })
     }
 
+    /// Has a unit learned that reads a file, all of it: on a busy machine a reader may be
+    /// half through before it is recorded. The runs that it took.
+    pub(crate) fn learn_reading(&self, slice: &str, name: &str, file: &Path) -> u64 {
+        let path = file.display().to_string();
+        let command = ["sh", "-c", "cat \"$0\" > /dev/null", &path];
+        let bytes = fs::metadata(file).expect("there").len();
+        let mut runs = 0;
+        until(&format!("all of {path} is learned"), || {
+            runs += 1;
+            let known = self.learn(slice, name, runs, &command);
+            runs = known["runs"].as_u64().unwrap_or(runs);
+            (known["profile_bytes"].as_u64() >= Some(bytes)).then_some(runs)
+        })
+    }
+
     /// The workload once so many runs of it are learned.
     pub(crate) fn learned(&self, key: &str, runs: u64) -> Value {
         until(&format!("{key} has {runs} runs"), || {

@@ -25,7 +25,7 @@ fn a_unit_is_learned_and_its_next_start_is_warmed() {
     node.start();
     let name = "learned.service";
     let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
-    learn(&node, name, 1, "sh", &cat);
+    let runs = node.learn_reading(SLICE, name, &used);
     evict(&used);
     assert!(resident_pages(&used).iter().all(|&there| !there));
     // Its cgroup alone tells that it will start: it is warm before anything runs.
@@ -34,7 +34,7 @@ fn a_unit_is_learned_and_its_next_start_is_warmed() {
     assert!(resident_pages(&unused).iter().all(|&there| !there));
     unit.run("sh", &cat);
     drop(unit);
-    let known = node.learned(&key(name), 2);
+    let known = node.learned(&key(name), runs + 1);
     let last = &known["last"];
     assert_eq!(last["signal"], "cgroup", "{known}");
     let bytes = |name: &str| last[name].as_u64().expect("bytes");
@@ -54,12 +54,12 @@ fn a_notification_warms_ahead() {
     node.start();
     let name = "notified.service";
     let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
-    learn(&node, name, 1, "sh", &cat);
+    let runs = node.learn_reading(SLICE, name, &used);
     evict(&used);
     let output = node.run(&["notify", &key(name)]);
     assert!(output.status.success(), "{output:?}");
     node.warmed(&key(name), &used);
-    learn(&node, name, 2, "sh", &cat);
+    learn(&node, name, runs + 1, "sh", &cat);
     let known = node.workload(&key(name)).expect("known");
     assert_eq!(known["last"]["signal"], "notify", "{known}");
     let refused = node.run(&["notify", "unit:nobody.service"]);

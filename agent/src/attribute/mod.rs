@@ -7,6 +7,7 @@ pub mod elf;
 pub mod ext4;
 mod faults;
 mod links;
+mod metadata;
 pub mod mountinfo;
 mod names;
 pub(crate) mod paths;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::collect::{At, Collector, Origin};
 use super::elf::{interpreter, mapping_starts};
 use super::links::Links;
+use super::metadata;
 use super::mountinfo::{self, Mount};
 use super::names::{LONGEST_PATH, Walker};
 use super::paths::{below, join};
@@ -65,7 +66,9 @@ pub fn attribute_in(
     resolver.files(&mut walker, around);
     resolver.lists(&mut walker);
     resolver.blocks();
-    resolver.finish()
+    let mut attributed = resolver.finish();
+    attributed.gaps.names_without_blocks = metadata::complete(&mut attributed.trace, mounts);
+    attributed
 }
 
 struct Resolver<'a> {

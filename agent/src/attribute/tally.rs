@@ -44,6 +44,9 @@ pub struct Gaps {
     /// in another root, and names whose absolute path is longer than a system call
     /// takes (4,095 bytes).
     pub names_unresolved: u64,
+    /// Names on ext2, ext3 or ext4 whose metadata blocks are not known: the block device
+    /// can't be opened, or it does not hold what it should. Looking them up warms them.
+    pub names_without_blocks: u64,
 }
 
 impl Gaps {

@@ -1,9 +1,10 @@
 //! What names a mounted filesystem across reboots and nodes.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
@@ -171,6 +172,29 @@ fn uuid_by_link(device: (u32, u32)) -> Option<String> {
 fn fsid(fd: impl AsFd) -> Option<u64> {
     let id = rustix::fs::fstatvfs(fd).ok()?.f_fsid;
     (id != 0).then_some(id)
+}
+
+/// The device node of a block device, by its number.
+///
+/// # Errors
+/// Unknown to `/sys`, not in `/dev` (a container's may lack it), or something
+/// else has its name there.
+pub fn device_node((major, minor): (u32, u32)) -> io::Result<PathBuf> {
+    let uevent = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent"))?;
+    let name = uevent
+        .lines()
+        .find_map(|line| line.strip_prefix("DEVNAME="))
+        .ok_or_else(|| io::Error::other("the device has no name"))?;
+    let node = Path::new("/dev").join(name);
+    let stat = rustix::fs::stat(&node)?;
+    let is_block = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_block_device();
+    if !is_block || stat.st_rdev != rustix::fs::makedev(major, minor) {
+        return Err(io::Error::other(format!(
+            "{} is not device {major}:{minor}",
+            node.display()
+        )));
+    }
+    Ok(node)
 }
 
 #[cfg(test)]

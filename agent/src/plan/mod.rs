@@ -3,7 +3,7 @@
 
 mod merge;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::model::{Action, DeviceCost, PAGE_SIZE, Plan, PlanFile, PlanName, PlanTotals};
 use crate::predict::{ExpectedName, Prediction, Sureness};
@@ -59,7 +59,7 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
         ..PlanTotals::default()
     };
     let mut steps = Vec::new();
-    block_steps(prediction, &mut steps, &mut totals);
+    block_steps(prediction, &options.cost, &mut steps, &mut totals);
     let names = name_steps(prediction, options.timing, &mut steps, &mut totals);
     read_steps(prediction, options, least_gap, &mut steps, &mut totals);
     steps.sort_by_key(|step| (step.rank, step.first_use_ns));
@@ -107,19 +107,43 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
 }
 
 /// Metadata blocks come before all else: everything waits for them, they are
-/// few, and read together they need no waiting for one another.
-fn block_steps(prediction: &Prediction, steps: &mut Vec<Step>, totals: &mut PlanTotals) {
+/// few, and read together they need no waiting for one another. Those that lie
+/// near one another are one read where that pays; when each is needed does not matter.
+fn block_steps(
+    prediction: &Prediction,
+    cost: &DeviceCost,
+    steps: &mut Vec<Step>,
+    totals: &mut PlanTotals,
+) {
+    let mut volumes: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
     for block in &prediction.blocks {
-        totals.block_bytes += u64::from(block.pages) * PAGE_SIZE;
-        steps.push(Step {
-            rank: 0,
+        volumes.entry(block.volume).or_default().push(Run {
+            start: block.start_page,
+            end: block.start_page.saturating_add(block.pages.into()),
+            gap_pages: 0,
             first_use_ns: block.first_use_ns,
-            action: Action::Blocks {
-                volume: block.volume,
-                start_page: block.start_page,
-                pages: block.pages,
-            },
+            certain: true,
         });
+    }
+    for runs in volumes.values_mut() {
+        runs.sort_by_key(|run| run.start);
+    }
+    let all: Vec<Vec<Run>> = volumes.values().cloned().collect();
+    let gap = choose_gap(&all, 0, u64::MAX, cost);
+    for (volume, runs) in volumes {
+        for run in merge(&runs, gap, u64::MAX) {
+            let pages = u32::try_from(run.end.saturating_sub(run.start)).unwrap_or(u32::MAX);
+            totals.block_bytes += u64::from(pages) * PAGE_SIZE;
+            steps.push(Step {
+                rank: 0,
+                first_use_ns: run.first_use_ns,
+                action: Action::Blocks {
+                    volume,
+                    start_page: run.start,
+                    pages,
+                },
+            });
+        }
     }
 }
 

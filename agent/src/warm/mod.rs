@@ -45,7 +45,7 @@ pub use pace::Pace;
 pub use progress::Progress;
 pub use rate::Rate;
 pub use report::{Arrival, ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
-pub use roots::{VolumeError, VolumeRoot, VolumeRoots, device_node};
+pub use roots::{VolumeError, VolumeRoot, VolumeRoots};
 
 /// Priority of the I/O, as `ioprio_set(2)` knows it. Schedulers other than BFQ
 /// and mq-deadline ignore it.

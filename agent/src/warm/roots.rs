@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::attribute::mountinfo::{self, Mount};
-use crate::attribute::volume::{identify, is_pseudo, may_hang, mount_id};
+use crate::attribute::volume::{device_node, identify, is_pseudo, may_hang, mount_id};
 use crate::model::{PAGE_SIZE, Volume, VolumeId};
 
 /// Readahead window where the kernel's is not known: its default.
@@ -215,29 +215,6 @@ fn queue_kib((major, minor): (u32, u32), name: &str) -> Option<u64> {
 
 fn kib(path: String) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// The device node of a block device, by its number.
-///
-/// # Errors
-/// Unknown to `/sys`, not in `/dev` (a container's may lack it), or something
-/// else has its name there.
-pub fn device_node((major, minor): (u32, u32)) -> io::Result<PathBuf> {
-    let uevent = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent"))?;
-    let name = uevent
-        .lines()
-        .find_map(|line| line.strip_prefix("DEVNAME="))
-        .ok_or_else(|| io::Error::other("the device has no name"))?;
-    let node = Path::new("/dev").join(name);
-    let stat = rustix::fs::stat(&node)?;
-    let is_block = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_block_device();
-    if !is_block || stat.st_rdev != rustix::fs::makedev(major, minor) {
-        return Err(io::Error::other(format!(
-            "{} is not device {major}:{minor}",
-            node.display()
-        )));
-    }
-    Ok(node)
 }
 
 #[cfg(test)]
