@@ -363,7 +363,7 @@ fn a_containers_own_files_are_charged_to_it() {
     let learned = |w: &Value| w["profile_bytes"].as_u64() >= Some(8 * MIB);
     until("the container is learned", || {
         n += 1;
-        let group = pods.container(n);
+        let group = node.learning(|| pods.container(n));
         let mut child = group.start("cat \"$0\" > /dev/null", &pods.weights);
         assert!(child.wait().expect("waited").success());
         drop(group);
@@ -378,7 +378,12 @@ fn a_containers_own_files_are_charged_to_it() {
     let mut child = group.start("ls / > /dev/null; read line", &pods.weights);
     until("its file is in memory", || is_warm(&pods.weights));
     let bytes = file_bytes(&group.0);
-    assert!(bytes + LATE >= 8 * MIB, "{bytes} of files in {:?}", group.0);
+    assert!(
+        bytes + LATE >= 8 * MIB,
+        "{bytes} of files in {:?}: {:#}",
+        group.0,
+        node.json(&["status"]).unwrap_or_default()["totals"]
+    );
     until("it is counted", || {
         (charged(&node, "workload") >= 8 * MIB).then_some(())
     });
@@ -422,7 +427,7 @@ fn a_guest_does_not_outstay_its_host() {
     let mut n = 0;
     until("the container is learned", || {
         n += 1;
-        let group = pods.container(n);
+        let group = node.learning(|| pods.container(n));
         let mut child = group.start("cat \"$0\" > /dev/null", &pods.weights);
         child.wait().expect("waited");
         drop(group);

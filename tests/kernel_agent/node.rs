@@ -80,10 +80,11 @@ impl Node {
         self.path("agent.sock")
     }
 
-    /// Writes the configuration, with `more` keys of `[agent]`.
+    /// Writes the configuration, with `more` keys of `[agent]`. All starts are learned,
+    /// though they follow one another without a pause.
     pub(crate) fn configure(&self, more: &str) {
         let text = format!(
-            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\n{more}\n",
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\n{more}\n",
             self.socket()
         );
         fs::write(self.path("new.toml"), text).expect("written");
@@ -232,7 +233,7 @@ impl Node {
             let starts = self
                 .workload(&key)
                 .map_or(0, |w| w["starts"].as_u64().unwrap_or(0));
-            let unit = Unit::make(slice, name);
+            let unit = self.learning(|| Unit::make(slice, name));
             let output = unit.run(command[0], &command[1..]);
             assert!(output.status.success(), "{output:?}");
             drop(unit);
@@ -243,6 +244,25 @@ impl Node {
             });
             enough(&over).then_some(over)
         })
+    }
+
+    /// Makes a cgroup, and waits until what will run in it is being learned, or will not be.
+    pub(crate) fn learning<T>(&self, make: impl FnOnce() -> T) -> T {
+        let status = || self.json(&["status"]);
+        let refused = |status: &Value| {
+            let reasons = status["totals"]["starts_not_learned"].as_object();
+            let counts = reasons.into_iter().flat_map(|reasons| reasons.values());
+            counts.filter_map(Value::as_u64).sum::<u64>()
+        };
+        let before = status().map_or(0, |status| refused(&status));
+        let made = make();
+        until("a start is being learned", || {
+            self.assert_alive();
+            let status = status()?;
+            let is_learned = status["learning"].as_u64() >= Some(1);
+            (is_learned || refused(&status) > before).then_some(())
+        });
+        made
     }
 
     /// Has a unit learned that reads a file, all of it: on a busy machine a reader may be

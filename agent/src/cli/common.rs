@@ -168,6 +168,13 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
             let _ = writeln!(out, "  left out: {count} {what}");
         }
     }
+    if gaps.names_without_blocks > 0 {
+        let _ = writeln!(
+            out,
+            "  of {} names on ext4 it is not known which blocks of the disk they take: it can't be opened; looking them up warms them",
+            gaps.names_without_blocks
+        );
+    }
     if recording.trace.blind_ns > 0 {
         let _ = writeln!(
             out,
