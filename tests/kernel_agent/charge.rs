@@ -2,6 +2,7 @@
 //! /sys/fs/cgroup, most of this is skipped; `cargo xtask vm` runs it.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,13 +36,21 @@ struct Group(PathBuf);
 impl Group {
     /// Makes `path` below the root, and what is above it.
     fn make(path: &str) -> Self {
+        let (above, name) = path.rsplit_once('/').expect("a path");
+        let group = Self(Self::handing_on(above).join(name));
+        fs::create_dir_all(&group.0).expect("made");
+        group
+    }
+
+    /// Makes cgroups one in another, each of which hands the memory controller on.
+    fn handing_on(path: &str) -> PathBuf {
         let mut at = PathBuf::from(ROOT);
         for component in path.split('/') {
-            fs::write(at.join("cgroup.subtree_control"), "+memory").expect("handed on");
             at.push(component);
             fs::create_dir_all(&at).expect("made");
+            fs::write(at.join("cgroup.subtree_control"), "+memory").expect("handed on");
         }
-        Self(at)
+        at
     }
 
     fn read(&self, file: &str) -> String {
@@ -50,18 +59,6 @@ impl Group {
 
     fn procs(&self) -> PathBuf {
         self.0.join("cgroup.procs")
-    }
-
-    /// Starts a shell in it.
-    fn start(&self, script: &str, argument: &Path) -> Child {
-        let script = format!("echo $$ > \"$1\"; {script}");
-        Command::new("sh")
-            .args(["-c", &script])
-            .arg(argument)
-            .arg(self.procs())
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("it starts")
     }
 }
 
@@ -315,15 +312,18 @@ impl Pods {
         }
     }
 
+    /// What is warmed before a container has a cgroup can't be charged to that: here it is
+    /// its cgroup that tells of it.
     fn configure(&self, node: &Node) {
         node.configure(&format!(
-            "charge = \"workload\"\n[agent.runtimes]\nkubelet = [{:?}]\ncontainerd = [{:?}]",
+            "charge = \"workload\"\nsignal_bundle = false\n[agent.runtimes]\nkubelet = [{:?}]\ncontainerd = [{:?}]",
             self.kubelet, self.state
         ));
     }
 
-    /// A container's files and its cgroup.
-    fn container(&self, n: u32) -> Group {
+    /// Starts a container's shell: its cgroup is made and it is in it at once, as a runtime
+    /// does it. What the shell does it does when it is told to `go`.
+    fn start(&self, n: u32, script: &str, limit: Option<u64>) -> (Group, Child) {
         let id = format!("{n:064x}");
         let bundle = self
             .state
@@ -338,8 +338,26 @@ impl Pods {
                 "io.kubernetes.cri.sandbox-name": "model-7d4b9c6f5d-x2x8p",
                 "io.kubernetes.cri.image-name": "registry/model:1"}}"#;
         fs::write(bundle.join("config.json"), config).expect("written");
-        Group::make(&format!("kubepods/burstable/pod{POD}/{id}"))
+        let child = Command::new("sh")
+            .args(["-c", &format!("read go; {script}")])
+            .arg(&self.weights)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let pod = Group::handing_on(&format!("kubepods/burstable/pod{POD}"));
+        let group = Group(pod.join(id));
+        fs::create_dir_all(&group.0).expect("made");
+        if let Some(bytes) = limit {
+            fs::write(group.0.join("memory.max"), bytes.to_string()).expect("a limit");
+        }
+        fs::write(group.procs(), child.id().to_string()).expect("in it");
+        (group, child)
     }
+}
+
+fn go(child: &mut Child) {
+    let stdin = child.stdin.as_mut().expect("piped");
+    stdin.write_all(b"go\n").expect("told");
 }
 
 /// The only container that is known, once `is` holds.
@@ -363,8 +381,8 @@ fn a_containers_own_files_are_charged_to_it() {
     let learned = |w: &Value| w["profile_bytes"].as_u64() >= Some(8 * MIB);
     until("the container is learned", || {
         n += 1;
-        let group = node.learning(|| pods.container(n));
-        let mut child = group.start("cat \"$0\" > /dev/null", &pods.weights);
+        let (group, mut child) = node.learning(|| pods.start(n, "cat \"$0\" > /dev/null", None));
+        go(&mut child);
         assert!(child.wait().expect("waited").success());
         drop(group);
         let over = container(&node, "a start of it is over", |w| {
@@ -372,10 +390,10 @@ fn a_containers_own_files_are_charged_to_it() {
         });
         learned(&over).then_some(())
     });
-    evict(&pods.weights);
+    node.evict_again(&pods.weights);
     // The next one waits, and reads nothing: what is read there the guest has read.
-    let group = pods.container(n + 1);
-    let mut child = group.start("ls / > /dev/null; read line", &pods.weights);
+    let (group, mut child) = pods.start(n + 1, "ls / > /dev/null; read line", None);
+    go(&mut child);
     until("its file is in memory", || is_warm(&pods.weights));
     let bytes = file_bytes(&group.0);
     assert!(
@@ -403,9 +421,7 @@ fn a_containers_own_files_are_charged_to_it() {
     // With a limit that has no room for it, it is the node's.
     node.evict_again(&pods.weights);
     let before = charged(&node, "workload");
-    let group = pods.container(n + 2);
-    fs::write(group.0.join("memory.max"), (12 * MIB).to_string()).expect("a limit");
-    let mut child = group.start("read line", &pods.weights);
+    let (group, mut child) = pods.start(n + 2, "", Some(12 * MIB));
     until("its file is in memory", || is_warm(&pods.weights));
     assert!(file_bytes(&group.0) < MIB);
     let status = until("that is told", || {
@@ -427,8 +443,8 @@ fn a_guest_does_not_outstay_its_host() {
     let mut n = 0;
     until("the container is learned", || {
         n += 1;
-        let group = node.learning(|| pods.container(n));
-        let mut child = group.start("cat \"$0\" > /dev/null", &pods.weights);
+        let (group, mut child) = node.learning(|| pods.start(n, "cat \"$0\" > /dev/null", None));
+        go(&mut child);
         child.wait().expect("waited");
         drop(group);
         let over = container(&node, "a start of it is over", |w| {
@@ -449,8 +465,7 @@ fn a_guest_does_not_outstay_its_host() {
             .then_some(())
     });
     node.evict_again(&pods.weights);
-    let group = pods.container(n + 1);
-    let mut child = group.start("read line", &pods.weights);
+    let (group, mut child) = pods.start(n + 1, "", None);
     until("a guest is in it", || {
         let procs = group.read("cgroup.procs");
         procs

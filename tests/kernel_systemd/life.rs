@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::machine::{
-    INSTALLED, Machine, Reader, SERVICE, forget, property, run, said, systemctl, unit, until,
+    INSTALLED, Machine, Reader, SERVICE, property, run, said, systemctl, unit, until,
 };
 
 const SOCKET: &str = "/run/headstart/agent.sock";
@@ -33,7 +33,7 @@ fn killed_it_is_started_again_and_goes_on_from_the_store() {
         again.then_some(())
     });
     assert_ne!(property("MainPID"), first);
-    forget();
+    reader.forget();
     start_kept(&reader);
     reader.is_warm();
     reader.go();

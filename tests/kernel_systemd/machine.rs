@@ -200,6 +200,15 @@ impl Reader {
         });
     }
 
+    /// Empties caches until nothing is in memory of what it will read.
+    pub(crate) fn forget(&self) {
+        until("what it will read is in memory no more", || {
+            forget();
+            let pages = resident_pages(&self.data());
+            (!pages.iter().any(|&there| there)).then_some(())
+        });
+    }
+
     pub(crate) fn is_cold(&self) {
         assert!(resident_pages(&self.data()).iter().all(|&there| !there));
     }

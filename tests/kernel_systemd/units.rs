@@ -55,7 +55,7 @@ fn a_oneshot_over_a_home_directory_is_warmed() {
     start();
     reader.go();
     machine.learned("unit:once.service", 1);
-    forget();
+    reader.forget();
     start();
     reader.is_warm();
     reader.go();

@@ -344,7 +344,8 @@ fn channel(endpoint: Endpoint, sockets: Vec<PathBuf>) -> Channel {
     endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
         let sockets = sockets.clone();
         async move {
-            let mut refused = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let mut refused =
+                std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such socket");
             for socket in sockets {
                 match UnixStream::connect(socket).await {
                     Ok(stream) => return Ok(TokioIo::new(stream)),
