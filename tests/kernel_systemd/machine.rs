@@ -192,11 +192,16 @@ impl Reader {
         gate.expect("open").write_all(b"go\n").expect("written");
     }
 
-    /// Waits until all that it will read is in memory, before it reads anything.
+    /// Waits until all that it will read is in memory, before it reads anything, and the
+    /// agent knows it: when a read has come it notices a little later.
     pub(crate) fn is_warm(&self) {
         until("what it will read is in memory", || {
             let pages = resident_pages(&self.data());
             pages.iter().all(|&there| there).then_some(())
+        });
+        until("the plan is carried out", || {
+            let status = Machine.json(&["status"])?;
+            (status["warming"] == 0).then_some(())
         });
     }
 
