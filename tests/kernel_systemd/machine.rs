@@ -96,8 +96,8 @@ impl Machine {
         said("install", &["-m", "755", BUILT, INSTALLED]);
         unit(SERVICE, UNIT);
         fs::create_dir_all("/etc/headstart").expect("a directory");
-        // Nobody is to wait until a start has settled.
-        let config = "[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\n";
+        // Longer than it takes a slow guest to see that all is warm, and no longer.
+        let config = "[agent]\nsettle_after = \"4s\"\nlearn_at_most = \"20s\"\n";
         fs::write("/etc/headstart/config.toml", config).expect("written");
         systemctl(&["enable", "--now", SERVICE]);
     }
