@@ -24,7 +24,7 @@ fn killed_it_is_started_again_and_goes_on_from_the_store() {
     };
     let reader = Reader::new("/srv/kept", 4 << 20);
     start_kept(&reader);
-    reader.go();
+    reader.go_learned();
     machine.learned("unit:kept.service", 1);
     let (first, restarts) = (property("MainPID"), property("NRestarts"));
     systemctl(&["kill", "--signal", "KILL", SERVICE]);

@@ -97,7 +97,7 @@ impl Machine {
         unit(SERVICE, UNIT);
         fs::create_dir_all("/etc/headstart").expect("a directory");
         // Longer than it takes a slow guest to see that all is warm, and no longer.
-        let config = "[agent]\nsettle_after = \"4s\"\nlearn_at_most = \"20s\"\n";
+        let config = "[agent]\nsettle_after = \"4s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\n";
         fs::write("/etc/headstart/config.toml", config).expect("written");
         systemctl(&["enable", "--now", SERVICE]);
     }
@@ -190,6 +190,15 @@ impl Reader {
         // Opens once there is somebody who waits.
         let gate = fs::File::options().write(true).open(self.gate());
         gate.expect("open").write_all(b"go\n").expect("written");
+    }
+
+    /// Lets it read once that will be learned: on a slow machine hooks are attached late.
+    pub(crate) fn go_learned(&self) {
+        until("it is being learned", || {
+            let status = Machine.json(&["status"])?;
+            (status["learning"].as_u64() >= Some(1)).then_some(())
+        });
+        self.go();
     }
 
     /// Waits until all that it will read is in memory, before it reads anything, and the

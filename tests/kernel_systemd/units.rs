@@ -22,7 +22,7 @@ fn a_service_is_warm_before_its_restart_reads_anything() {
     let reader = Reader::new("/srv/restarted", 8 * MIB);
     unit("restarted.service", &service(&reader));
     systemctl(&["start", "restarted.service"]);
-    reader.go();
+    reader.go_learned();
     machine.learned("unit:restarted.service", 1);
     forget();
     reader.is_cold();
@@ -53,7 +53,7 @@ fn a_oneshot_over_a_home_directory_is_warmed() {
     unit("once.service", &text);
     let start = || systemctl(&["start", "--no-block", "once.service"]);
     start();
-    reader.go();
+    reader.go_learned();
     machine.learned("unit:once.service", 1);
     reader.forget();
     start();
@@ -70,7 +70,7 @@ fn an_instance_is_warmed_by_what_another_of_its_template_read() {
     let reader = Reader::new("/srv/template", 4 * MIB);
     unit("served@.service", &service(&reader));
     systemctl(&["start", "served@1.service"]);
-    reader.go();
+    reader.go_learned();
     machine.learned("unit:served@1.service", 1);
     forget();
     systemctl(&["start", "served@2.service"]);
