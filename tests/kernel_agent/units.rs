@@ -83,14 +83,16 @@ fn who_only_observes_warms_nothing() {
     assert_eq!(known["not_warmed"], "observe_only", "{known}");
     assert!(resident_pages(&used).iter().all(|&there| !there));
     // The configuration is read again when it changes.
+    let read = || node.json(&["status"])?["config_read_ms"].as_u64();
+    let before = read();
     node.configure("observe_only = false");
-    until("it is taken", || {
-        drop(Unit::make(SLICE, name));
+    until("it is taken", || (read() > before).then_some(()));
+    let _unit = Unit::make(SLICE, name);
+    node.warmed(&key(name), &used);
+    until("that is told", || {
         node.workload(&key(name))
             .filter(|known| known["not_warmed"] == "")
     });
-    let _unit = Unit::make(SLICE, name);
-    node.warmed(&key(name), &used);
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn a_scope_is_learned_by_its_name() {
         scope.spawn().expect("it starts")
     };
     let mut first = start();
-    reader.go();
+    reader.go_learned();
     assert!(first.wait().expect("it ends").success());
     machine.learned("unit:batch.scope", 1);
     forget();
