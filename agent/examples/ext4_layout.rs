@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use headstart::attribute::ext4::{DeviceSource, Ext4, InodeNeed, Need};
+use headstart::attribute::volume::device_node;
 use headstart::model::escape;
 
 fn main() -> anyhow::Result<()> {
@@ -38,7 +39,8 @@ fn print_layout(path: &Path) -> anyhow::Result<()> {
         })?;
     let steps = walk(&path, target.dev())?;
 
-    let device = device_of(target.dev())?;
+    let dev = target.dev();
+    let device = device_node((rustix::fs::major(dev), rustix::fs::minor(dev)))?;
     let source = DeviceSource::open(&device).with_context(|| device.display().to_string())?;
     let fs = Ext4::open(&source).with_context(|| device.display().to_string())?;
     println!(
@@ -115,15 +117,4 @@ fn walk(path: &Path, dev: u64) -> anyhow::Result<Vec<(u64, Step)>> {
         steps.push((target.ino(), Step::Other(last)));
     }
     Ok(steps)
-}
-
-/// The node of a block device.
-fn device_of(dev: u64) -> anyhow::Result<PathBuf> {
-    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
-    let uevent = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent"))
-        .with_context(|| format!("no block device {major}:{minor}"))?;
-    let name = uevent
-        .lines()
-        .find_map(|line| line.strip_prefix("DEVNAME="));
-    Ok(Path::new("/dev").join(name.context("block device without a name")?))
 }

@@ -353,6 +353,24 @@ impl Pods {
         fs::write(group.procs(), child.id().to_string()).expect("in it");
         (group, child)
     }
+
+    /// Starts containers that read the weights until all of those are learned; how many.
+    fn learn(&self, node: &Node) -> u32 {
+        let mut n = 0;
+        until("the container is learned", || {
+            n += 1;
+            let (group, mut child) =
+                node.learning(|| self.start(n, "cat \"$0\" > /dev/null", None));
+            go(&mut child);
+            assert!(child.wait().expect("waited").success());
+            drop(group);
+            let over = container(node, "a start of it is over", |w| {
+                w["starts"].as_u64() >= Some(u64::from(n)) && w["last"]["over"] == true
+            });
+            (over["profile_bytes"].as_u64() >= Some(8 * MIB)).then_some(())
+        });
+        n
+    }
 }
 
 fn go(child: &mut Child) {
@@ -376,20 +394,7 @@ fn a_containers_own_files_are_charged_to_it() {
     pods.configure(&node);
     node.start();
     assert_eq!(feature(&node, "charge_workload")["live"], true);
-    // Learned.
-    let mut n = 0;
-    let learned = |w: &Value| w["profile_bytes"].as_u64() >= Some(8 * MIB);
-    until("the container is learned", || {
-        n += 1;
-        let (group, mut child) = node.learning(|| pods.start(n, "cat \"$0\" > /dev/null", None));
-        go(&mut child);
-        assert!(child.wait().expect("waited").success());
-        drop(group);
-        let over = container(&node, "a start of it is over", |w| {
-            w["starts"].as_u64() >= Some(u64::from(n)) && w["last"]["over"] == true
-        });
-        learned(&over).then_some(())
-    });
+    let n = pods.learn(&node);
     node.evict_again(&pods.weights);
     // The next one waits, and reads nothing: what is read there the guest has read.
     let (group, mut child) = pods.start(n + 1, "ls / > /dev/null; read line", None);
@@ -440,18 +445,7 @@ fn a_guest_does_not_outstay_its_host() {
     let pods = Pods::make(&node);
     pods.configure(&node);
     node.start();
-    let mut n = 0;
-    until("the container is learned", || {
-        n += 1;
-        let (group, mut child) = node.learning(|| pods.start(n, "cat \"$0\" > /dev/null", None));
-        go(&mut child);
-        child.wait().expect("waited");
-        drop(group);
-        let over = container(&node, "a start of it is over", |w| {
-            w["starts"].as_u64() >= Some(u64::from(n)) && w["last"]["over"] == true
-        });
-        (over["profile_bytes"].as_u64() >= Some(8 * MIB)).then_some(())
-    });
+    let n = pods.learn(&node);
     // A guest that would be there for a long time: 8 MiB at 64 KiB a second.
     let text = fs::read_to_string(node.path("config.toml")).expect("configuration");
     let slow = text.replace(

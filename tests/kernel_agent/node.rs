@@ -18,13 +18,18 @@ pub(crate) const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `found` gives something.
-pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    until_or(|| format!("waited in vain until {what}"), found)
+}
+
+/// As [`until`], with what is to be said when it is in vain.
+fn until_or<T>(why: impl Fn() -> String, mut found: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = found() {
             return value;
         }
-        assert!(began.elapsed() < DEADLINE, "waited in vain until {what}");
+        assert!(began.elapsed() < DEADLINE, "{}", why());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -292,23 +297,21 @@ impl Node {
 
     /// Waits until a file that a workload reads is in memory.
     pub(crate) fn warmed(&self, key: &str, path: &Path) {
-        let began = Instant::now();
-        loop {
+        let why = || {
             let pages = resident_pages(path);
-            let there = pages.iter().filter(|&&there| there).count();
-            if there == pages.len() {
-                return;
-            }
-            assert!(
-                began.elapsed() < DEADLINE,
-                "{there} of {} pages of {} are in memory\n{:#}\n{:#}",
+            format!(
+                "{} of {} pages of {} are in memory\n{:#}\n{:#}",
+                pages.iter().filter(|&&there| there).count(),
                 pages.len(),
                 path.display(),
                 self.workload(key).unwrap_or_default(),
                 self.json(&["explain", key]).unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            )
+        };
+        until_or(why, || {
+            let pages = resident_pages(path);
+            pages.iter().all(|&there| there).then_some(())
+        });
     }
 
     /// Throws a file's pages out of memory that the agent has just read for a workload:

@@ -57,11 +57,8 @@ fn it_is_ready_confined_and_complete() {
     assert!(!features.is_empty());
     for feature in features {
         // No container runtime runs here.
-        let is_runtimes = ["signal_runtime", "signal_bundle"]
-            .iter()
-            .any(|n| feature["name"] == *n);
-        let wanted = !is_runtimes;
-        assert_eq!(feature["live"], wanted, "{feature}");
+        let of_runtimes = feature["name"] == "signal_runtime" || feature["name"] == "signal_bundle";
+        assert_eq!(feature["live"], !of_runtimes, "{feature}");
     }
     for command in ["doctor", "status"] {
         let output = run(INSTALLED, &[command]);

@@ -28,10 +28,7 @@ pub(super) fn complete(trace: &mut Trace, mounts: &[Mount]) -> u64 {
     for (index, volume) in (0u32..).zip(&trace.volumes) {
         // Block numbers mean something only where the filesystem is recognised again.
         let is_ext = matches!(volume.fs_type.as_str(), "ext2" | "ext3" | "ext4");
-        let has_id = ["uuid:", "fsid:"]
-            .iter()
-            .any(|id| volume.id.0.starts_with(id));
-        if !is_ext || !has_id {
+        if !is_ext || !volume.id.is_filesystems() {
             continue;
         }
         let names = || trace.names.iter().filter(move |name| name.volume == index);

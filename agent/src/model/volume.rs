@@ -11,6 +11,14 @@ use super::RelPath;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(pub String);
 
+impl VolumeId {
+    /// Whether it is a filesystem's own: block numbers and paths below its root mean the
+    /// same wherever it is mounted.
+    pub fn is_filesystems(&self) -> bool {
+        self.0.starts_with("uuid:") || self.0.starts_with("fsid:")
+    }
+}
+
 /// A volume as it was seen when a run was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Volume {

@@ -128,10 +128,10 @@ fn block_steps(
     for runs in volumes.values_mut() {
         runs.sort_by_key(|run| run.start);
     }
-    let all: Vec<Vec<Run>> = volumes.values().cloned().collect();
-    let gap = choose_gap(&all, 0, u64::MAX, cost);
-    for (volume, runs) in volumes {
-        for run in merge(&runs, gap, u64::MAX) {
+    let (volumes, runs): (Vec<u32>, Vec<Vec<Run>>) = volumes.into_iter().unzip();
+    let gap = choose_gap(&runs, 0, u64::MAX, cost);
+    for (volume, runs) in volumes.into_iter().zip(&runs) {
+        for run in merge(runs, gap, u64::MAX) {
             let pages = u32::try_from(run.end.saturating_sub(run.start)).unwrap_or(u32::MAX);
             totals.block_bytes += u64::from(pages) * PAGE_SIZE;
             steps.push(Step {

@@ -26,9 +26,6 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How often the watching thread looks.
 const WATCH: Duration = Duration::from_millis(20);
 
-/// Most threads of an execution that keeps to a [`Pace`]: each has some in flight.
-const PACED_THREADS: usize = 4;
-
 /// What the threads of an execution share.
 pub(super) struct Shared {
     pub(super) plan: Arc<Plan>,
@@ -250,12 +247,8 @@ pub(super) fn execute(
     for limits in [&mut depth.before_names, &mut depth.after_names] {
         limits.ops = limits.ops.min(descriptors() as usize);
     }
-    let pace = options.pace_to_keep();
-    let _paced = pace.map(Pace::join);
-    let mut threads = depth.before_names.threads(options);
-    if pace.is_some() {
-        threads = threads.min(PACED_THREADS);
-    }
+    let _paced = options.pace_to_keep().map(Pace::join);
+    let threads = depth.before_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
     let served = super::planned::count(plan, options, progress, &files);
@@ -267,10 +260,7 @@ pub(super) fn execute(
         served,
         opener,
         cursors: Cursors::default(),
-        streams: match pace {
-            None => Streams::of(&options.cost, options.lead),
-            Some(_) => Streams::none(),
-        },
+        streams: Streams::of(options),
         threads,
         checks: Mutex::default(),
         next_check: AtomicUsize::new(0),

@@ -6,8 +6,10 @@
 //! come about as quickly as they ever did, more is kept in flight; when they take longer
 //! they wait in a queue, and so does everybody else's: then half as much.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use super::engine::lock;
 
 /// Least and most bytes in flight.
 const LEAST: u64 = 512 << 10;
@@ -65,20 +67,15 @@ impl Default for State {
 pub(super) struct Paced<'a>(&'a Pace);
 
 impl Pace {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Numbers, each of which may be anything within its bounds.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// One more shares it.
     pub(super) fn join(&self) -> Paced<'_> {
-        self.state().executions += 1;
+        lock(&self.0).executions += 1;
         Paced(self)
     }
 
     /// Bytes that one of the `threads` of an execution may have in flight.
     pub(super) fn share(&self, threads: usize) -> u64 {
-        let state = self.state();
+        let state = lock(&self.0);
         let all = state.executions.max(1) * threads.max(1) as u64;
         (state.allowed / all).max(LEAST_OF_THREAD)
     }
@@ -86,7 +83,7 @@ impl Pace {
     /// A read of `bytes` that was waited for has come: asked for at `asked`, there at
     /// `now`.
     pub(super) fn came(&self, bytes: u64, asked: Instant, now: Instant) {
-        self.state().came(bytes, asked, now);
+        lock(&self.0).came(bytes, asked, now);
     }
 }
 
@@ -125,7 +122,7 @@ impl State {
 
 impl Drop for Paced<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = lock(&self.0.0);
         state.executions = state.executions.saturating_sub(1);
     }
 }

@@ -83,7 +83,7 @@ impl VolumeRoots {
     /// # Errors
     /// It is not here.
     pub fn resolve(&self, volume: &Volume) -> Result<VolumeRoot, VolumeError> {
-        if volume.id.0.starts_with("uuid:") || volume.id.0.starts_with("fsid:") {
+        if volume.id.is_filesystems() {
             let ids = self.ids.get_or_init(|| self.identify_all());
             let mut candidates: Vec<&Mount> = ids
                 .iter()

@@ -14,8 +14,8 @@ use rustix::fs::{Advice, MemfdFlags};
 
 use super::files::Source;
 use super::lookup::Reopener;
-use super::{Lead, sys};
-use crate::model::{DeviceCost, PAGE_SIZE};
+use super::{Lead, WarmOptions, sys};
+use crate::model::PAGE_SIZE;
 
 /// Fewest pages that are worth it: folios begin small.
 pub(super) const LEAST_PAGES: u32 = 1024;
@@ -51,21 +51,14 @@ pub(super) struct Stream<'a> {
 }
 
 impl Streams {
-    /// Nothing is read this way: the kernel's readahead keeps to no [`super::Pace`].
-    pub(super) fn none() -> Self {
-        Self {
-            sink: None,
-            reopener: Reopener::default(),
-            bytes_per_s: 0.0,
-            in_flight: AtomicU64::new(0),
-        }
-    }
-
     /// None beside a start, which reads in order itself, nor where a window of
-    /// readahead does not keep the device busy.
-    pub(super) fn of(cost: &DeviceCost, lead: Lead) -> Self {
+    /// readahead does not keep the device busy; nor where a [`super::Pace`] is to be kept
+    /// to: the kernel's readahead does not.
+    pub(super) fn of(options: &WarmOptions) -> Self {
         let sink = || rustix::fs::memfd_create("headstart", MemfdFlags::CLOEXEC).ok();
-        let pays = lead == Lead::Ahead && cost.readahead_keeps_up();
+        let cost = &options.cost;
+        let keeps_a_pace = options.pace_to_keep().is_some();
+        let pays = options.lead == Lead::Ahead && !keeps_a_pace && cost.readahead_keeps_up();
         Self {
             sink: pays.then(sink).flatten(),
             reopener: Reopener::default(),
@@ -136,6 +129,7 @@ impl Drop for Stream<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::DeviceCost;
 
     const FAST: DeviceCost = DeviceCost {
         bytes_per_s: 1e9,
@@ -143,6 +137,14 @@ mod tests {
         readahead_bytes: 8 << 20,
         ..DeviceCost::UNMEASURED
     };
+
+    fn streams(cost: DeviceCost, lead: Lead) -> Streams {
+        Streams::of(&WarmOptions {
+            cost,
+            lead,
+            ..WarmOptions::default()
+        })
+    }
 
     fn source(dir: &tempfile::TempDir, window: u64) -> Source {
         let file = std::fs::File::create_new(dir.path().join(window.to_string())).expect("new");
@@ -153,22 +155,22 @@ mod tests {
 
     #[test]
     fn long_runs_ahead_of_a_start_where_readahead_keeps_up() {
-        let ahead = Streams::of(&FAST, Lead::Ahead);
+        let ahead = streams(FAST, Lead::Ahead);
         assert_eq!(ahead.unit(LEAST_PAGES), Some(UNIT_PAGES));
         assert_eq!(ahead.unit(LEAST_PAGES - 1), None);
-        assert_eq!(Streams::of(&FAST, Lead::Beside).unit(u32::MAX), None);
+        assert_eq!(streams(FAST, Lead::Beside).unit(u32::MAX), None);
         let small_window = DeviceCost {
             readahead_bytes: 128 << 10,
             ..FAST
         };
-        let streams = Streams::of(&small_window, Lead::Ahead);
+        let streams = streams(small_window, Lead::Ahead);
         assert_eq!(streams.unit(u32::MAX), None);
     }
 
     #[test]
     fn no_more_is_in_flight_than_others_may_wait_for() {
         let dir = tempfile::tempdir().expect("dir");
-        let streams = Streams::of(&FAST, Lead::Ahead);
+        let streams = streams(FAST, Lead::Ahead);
         // 50 ms of 1 GB/s.
         let source = source(&dir, 10_000_000);
         let first = streams.begin(&source, LEAST_PAGES).expect("20 of 50 MB");
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn it_reads_to_the_end_of_the_file() {
         let dir = tempfile::tempdir().expect("dir");
-        let streams = Streams::of(&FAST, Lead::Ahead);
+        let streams = streams(FAST, Lead::Ahead);
         let source = source(&dir, 4096);
         let stream = streams.begin(&source, LEAST_PAGES).expect("room");
         assert!(stream.read(0, 256));

@@ -13,6 +13,9 @@ use crate::model::{DeviceCost, PAGE_SIZE};
 /// Most pages of a failed step that are tried one by one.
 pub(super) const MAX_RETRIES: usize = 64;
 
+/// Most threads of an execution that keeps to a [`super::Pace`]: each has some in flight.
+const PACED_THREADS: usize = 4;
+
 /// A device that answers within this is near: a local one.
 const NEAR_NS: f64 = 1e6;
 
@@ -81,9 +84,13 @@ impl Limits {
         let near = options.lead == Lead::Beside && options.cost.latency_ns < NEAR_NS;
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let most = if near { processors.clamp(2, 8) } else { 8 };
-        match options.threads {
+        let threads = match options.threads {
             0 => (self.ops / 2).clamp(2, most),
             n => n.min(64),
+        };
+        match options.pace_to_keep() {
+            Some(_) => threads.min(PACED_THREADS),
+            None => threads,
         }
     }
 
