@@ -5,6 +5,7 @@ mod server;
 mod starts;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use self::server::Served;
@@ -84,4 +85,48 @@ fn what_is_read_is_recorded_and_a_warmed_start_reads_nothing_over_the_link() {
     assert!(output.is_some());
     assert_eq!(served.reads(), before);
     assert!(fs::metadata(path("whole")).is_ok());
+}
+
+#[test]
+fn a_server_that_does_not_answer_holds_up_nothing_but_its_own_files() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    let Some(served) = Served::new(&scene) else {
+        return;
+    };
+    served.write("remote", MIB);
+    let local = scene.path("local");
+    fs::write(&local, vec![1; MIB]).expect("written");
+    assert!(served.mount(""));
+    scene.record("p", "cat mount/remote local >/dev/null");
+    served.forget();
+    assert!(served.mount(""));
+    crate::scene::evict(&local);
+
+    served.answers(false);
+    let mut warm = scene
+        .headstart(["--json", "warm", "p", "--deadline", "3s"])
+        .spawn()
+        .expect("starts");
+    // The process may stay until the client gives its request up. What it has to say does
+    // not wait, nor what it can do.
+    let mut output = BufReader::new(warm.stdout.take().expect("its output"));
+    let mut said = String::new();
+    while !said.ends_with("\n}\n") {
+        let read = output.read_line(&mut said).expect("text");
+        assert!(read > 0, "it ended early: {said}");
+    }
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said["deadline_reached"], true, "{said}");
+    assert!(said["bytes_left"].as_u64() >= Some(MIB as u64), "{said}");
+    let pages: Vec<usize> = (0..MIB / PAGE).collect();
+    all_there(&local, &pages);
+    served.answers(true);
+    assert_eq!(tools::ended(&mut warm).code(), Some(1));
+
+    // It is there again.
+    let output = scene.run(&["--json", "warm", "p"]);
+    assert_eq!(output.status.code(), Some(0), "{}", json(&output));
+    all_there(&scene.path("mount/remote"), &pages);
 }

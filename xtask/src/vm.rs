@@ -52,6 +52,10 @@ pub struct Args {
     /// More kernel parameters
     #[arg(long, value_name = "PARAMETERS", default_value = "")]
     pub append: String,
+    /// Have the guest's clock tick once for each instruction, not with time: what tests
+    /// measure are then instructions, whatever else this machine does
+    #[arg(long)]
+    pub count: bool,
     /// Print what each test printed
     #[arg(long)]
     pub verbose: bool,
@@ -223,6 +227,11 @@ impl Guest {
                 disk: disk.as_deref(),
                 arch: self.kernel.arch,
                 dir: &dir,
+                clock: if args.count {
+                    qemu::Clock::Instructions
+                } else {
+                    qemu::Clock::Time
+                },
                 append: format!("{} {}", self.setup.parameters, args.append),
             };
             machine.boot(|message| run.take(message, args.verbose))

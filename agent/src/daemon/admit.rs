@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use crate::run::MemoryLimits;
+
 /// What the machine has to spare, at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Readings {
     /// Memory that can be had without swapping, bytes; `None` where it is not known.
     pub available: Option<u64>,
+    /// What the agent's cgroups let it bring in before something that is used is thrown
+    /// out, bytes; `None` where they don't bound it.
+    pub within_limits: Option<u64>,
     /// Share of the last 10 s in which some task waited for memory, percent.
     pub memory_pressure: Option<f64>,
     /// Share of the last 10 s in which all tasks waited for I/O, percent.
@@ -30,11 +35,12 @@ pub struct Room {
 }
 
 impl Readings {
-    /// As the kernel tells.
-    pub(super) fn now() -> Self {
+    /// As the kernel tells; within bounds on who pays for what is read.
+    pub(super) fn now(limits: Option<&MemoryLimits>) -> Self {
         let read = |path| std::fs::read_to_string(path).ok();
         Self {
             available: read("/proc/meminfo").as_deref().and_then(available),
+            within_limits: limits.and_then(MemoryLimits::room),
             memory_pressure: read("/proc/pressure/memory")
                 .as_deref()
                 .and_then(|text| pressure(text, "some")),
@@ -91,7 +97,13 @@ pub(super) fn admit(
     if free == 0 {
         return Err("memory_floor");
     }
-    Ok(room.per_start.min(node).min(free))
+    let within = readings
+        .within_limits
+        .map_or(u64::MAX, |bytes| bytes.saturating_sub(taken));
+    if within == 0 {
+        return Err("memory_limit");
+    }
+    Ok(room.per_start.min(node).min(free).min(within))
 }
 
 /// How long after a notification a start counts as the one that was meant.
@@ -113,6 +125,7 @@ mod tests {
     fn readings(available: u64, memory: f64, io: f64) -> Readings {
         Readings {
             available: Some(available),
+            within_limits: None,
             memory_pressure: Some(memory),
             io_pressure: Some(io),
         }
@@ -139,6 +152,12 @@ mod tests {
         );
         assert_eq!(admit(readings(9999, 0.0, 90.0), 0, false), Ok(100));
         assert_eq!(admit(Readings::default(), 0, true), Ok(100));
+        let within = |bytes| Readings {
+            within_limits: Some(bytes),
+            ..Readings::default()
+        };
+        assert_eq!(admit(within(40), 10, true), Ok(30));
+        assert_eq!(admit(within(40), 40, true), Err("memory_limit"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::attribute::mountinfo::{self, Mount};
 use crate::model::{DeviceCost, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
-use crate::run::{Warmup, main_volume};
+use crate::run::{MemoryLimits, Warmup, main_volume};
 use crate::warm::Cancel;
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
@@ -28,6 +28,7 @@ pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
     taken: Mutex<u64>,
+    limits: MemoryLimits,
     /// Who carries plans out.
     pub(super) charge: Charge,
 }
@@ -80,6 +81,7 @@ impl Shared {
             runtimes,
             settings: Mutex::new(settings),
             taken: Mutex::new(0),
+            limits: MemoryLimits::of_self(),
             charge,
         }
     }
@@ -179,7 +181,9 @@ impl Shared {
         wanted: u64,
         timing: Timing,
     ) -> Result<(u64, Held<'_>), NotWarmed> {
-        let readings = Readings::now();
+        // What a workload pays for is bounded by its own limit, by the kernel.
+        let pays = settings.charge == ChargeTo::Node;
+        let readings = Readings::now(pays.then_some(&self.limits));
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let is_ahead = timing == Timing::Ahead;
         let room = admit(&readings, &settings.room, *taken, is_ahead);

@@ -14,6 +14,7 @@ mod fault_around;
 mod feedback;
 mod lockdown;
 mod mapped;
+mod memory_limit;
 mod mount;
 pub mod procfs;
 mod record;
@@ -36,6 +37,7 @@ pub use fault_around::{
 };
 pub use feedback::{Feedback, FileFeedback, feedback, feedback_by_file};
 pub use lockdown::lockdown;
+pub use memory_limit::MemoryLimits;
 pub use mount::detached_mount;
 pub use record::{RING_BYTES, RecordError, Recorder, Recording, maybe_pages, sees_pages};
 pub use spawn::Servant;

@@ -419,7 +419,11 @@ fn thread(shared: &Arc<Shared>, slot: &Arc<Slot>, phase: Phase, part: Part, shar
     let _count_out = CountOut(shared, slot);
     // Neither is needed for the result, so neither failure is one.
     let _ = sys::set_io_class(shared.options.io_class);
-    if shared.options.lead == Lead::Beside {
+    let is_paced = shared.options.pace_to_keep().is_some();
+    if is_paced {
+        let _ = sys::be_batch();
+    }
+    if shared.options.lead == Lead::Beside || is_paced {
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
     }
     let mut worker = Worker::new(shared, slot, part, share);

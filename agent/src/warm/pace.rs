@@ -5,6 +5,12 @@
 //! transfers in the background are (delay-based, as LEDBAT, RFC 6817): as long as reads
 //! come about as quickly as they ever did, more is kept in flight; when they take longer
 //! they wait in a queue, and so does everybody else's: then half as much.
+//!
+//! That is not enough where a device takes what it is given at once and then nothing until
+//! the rest of its share of a second is over, as throttled ones do (blkio, volumes of
+//! clouds): however little is in flight, all of the share is gone by then. So what was read
+//! in a tenth of a second most of which was spent waiting is more than the device gives,
+//! and from then on less than that is asked for a second, evenly.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,17 +18,20 @@ use std::time::{Duration, Instant};
 use super::engine::lock;
 
 /// Least and most bytes in flight.
-const LEAST: u64 = 512 << 10;
+const LEAST: u64 = 128 << 10;
 const MOST: u64 = 64 << 20;
 
 /// What it begins with.
-const FIRST: u64 = 1 << 20;
+const FIRST: u64 = 512 << 10;
 
 /// Least that one thread may have in flight.
-const LEAST_OF_THREAD: u64 = 32 << 10;
+const LEAST_OF_THREAD: u64 = 64 << 10;
 
 /// Reads that come within this are no burden to anybody.
-const SHORT: Duration = Duration::from_millis(4);
+const SHORT: Duration = Duration::from_millis(1);
+
+/// Where reads wait so long, most of the time, less in flight is no help.
+const STALLED: Duration = Duration::from_millis(8);
 
 /// What is in flight is right when reads take no longer than this many times the quickest.
 const LONGER: u32 = 2;
@@ -32,32 +41,81 @@ const LONGER: u32 = 2;
 /// draft-cardwell-iccrg-bbr-congestion-control, 4.3.4).
 const KNOWN: Duration = Duration::from_secs(10);
 
-/// Bytes that all executions which share it may have in flight, by how long reads take.
+/// In flight more than this is crept up to: what a device takes at once tells nothing of
+/// what it takes for longer.
+const STEEP: u64 = 2 << 20;
+
+/// For how long reads are looked at before it is said how many a second are too many.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Of what was read in a second that was too many, so much is asked for, for [`KNOWN`], and
+/// so much more after each second from then on.
+const EASE: f64 = 0.8;
+const GROWTH: f64 = 1.1;
+
+/// Least bytes a second.
+const LEAST_RATE: f64 = 4e6;
+
+/// What a pause saves up for.
+const SAVED: Duration = Duration::from_millis(5);
+
+/// Longest that one waits before it looks whether it is to stop.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes that all executions which share it may have in flight, and read in a second, by how
+/// long reads take.
 #[derive(Debug, Default)]
 pub struct Pace(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     allowed: u64,
+    look: Look,
+    /// Bytes a second that were the most when it was seen that more are too many.
+    rate: Option<(f64, Instant)>,
+    /// When what was read is paid for, by that rate.
+    due: Option<Instant>,
     /// Executions under way.
     executions: u64,
     quickest: Duration,
     /// Since when that is looked for.
     since: Option<Instant>,
-    /// Nothing has taken too long since: it is doubled, not crept up to.
-    is_first: bool,
+    /// Below this it is doubled, not crept up to.
+    steep: u64,
     /// When less was allowed. Reads asked for before tell nothing of now.
     cut: Option<Instant>,
+}
+
+/// What was seen of reads that were asked for since a moment.
+#[derive(Debug, Default)]
+struct Look {
+    since: Option<Instant>,
+    /// Bytes that came.
+    bytes: u64,
+    /// How long reads took, s: all of them together, and of the squares.
+    took: f64,
+    squares: f64,
+}
+
+impl Look {
+    /// Whether reads waited, each moment counted by those that did then, so that many quick
+    /// ones don't outweigh the one for which all was waiting; longer than `limit`.
+    fn waited(&self, elapsed: Duration, limit: Duration) -> bool {
+        self.took > elapsed.as_secs_f64() / 2.0 && self.squares / self.took > limit.as_secs_f64()
+    }
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
             allowed: FIRST,
+            look: Look::default(),
+            rate: None,
+            due: None,
             executions: 0,
             quickest: Duration::MAX,
             since: None,
-            is_first: true,
+            steep: STEEP,
             cut: None,
         }
     }
@@ -69,7 +127,13 @@ pub(super) struct Paced<'a>(&'a Pace);
 impl Pace {
     /// One more shares it.
     pub(super) fn join(&self) -> Paced<'_> {
-        lock(&self.0).executions += 1;
+        let mut state = lock(&self.0);
+        if state.executions == 0 {
+            // Nothing was asked for.
+            state.look = Look::default();
+        }
+        state.executions += 1;
+        drop(state);
         Paced(self)
     }
 
@@ -80,6 +144,25 @@ impl Pace {
         (state.allowed / all).max(LEAST_OF_THREAD)
     }
 
+    /// Asks for `bytes` once it is time for them, unless `stopped` says so before; whether
+    /// it did.
+    pub(super) fn take(&self, bytes: u64, stopped: impl Fn() -> bool) -> bool {
+        loop {
+            let wait = lock(&self.0).take(bytes, Instant::now());
+            match wait {
+                None => return true,
+                Some(_) if stopped() => return false,
+                Some(wait) => std::thread::sleep(wait.min(PAUSE)),
+            }
+        }
+    }
+
+    /// `bytes` have come without anybody having waited.
+    pub(super) fn came_by_itself(&self, bytes: u64) {
+        let mut state = lock(&self.0);
+        state.look.bytes = state.look.bytes.saturating_add(bytes);
+    }
+
     /// A read of `bytes` that was waited for has come: asked for at `asked`, there at
     /// `now`.
     pub(super) fn came(&self, bytes: u64, asked: Instant, now: Instant) {
@@ -88,25 +171,46 @@ impl Pace {
 }
 
 impl State {
+    /// Bytes a second that may be asked for.
+    fn rate(&self, now: Instant) -> Option<f64> {
+        let (rate, since) = self.rate?;
+        let later = now.saturating_duration_since(since).saturating_sub(KNOWN);
+        Some(rate * GROWTH.powf(later.as_secs_f64()))
+    }
+
+    /// Asks for `bytes`; how long not yet, if not.
+    fn take(&mut self, bytes: u64, now: Instant) -> Option<Duration> {
+        if let Some(rate) = self.rate(now) {
+            let earliest = now.checked_sub(SAVED).unwrap_or(now);
+            let due = self.due.map_or(now, |due| due.max(earliest));
+            if due > now {
+                return Some(due - now);
+            }
+            let costs = Duration::try_from_secs_f64(bytes as f64 / rate).unwrap_or(KNOWN);
+            self.due = due.checked_add(costs.min(KNOWN));
+        }
+        self.look.since.get_or_insert(now);
+        None
+    }
+
     fn came(&mut self, bytes: u64, asked: Instant, now: Instant) {
         let took = now.saturating_duration_since(asked);
         let since = *self.since.get_or_insert(asked);
         if now.saturating_duration_since(since) >= KNOWN {
-            *self = Self {
-                allowed: LEAST,
-                executions: self.executions,
-                since: Some(now),
-                cut: Some(now),
-                ..Self::default()
-            };
+            self.steep = self.allowed / 2;
+            self.allowed = LEAST;
+            self.quickest = Duration::MAX;
+            self.since = Some(now);
+            self.cut = Some(now);
         }
+        self.look(bytes, asked, now);
         if self.cut.is_some_and(|cut| asked < cut) {
             return;
         }
         self.quickest = self.quickest.min(took);
-        if took <= SHORT.max(self.quickest.saturating_mul(LONGER)) {
+        if took <= self.burden() {
             // Twice as much after all that is in flight has come; later a step more.
-            let more = if self.is_first {
+            let more = if self.allowed < self.steep {
                 bytes
             } else {
                 bytes.saturating_mul(LEAST) / self.allowed
@@ -114,8 +218,42 @@ impl State {
             self.allowed = self.allowed.saturating_add(more).min(MOST);
         } else {
             self.allowed = (self.allowed / 2).max(LEAST);
-            self.is_first = false;
+            self.steep = self.allowed;
             self.cut = Some(now);
+        }
+    }
+
+    /// A read that takes longer than this has waited for others.
+    fn burden(&self) -> Duration {
+        SHORT.max(self.quickest.saturating_mul(LONGER))
+    }
+
+    /// Sees whether more is asked for in a second than the device gives.
+    fn look(&mut self, bytes: u64, asked: Instant, now: Instant) {
+        let since = *self.look.since.get_or_insert(asked);
+        if asked < since {
+            return;
+        }
+        let took = now.saturating_duration_since(asked).as_secs_f64();
+        self.look.bytes = self.look.bytes.saturating_add(bytes);
+        self.look.took += took;
+        self.look.squares += took.powi(2);
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed < LOOK {
+            return;
+        }
+        let look = std::mem::take(&mut self.look);
+        let stalled = STALLED.max(self.burden().saturating_mul(2));
+        if look.waited(elapsed, stalled) {
+            let read = look.bytes as f64 / elapsed.as_secs_f64();
+            // Soon after it was lowered, less is read because of what was too many before.
+            let asked = match self.rate {
+                Some((rate, since)) if now.saturating_duration_since(since) < KNOWN => rate,
+                _ => read,
+            };
+            self.rate = Some(((asked * EASE).max(LEAST_RATE), now));
+            // What was too many has to come before anything else does.
+            self.look.since = now.checked_add(LOOK);
         }
     }
 }
@@ -174,7 +312,7 @@ mod tests {
             run(&mut state, Instant::now(), per_second, latency, 10_000);
             let queue = wait(&state, per_second);
             assert!(queue >= latency, "{per_second}: {queue:?}");
-            assert!(queue <= SHORT * 2, "{per_second}: {queue:?}");
+            assert!(queue <= SHORT * 4, "{per_second}: {queue:?}");
         }
     }
 
@@ -199,6 +337,95 @@ mod tests {
         assert!(state.allowed < before / 4, "{} {before}", state.allowed);
     }
 
+    /// Has a device that gives so many bytes each tenth of a second, at once, and then
+    /// nothing until the next, read for so many of them; what was read in each, and whether
+    /// somebody else would have waited in it.
+    fn run_gated(
+        state: &mut State,
+        began: Instant,
+        budget: u64,
+        slices: usize,
+    ) -> Vec<(u64, bool)> {
+        const SLICE: Duration = Duration::from_millis(100);
+        const STEP: u64 = 64 << 10;
+        let latency = Duration::from_micros(300);
+        let mut seen = vec![(0, false); slices + 100];
+        let mut now = began;
+        let mut flying = std::collections::VecDeque::<(Instant, Instant)>::new();
+        while now < began + SLICE * slices as u32 {
+            while let Some(&(asked, comes)) = flying.front()
+                && comes <= now
+            {
+                flying.pop_front();
+                state.came(STEP, asked, comes);
+            }
+            let next = flying.front().map(|(_, comes)| *comes);
+            let is_full = (flying.len() as u64 + 1) * STEP > state.allowed;
+            if let Some(next) = next.filter(|_| is_full) {
+                now = next;
+                continue;
+            }
+            if let Some(wait) = state.take(STEP, now) {
+                now = next.map_or(now + wait, |next| next.min(now + wait));
+                continue;
+            }
+            let slice = ((now - began).as_nanos() / SLICE.as_nanos()) as usize;
+            let gives = (slice..seen.len()).find(|at| seen[*at].0 + STEP <= budget);
+            let gives = gives.expect("a slice that has room");
+            seen[gives].0 += STEP;
+            seen[slice].1 |= gives > slice;
+            flying.push_back((now, now.max(began + SLICE * gives as u32) + latency));
+        }
+        seen.truncate(slices);
+        seen
+    }
+
+    #[test]
+    fn a_throttled_disk_is_soon_asked_for_less_than_it_gives() {
+        for budget in [2_000_000, 10_000_000, 50_000_000] {
+            let mut state = State::default();
+            let seen = run_gated(&mut state, Instant::now(), budget, 100);
+            let later = &seen[20..];
+            let waited = later.iter().filter(|(_, waited)| *waited).count();
+            assert!(waited <= 2, "{budget}: {waited} of {}", later.len());
+            let read: u64 = later.iter().map(|(read, _)| read).sum();
+            let all = budget * later.len() as u64;
+            assert!(read * 2 > all, "{budget}: {read} of {all}");
+        }
+    }
+
+    #[test]
+    fn one_read_that_takes_long_is_not_too_many_reads() {
+        let mut state = State::default();
+        let began = Instant::now();
+        let quick = Duration::from_micros(300);
+        for read in 0..2000 {
+            let asked = began + quick * read;
+            let took = if read == 1000 { quick * 20 } else { quick };
+            assert_eq!(state.take(64 << 10, asked), None);
+            state.came(64 << 10, asked, asked + took);
+        }
+        assert_eq!(state.rate(began + quick * 2000), None);
+    }
+
+    #[test]
+    fn what_was_too_many_is_asked_for_again_later() {
+        let mut state = State::default();
+        let now = Instant::now();
+        state.rate = Some((50e6, now));
+        assert_eq!(state.rate(now + KNOWN), Some(50e6));
+        let later = state.rate(now + KNOWN * 2).expect("a rate");
+        assert!(later > 100e6, "{later}");
+        let forgotten = state
+            .rate(now + Duration::from_secs(1 << 40))
+            .expect("a rate");
+        assert!(forgotten > 1e12);
+        assert_eq!(
+            state.take(u64::MAX, now + Duration::from_secs(1 << 30)),
+            None
+        );
+    }
+
     #[test]
     fn executions_share_it() {
         let pace = Pace::default();
@@ -220,6 +447,7 @@ mod tests {
             let mut state = State::default();
             for (bytes, asked, took) in reads {
                 let asked = began + Duration::from_nanos(asked);
+                state.take(bytes, asked);
                 state.came(bytes, asked, asked + Duration::from_nanos(took));
                 prop_assert!((LEAST..=MOST).contains(&state.allowed));
             }

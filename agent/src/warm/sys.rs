@@ -229,9 +229,42 @@ pub(super) fn set_io_class(class: IoClass) -> io::Result<()> {
     }
 }
 
+/// Has this thread preempt nobody when it wakes up (`SCHED_BATCH`, sched(7)). It runs as
+/// much as others of its nice value all the same, so that nobody waits for long for a page
+/// that it has locked.
+///
+/// # Errors
+/// It is not allowed.
+pub(super) fn be_batch() -> io::Result<()> {
+    // musl's function of this name only says ENOSYS. The kernel's sched_param is one int.
+    let priority: libc::c_int = 0;
+    let call = libc::SYS_sched_setscheduler;
+    // SAFETY: the pointer is to an int that outlives the call, which keeps none; 0 stands for
+    // the calling thread.
+    let result = unsafe { libc::syscall(call, 0, libc::SCHED_BATCH, &raw const priority) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_becomes_a_batch() {
+        std::thread::spawn(|| {
+            be_batch().expect("needs no right");
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("its own");
+            let mut fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
+            // proc_pid_stat(5): the 41st, of which two stand before this.
+            assert_eq!(fields.nth(38), Some("3"));
+        })
+        .join()
+        .expect("it ends");
+    }
 
     #[test]
     fn a_written_file_is_resident_and_a_hole_is_not() {

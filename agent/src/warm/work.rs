@@ -323,8 +323,12 @@ impl<'a> Worker<'a> {
     /// Whether so many pages may be read now: not, if it is to stop.
     fn may_read(&self, pages: u32) -> bool {
         let bytes = u64::from(pages) * PAGE_SIZE;
-        let mut rates = self.shared.options.rates.iter();
+        let options = &self.shared.options;
+        let mut rates = options.rates.iter();
         rates.all(|rate| rate.take(bytes, || self.stopped()))
+            && options
+                .pace_to_keep()
+                .is_none_or(|pace| pace.take(bytes, || self.stopped()))
     }
 
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
@@ -406,6 +410,9 @@ impl<'a> Worker<'a> {
     /// Takes in what has come by itself, so that it is known when it came.
     fn take_in(&mut self) {
         while let Some(step) = self.window.pop_if_there() {
+            if let Some(pace) = self.shared.options.pace_to_keep() {
+                pace.came_by_itself(step.bytes());
+            }
             self.settle(&step, Outcome::read(step.pages.into()));
         }
     }

@@ -111,6 +111,13 @@ impl Served {
         prepare("mount", &["-i", "-t", "nfs4", "-o", &options, &source, at]).is_some()
     }
 
+    /// From now on the server's answers are lost, or come again.
+    pub(super) fn answers(&self, does: bool) {
+        let netem = if does { LINK } else { "loss 100%" };
+        let script = format!("tc qdisc replace dev hs-server root netem {netem}");
+        assert!(self.at_server(&script).is_some());
+    }
+
     /// Unmounts at the client, and has nobody remember anything.
     pub(super) fn forget(&self) {
         let umount = end(Command::new("umount").arg(&self.mount));

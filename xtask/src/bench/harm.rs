@@ -33,6 +33,11 @@ const TIGHT_BYTES: u64 = 16 << 20;
 /// What is left beside the neighbour on a node that is short of memory.
 const SHORT_BYTES: u64 = 256 << 20;
 
+/// From one start to the next, on the disk as it is and on a slow one, where they take about
+/// two thirds of the time.
+const EVERY: Duration = Duration::from_secs(1);
+const EVERY_SLOW: Duration = Duration::from_secs(4);
+
 /// What a slow disk gives.
 const SLOW: Limits = Limits {
     bytes: Some(100_000_000),
@@ -144,6 +149,7 @@ impl Node {
             tree: &self.tree,
             cgroup,
             workloads: &self.workloads,
+            every: if cgroup.is_some() { EVERY_SLOW } else { EVERY },
         }
     }
 
@@ -271,10 +277,11 @@ fn findings(
          default configuration, but that it learns each start (`hook_share = 1`). Four things take turns, {rounds} rounds and one before them that \
          is not counted: *nothing*; *ahead*: the agent is told of starts that don't come, and \
          warms for them at once, again as soon as it has; *starts*: they start one after the \
-         other, cold, and the agent only observes; *warmed*: they start so and the agent warms \
+         other, cold, one each second (on the slow disk each {} s), and the agent only observes; *warmed*: they start so and the agent warms \
          beside them. Two neighbours read 4 KiB at random places for {} s: one from the disk \
          (O_DIRECT, 400 times a second), one what it has in memory (256 MiB, 25,600 times a \
          second). Ratios are taken round by round: median (least to greatest).",
+        EVERY_SLOW.as_secs(),
         LOOK.as_secs()
     );
     let note = format!(

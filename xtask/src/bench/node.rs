@@ -46,11 +46,14 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn mount(at: &Path) -> Result<Self> {
         fs::create_dir_all(at)?;
-        run::run(
-            Command::new("mount")
-                .args(["-t", "cgroup2", "none"])
-                .arg(at),
-        )?;
+        // A measurement that was interrupted leaves it.
+        if !at.join("cgroup.controllers").exists() {
+            run::run(
+                Command::new("mount")
+                    .args(["-t", "cgroup2", "none"])
+                    .arg(at),
+            )?;
+        }
         let tree = Self {
             mount: at.to_owned(),
             slice: at.join("headstart-bench.slice"),

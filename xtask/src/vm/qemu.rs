@@ -39,8 +39,20 @@ pub struct Machine<'a> {
     pub arch: &'a Arch,
     /// Where the disk and the console's text are put.
     pub dir: &'a Path,
+    /// What its clock counts.
+    pub clock: Clock,
     /// More kernel parameters.
     pub append: String,
+}
+
+/// What a guest's clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// Time, as it passes on this machine.
+    Time,
+    /// Instructions of its one processor, each a nanosecond: emulated, and the same
+    /// whatever else this machine does.
+    Instructions,
 }
 
 impl Machine<'_> {
@@ -48,7 +60,8 @@ impl Machine<'_> {
     /// come up or did not come to its end.
     pub fn boot(&self, mut each: impl FnMut(Message)) -> Result<()> {
         self.make_disk()?;
-        if self.arch.target.is_none() && usable_kvm() {
+        let counts = self.clock == Clock::Instructions;
+        if !counts && self.arch.target.is_none() && usable_kvm() {
             // What it complains of is no concern where the emulator runs it.
             let mut command = self.command("kvm", "host");
             command.stderr(Stdio::null());
@@ -60,7 +73,10 @@ impl Machine<'_> {
         }
         // One thread for all processors: kernels patch their code while others run it,
         // which hangs guests with a thread for each.
-        let tcg = self.command("tcg,thread=single", self.arch.processor);
+        let mut tcg = self.command("tcg,thread=single", self.arch.processor);
+        if counts {
+            tcg.args(["-icount", "shift=0,sleep=off"]);
+        }
         Guest::start(tcg, &self.console())?.listen(&mut each)
     }
 
@@ -106,7 +122,10 @@ impl Machine<'_> {
                 "-cpu",
                 cpu,
                 "-smp",
-                "2",
+                match self.clock {
+                    Clock::Time => "2",
+                    Clock::Instructions => "1",
+                },
                 "-m",
                 &MEMORY.to_string(),
             ])

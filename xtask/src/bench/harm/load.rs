@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -34,6 +34,8 @@ pub(super) struct Load<'a> {
     /// In which they start beside their own, if any.
     pub(super) cgroup: Option<&'a Path>,
     pub(super) workloads: &'a [Workload],
+    /// From one start to the next, if it is over by then.
+    pub(super) every: Duration,
 }
 
 /// Makes their files in a directory.
@@ -95,11 +97,17 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Starts them one after the other, over and over, each with nothing of it in memory.
+    /// Starts them one after the other, over and over, each with nothing of it in memory,
+    /// and at an even pace: quicker starts are not to be more starts.
     pub(super) fn start_all(&self, stop: &AtomicBool) -> Result<()> {
         let mut all = self.workloads.iter().cycle();
+        let mut next = Instant::now();
         while let Some(workload) = all.next().filter(|_| !stop.load(Ordering::Relaxed)) {
             self.start(workload)?;
+            next += self.every;
+            while Instant::now() < next && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK_EVERY);
+            }
         }
         Ok(())
     }

@@ -1,0 +1,194 @@
+//! How much memory the cgroups that this process is in leave, where the memory controller
+//! bounds them.
+//!
+//! A page of a file is charged to the cgroup of who brings it in, and to all above it. What
+//! shares a bound with it pays for it: its pages are thrown out, used ones too.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::attribute::mountinfo::{self, Mount};
+
+/// Of a bound, one in so many bytes stays free.
+const SPARE: u64 = 8;
+
+/// How the files of a version of the controller are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    bounds: &'static [&'static str],
+    usage: &'static str,
+    /// In `memory.stat`: bytes of files' pages that were not used twice.
+    unused: &'static str,
+}
+
+const V1: Version = Version {
+    bounds: &["memory.limit_in_bytes"],
+    usage: "memory.usage_in_bytes",
+    unused: "total_inactive_file",
+};
+
+const V2: Version = Version {
+    bounds: &["memory.max", "memory.high"],
+    usage: "memory.current",
+    unused: "inactive_file",
+};
+
+/// The cgroups that bound this process, innermost first.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryLimits {
+    cgroups: Vec<PathBuf>,
+    version: Option<Version>,
+}
+
+impl MemoryLimits {
+    /// Those that this process is in now, of the version that has the memory controller;
+    /// none where they can't be seen.
+    pub fn of_self() -> Self {
+        let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
+        let mounts = mountinfo::read().unwrap_or_default();
+        Self::found(&own, &mounts).unwrap_or_default()
+    }
+
+    fn found(own: &[u8], mounts: &[Mount]) -> Option<Self> {
+        let (version, path) = place(own)?;
+        let is_of = |mount: &&Mount| match version == V1 {
+            true => mount.fs_type == "cgroup" && has_memory(&mount.super_options, b','),
+            false => mount.fs_type == "cgroup2",
+        };
+        let mount = mounts.iter().rev().find(is_of)?;
+        let mount_point = Path::new(OsStr::from_bytes(&mount.mount_point));
+        let root = Path::new(OsStr::from_bytes(&mount.root));
+        // What is above the mount's own root can't be seen.
+        let below = path.strip_prefix(root).ok()?;
+        let all = below.ancestors().map(|below| mount_point.join(below));
+        Some(Self {
+            cgroups: all.collect(),
+            version: Some(version),
+        })
+    }
+
+    /// Bytes that can be brought in before something that is used is thrown out for them;
+    /// `None` where nothing is bounded.
+    pub fn room(&self) -> Option<u64> {
+        let version = self.version?;
+        let read = |cgroup: &PathBuf, file: &str| std::fs::read_to_string(cgroup.join(file)).ok();
+        let of_one = |cgroup: &PathBuf| {
+            let bounds = version.bounds.iter().filter_map(|file| {
+                let text = read(cgroup, file)?;
+                text.trim().parse::<u64>().ok()
+            });
+            let bound = bounds.min()?;
+            let usage = read(cgroup, version.usage)?.trim().parse().ok()?;
+            let stat = read(cgroup, "memory.stat")?;
+            Some(left(bound, usage, unused(&stat, version.unused)?))
+        };
+        self.cgroups.iter().filter_map(of_one).min()
+    }
+}
+
+/// The version that has the memory controller, and this process's place in it.
+fn place(own: &[u8]) -> Option<(Version, &Path)> {
+    let lines = || own.split(|&byte| byte == b'\n');
+    let path = |path| Path::new(OsStr::from_bytes(path));
+    let v1 = lines().find_map(|line| {
+        let mut fields = line.splitn(3, |&byte| byte == b':').skip(1);
+        has_memory(fields.next()?, b',').then_some((V1, path(fields.next()?)))
+    });
+    v1.or_else(|| lines().find_map(|line| Some((V2, path(line.strip_prefix(b"0::")?)))))
+}
+
+fn has_memory(words: &[u8], separator: u8) -> bool {
+    words
+        .split(|&byte| byte == separator)
+        .any(|word| word == b"memory")
+}
+
+/// A line of `memory.stat`.
+fn unused(stat: &str, name: &str) -> Option<u64> {
+    let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(found, _)| *found == name)?.1.parse().ok()
+}
+
+fn left(bound: u64, usage: u64, unused: u64) -> u64 {
+    (bound - bound / SPARE).saturating_sub(usage.saturating_sub(unused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounts(text: &str) -> Vec<Mount> {
+        mountinfo::parse(text.as_bytes()).expect("a mount table")
+    }
+
+    #[test]
+    fn the_memory_controller_is_where_the_kernel_says() {
+        let both = mounts(
+            "30 1 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+             31 1 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             32 1 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n",
+        );
+        let found = |own: &str, mounts: &[Mount]| {
+            let limits = MemoryLimits::found(own.as_bytes(), mounts)?;
+            let paths = limits.cgroups.iter().map(|path| path.display().to_string());
+            Some((limits.version?, paths.collect::<Vec<_>>()))
+        };
+        let hybrid = "9:cpu:/other\n7:memory:/a/b\n0::/c\n";
+        let of_v1 = [
+            "/sys/fs/cgroup/memory/a/b",
+            "/sys/fs/cgroup/memory/a",
+            "/sys/fs/cgroup/memory/",
+        ];
+        assert_eq!(
+            found(hybrid, &both),
+            Some((V1, of_v1.map(str::to_owned).to_vec()))
+        );
+        let unified = mounts("30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let of_v2 = ["/sys/fs/cgroup/c", "/sys/fs/cgroup/"];
+        assert_eq!(
+            found("0::/c\n", &unified),
+            Some((V2, of_v2.map(str::to_owned).to_vec()))
+        );
+        let pod = mounts("30 1 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(found("0::/c\n", &pod), None);
+        assert_eq!(found("0::/c\n", &[]), None);
+        assert_eq!(found("", &both), None);
+    }
+
+    #[test]
+    fn what_is_left_is_the_least_of_all_bounds() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let inner = directory.path().join("inner");
+        std::fs::create_dir(&inner).expect("a directory");
+        let limits = MemoryLimits {
+            cgroups: vec![inner.clone(), directory.path().to_owned()],
+            version: Some(V2),
+        };
+        assert_eq!(limits.room(), None);
+        let write = |cgroup: &Path, file: &str, text: &str| {
+            std::fs::write(cgroup.join(file), text).expect("written");
+        };
+        for (cgroup, max, high) in [
+            (inner.as_path(), "max\n", "max\n"),
+            (directory.path(), "1600\n", "800\n"),
+        ] {
+            write(cgroup, "memory.max", max);
+            write(cgroup, "memory.high", high);
+            write(cgroup, "memory.current", "600\n");
+            write(
+                cgroup,
+                "memory.stat",
+                "anon 1\ninactive_file 200\nactive_file 9\n",
+            );
+        }
+        assert_eq!(limits.room(), Some(300));
+        write(&inner, "memory.max", "480\n");
+        assert_eq!(limits.room(), Some(20));
+        write(&inner, "memory.current", "6000\n");
+        assert_eq!(limits.room(), Some(0));
+        write(&inner, "memory.stat", "nothing that is known\n");
+        assert_eq!(limits.room(), Some(300));
+        assert_eq!(MemoryLimits::default().room(), None);
+    }
+}
