@@ -18,10 +18,10 @@ use crate::scene::{Daemon, IMAGE_NAME, Podman, Scene, done};
 const MIB: u64 = 1 << 20;
 
 /// Waits until it is told to go on: until then only warming brings files into memory.
-const READS: &str = "read -r go < /vol/go; cat /data/image.bin /vol/model > /dev/null";
+pub(crate) const READS: &str = "read -r go < /vol/go; cat /data/image.bin /vol/model > /dev/null";
 
 /// A node over these stores, in the scene's namespace.
-fn node(scene: &Scene, roots: &Roots) -> Option<Node> {
+pub(crate) fn node(scene: &Scene, roots: &Roots) -> Option<Node> {
     node_with(scene, roots, "")
 }
 
@@ -34,18 +34,19 @@ fn node_with(scene: &Scene, roots: &Roots, more: &str) -> Option<Node> {
         .map(|storage| format!("{{ graph = {:?}, run = {:?} }}", storage.graph, storage.run));
     let storage: Vec<String> = storage.collect();
     node.configure(&format!(
-        "{more}\n[agent.runtimes]\nstorage = [{}]\ncontainerd = {:?}\n",
+        "{more}\n[agent.runtimes]\nstorage = [{}]\ncontainerd = {:?}\ndocker = {:?}\n",
         storage.join(", "),
-        roots.containerd
+        roots.containerd,
+        roots.docker
     ));
     Some(node)
 }
 
 /// A directory to be mounted into containers: 8 MiB of data, and a FIFO that holds them.
-struct Shared(PathBuf);
+pub(crate) struct Shared(PathBuf);
 
 impl Shared {
-    fn new(scene: &Scene) -> Self {
+    pub(crate) fn new(scene: &Scene) -> Self {
         let dir = scene.path().join("vol");
         fs::create_dir(&dir).expect("a directory");
         let data: Vec<u8> = (0..8 * MIB).map(|i| (i / 7) as u8).collect();
@@ -54,12 +55,16 @@ impl Shared {
         Self(dir)
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
+    }
+
     fn model(&self) -> PathBuf {
         self.0.join("model")
     }
 
     /// Lets the container that waits go on.
-    fn go(&self) {
+    pub(crate) fn go(&self) {
         release(&self.0.join("go"));
     }
 }
@@ -164,12 +169,12 @@ fn by_containerd_with(
     run
 }
 
-fn spawn(command: &mut Command) -> Child {
+pub(crate) fn spawn(command: &mut Command) -> Child {
     let command = command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     command.spawn().expect("it starts")
 }
 
-fn ended(mut child: Child) {
+pub(crate) fn ended(mut child: Child) {
     let status = until("the container has ended", || {
         child.try_wait().expect("waited")
     });
@@ -177,7 +182,7 @@ fn ended(mut child: Child) {
 }
 
 /// The image's file in the layers of a store.
-fn image_file(store: &Path) -> PathBuf {
+pub(crate) fn image_file(store: &Path) -> PathBuf {
     let mut find = Command::new("find");
     let found = done(find.arg(store).args(["-path", "*/data/image.bin"]));
     let mut found = found.lines();
@@ -195,7 +200,7 @@ fn is_away(path: &Path) -> bool {
 }
 
 /// The workload of this name, once so many of its runs are learned.
-fn named(node: &Node, name: &str, runs: u64) -> Value {
+pub(crate) fn named(node: &Node, name: &str, runs: u64) -> Value {
     until(&format!("{name} has {runs} runs"), || {
         let all = node.json(&["workloads"])?;
         let all = all["workloads"].as_array()?;
@@ -207,13 +212,13 @@ fn named(node: &Node, name: &str, runs: u64) -> Value {
     })
 }
 
-fn key(workload: &Value) -> String {
+pub(crate) fn key(workload: &Value) -> String {
     workload["key"].as_str().expect("a key").to_owned()
 }
 
 /// Starts something whose files were thrown out of memory, and has it warmed before it
 /// reads them.
-fn starts_warmed(start: &mut Command, shared: &Shared, image: &Path) {
+pub(crate) fn starts_warmed(start: &mut Command, shared: &Shared, image: &Path) {
     let child = spawn_warmed(start, shared, image);
     shared.go();
     ended(child);
@@ -253,7 +258,7 @@ fn was_early(node: &Node, key: &str, runs: u64, signal: &str) {
 }
 
 /// What became of what was warmed.
-fn was_warmed(workload: &Value, signals: &[&str]) {
+pub(crate) fn was_warmed(workload: &Value, signals: &[&str]) {
     let last = &workload["last"];
     let bytes = |name: &str| last[name].as_u64().expect("bytes");
     let signal = last["signal"].as_str().expect("a signal");
@@ -267,7 +272,7 @@ fn was_warmed(workload: &Value, signals: &[&str]) {
 }
 
 /// What the profile names, and what it never does.
-fn profile_is_portable(node: &Node, key: &str, scene: &Scene) {
+pub(crate) fn profile_is_portable(node: &Node, key: &str, scene: &Scene) {
     let shown = node.json(&["profile", "show", key]).expect("a profile");
     let files = shown["files"].as_array().expect("files");
     let text = |file: &Value, field: &str| file[field].as_str().expect("text").to_owned();

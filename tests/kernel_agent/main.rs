@@ -7,6 +7,9 @@ mod charge;
 mod clock;
 mod containers;
 mod dead_mount;
+mod docker;
+#[path = "../common/docker.rs"]
+mod engine;
 mod fuse;
 mod life;
 mod narrow;

@@ -132,6 +132,13 @@ pub const PROMETHEUS: Package = Package {
     reason: "scrapes metrics, and evaluates rules and the dashboard",
 };
 
+/// Docker's engine and client. Its package would start a daemon.
+pub const DOCKER: Package = Package {
+    name: "docker.io",
+    brings: "dockerd",
+    reason: "containers that start as Docker's",
+};
+
 /// What boots other kernels.
 pub const VM: &[Package] = &[
     Package {
@@ -268,10 +275,11 @@ pub fn unpacked(package: &Package) -> PathBuf {
 
 /// A program of a package that was unpacked, or of this machine.
 pub fn program(package: &Package, name: &str) -> Option<PathBuf> {
-    let unpacked = unpacked(package).join("usr/bin").join(name);
-    unpacked
-        .exists()
-        .then_some(unpacked)
+    let unpacked = unpacked(package);
+    ["usr/bin", "usr/sbin"]
+        .map(|directory| unpacked.join(directory).join(name))
+        .into_iter()
+        .find(|program| program.exists())
         .or_else(|| on_path(name))
 }
 

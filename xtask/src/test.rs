@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{self, PROMETHEUS, TESTS};
+use crate::packages::{self, DOCKER, PROMETHEUS, TESTS};
 use crate::run::{self, Stages};
 use crate::workspace::{Workspace, is_root};
 use crate::{build, deny, fuzz, load, sanitize, tidy, vm};
@@ -148,8 +148,10 @@ fn install_packages() {
     if let Err(error) = packages::install(&missing) {
         println!("SKIPPED: {error:#}");
     }
-    if let Err(error) = packages::unpack(&PROMETHEUS) {
-        println!("SKIPPED: tests that need {}: {error:#}", PROMETHEUS.name);
+    for package in [&PROMETHEUS, &DOCKER] {
+        if let Err(error) = packages::unpack(package) {
+            println!("SKIPPED: tests that need {}: {error:#}", package.name);
+        }
     }
     for package in packages::missing(TESTS) {
         println!(

@@ -18,20 +18,24 @@ const SPARE: u64 = 8;
 struct Version {
     bounds: &'static [&'static str],
     usage: &'static str,
-    /// In `memory.stat`: bytes of files' pages that were not used twice.
-    unused: &'static str,
+    /// In `memory.stat`: bytes of files' pages, on the list of those that were not used twice
+    /// and on that of the others.
+    inactive: &'static str,
+    active: &'static str,
 }
 
 const V1: Version = Version {
     bounds: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
-    unused: "total_inactive_file",
+    inactive: "total_inactive_file",
+    active: "total_active_file",
 };
 
 const V2: Version = Version {
     bounds: &["memory.max", "memory.high"],
     usage: "memory.current",
-    unused: "inactive_file",
+    inactive: "inactive_file",
+    active: "active_file",
 };
 
 /// The cgroups that bound this process, innermost first.
@@ -81,7 +85,9 @@ impl MemoryLimits {
             let bound = bounds.min()?;
             let usage = read(cgroup, version.usage)?.trim().parse().ok()?;
             let stat = read(cgroup, "memory.stat")?;
-            Some(left(bound, usage, unused(&stat, version.unused)?))
+            let inactive = line(&stat, version.inactive)?;
+            let active = line(&stat, version.active)?;
+            Some(left(bound, usage, replaceable(inactive, active)))
         };
         self.cgroups.iter().filter_map(of_one).min()
     }
@@ -105,13 +111,20 @@ fn has_memory(words: &[u8], separator: u8) -> bool {
 }
 
 /// A line of `memory.stat`.
-fn unused(stat: &str, name: &str) -> Option<u64> {
+fn line(stat: &str, name: &str) -> Option<u64> {
     let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(found, _)| *found == name)?.1.parse().ok()
 }
 
-fn left(bound: u64, usage: u64, unused: u64) -> u64 {
-    (bound - bound / SPARE).saturating_sub(usage.saturating_sub(unused))
+/// Of the inactive pages, bytes that can be replaced while the kernel leaves the active ones
+/// alone: it does as long as the inactive are enough (mm/vmscan.c, `inactive_is_low`).
+fn replaceable(inactive: u64, active: u64) -> u64 {
+    let ratio = (inactive.saturating_add(active) >> 30).saturating_mul(10);
+    inactive.saturating_sub(active / ratio.isqrt().max(1))
+}
+
+fn left(bound: u64, usage: u64, replaceable: u64) -> u64 {
+    (bound - bound / SPARE).saturating_sub(usage.saturating_sub(replaceable))
 }
 
 #[cfg(test)]
@@ -179,7 +192,7 @@ mod tests {
             write(
                 cgroup,
                 "memory.stat",
-                "anon 1\ninactive_file 200\nactive_file 9\n",
+                "anon 1\ninactive_file 300\nactive_file 100\n",
             );
         }
         assert_eq!(limits.room(), Some(300));
@@ -190,5 +203,14 @@ mod tests {
         write(&inner, "memory.stat", "nothing that is known\n");
         assert_eq!(limits.room(), Some(300));
         assert_eq!(MemoryLimits::default().room(), None);
+    }
+
+    #[test]
+    fn what_is_used_is_left_alone_as_long_as_enough_is_not() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(replaceable(300, 100), 200);
+        assert_eq!(replaceable(100, 300), 0);
+        // Of 10 GiB a tenth is enough.
+        assert_eq!(replaceable(2 * GIB, 8 * GIB), 2 * GIB - 8 * GIB / 10);
     }
 }

@@ -109,8 +109,11 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
             node.memory(CACHED_BYTES + TIGHT_BYTES, &["neighbour"])?,
         ),
         (
-            "a limit that it shares with the agent",
-            node.memory(CACHED_BYTES + SHORT_BYTES, &["neighbour", "agent"])?,
+            "a limit that it shares with the agent and what starts",
+            node.memory(
+                CACHED_BYTES + SHORT_BYTES,
+                &["neighbour", "agent", "starts"],
+            )?,
         ),
     ];
     Ok(findings(&fast, &slow, &memory, bench.rounds).into_markdown())
@@ -140,16 +143,16 @@ impl Node {
             ..Setup::default()
         };
         let agent = Agent::start(&self.program, &directory, setup)?;
-        self.load(None).learn(&agent)?;
+        self.load(None, EVERY).learn(&agent)?;
         Ok(agent)
     }
 
-    fn load<'a>(&'a self, cgroup: Option<&'a Path>) -> Load<'a> {
+    fn load<'a>(&'a self, cgroup: Option<&'a Path>, every: Duration) -> Load<'a> {
         Load {
             tree: &self.tree,
             cgroup,
             workloads: &self.workloads,
-            every: if cgroup.is_some() { EVERY_SLOW } else { EVERY },
+            every,
         }
     }
 
@@ -161,7 +164,7 @@ impl Node {
         let cgroup = throttle.as_ref().map(Throttle::cgroup);
         let agent = self.agent(cgroup)?;
         let scene = Scene {
-            load: self.load(cgroup),
+            load: self.load(cgroup, if limits.is_some() { EVERY_SLOW } else { EVERY }),
             agent: &agent,
         };
         self.rounds(|beside| {
@@ -191,12 +194,13 @@ impl Node {
     }
 
     /// What a neighbour has to read again whose memory is bounded, MiB; it alone is in the
-    /// bound, or the agent too.
+    /// bound, or the agent and what starts too.
     fn memory(&self, bytes: u64, members: &[&str]) -> Result<Rounds<f64>> {
         let bound = Bound::new(bytes, members)?;
         let agent = self.agent(bound.member("agent").as_deref())?;
+        let starts = bound.member("starts");
         let scene = Scene {
-            load: self.load(None),
+            load: self.load(starts.as_deref(), EVERY),
             agent: &agent,
         };
         let tight = bound.member("neighbour");
