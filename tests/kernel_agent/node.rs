@@ -89,7 +89,7 @@ impl Node {
     /// though they follow one another without a pause.
     pub(crate) fn configure(&self, more: &str) {
         let text = format!(
-            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\n{more}\n",
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n{more}\n",
             self.socket()
         );
         fs::write(self.path("new.toml"), text).expect("written");

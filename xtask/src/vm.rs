@@ -23,6 +23,7 @@ pub mod modules;
 pub mod qemu;
 pub mod suites;
 pub mod table;
+pub mod verified;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -38,6 +39,7 @@ use job::Job;
 use kernel::{KERNELS, Kernel, Unpacked};
 use suites::{Binaries, Setup};
 use table::{Run, Table};
+use verified::Verified;
 
 /// `cargo xtask vm`
 #[derive(Debug, Default, clap::Args)]
@@ -146,9 +148,13 @@ fn boot_all(args: &Args, last_begin: Duration) -> Result<Table> {
             table.add(guest.kernel.name, run);
         }
     });
-    let table = table
+    let mut table = table
         .into_inner()
         .map_err(|_| anyhow!("a guest's thread panicked"))?;
+    let page = workspace.root.join(verified::PAGE);
+    let page =
+        std::fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
+    table.compare(&Verified::parse(&page));
     println!("{}", table.text());
     println!("{}", table.verdict());
     Ok(table)

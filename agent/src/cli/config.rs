@@ -71,6 +71,10 @@ pub struct AgentConfig {
     /// Most of the time for which the hooks on the read path may be attached, 0 to 1.
     #[serde(deserialize_with = "share")]
     pub hook_share: f64,
+    /// What is known is not learned while some task waits for a processor for more than
+    /// this, percent.
+    #[serde(deserialize_with = "percent")]
+    pub cpu_pressure: f64,
     /// Have the kernel map one page at a fault while something is learned.
     pub narrow_fault_around: bool,
     /// Plans that are carried out at a time.
@@ -182,6 +186,7 @@ impl Default for AgentConfig {
             learn_at_most: settings.learn.most,
             learn_at_once: settings.learn_at_once,
             hook_share: settings.hook_share,
+            cpu_pressure: settings.cpu_pressure,
             narrow_fault_around: settings.narrow_fault_around,
             plans_at_once: 4,
             node_budget: settings.room.per_node,
@@ -309,6 +314,7 @@ impl Config {
             },
             learn_at_once: agent.learn_at_once,
             hook_share: agent.hook_share,
+            cpu_pressure: agent.cpu_pressure,
             narrow_fault_around: agent.narrow_fault_around,
             room: Room {
                 per_start: self.budget,
@@ -396,7 +402,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 31, "every key is documented");
+        assert_eq!(keys, 32, "every key is documented");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod priority;
 mod queue;
 mod relief;
 mod signals;
+mod spare;
 mod start;
 mod starts;
 mod tracked;

@@ -55,6 +55,9 @@ pub struct Settings {
     /// Most of the time for which the read-path hooks may be attached, 0 to 1; above, no
     /// start is learned until it is below again.
     pub hook_share: f64,
+    /// What is known is not learned while some task waits for a processor for more than
+    /// this share of a second, percent.
+    pub cpu_pressure: f64,
     /// Have the kernel map one page at a fault while something is learned.
     pub narrow_fault_around: bool,
     /// What a plan may take.
@@ -97,6 +100,7 @@ impl Default for Settings {
             },
             learn_at_once: 256,
             hook_share: 0.5,
+            cpu_pressure: 50.0,
             narrow_fault_around: false,
             room: Room {
                 per_start: 2 << 30,

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::handle::Touched;
 use super::phase::{Over, Phase};
 use super::view::{FileView, StartView};
 use crate::attribute::Collector;
 use crate::model::{Plan, Trace};
+use crate::probe::{Record, What};
 use crate::run::{Feedback, FileFeedback, feedback_by_file};
 use crate::warm::WarmReport;
 use crate::workload::{Place, Workload};
@@ -109,6 +111,8 @@ pub(super) struct Start {
     pub(super) watched: bool,
     /// Why it is not learned; empty where it is.
     pub(super) not_learned: &'static str,
+    /// Its workload was learned lately: it need not be again at any price.
+    pub(super) known_lately: bool,
     /// Touches before this, since the start, were not seen.
     pub(super) blind_ns: u64,
     /// Nobody was in its cgroup before its touches were seen.
@@ -145,6 +149,34 @@ impl Start {
     /// The workload's key, once it is known.
     pub(super) fn key(&self) -> Option<&String> {
         self.workload()?.keys.0.first()
+    }
+
+    /// What is told of a record of it to those who listen, if anything.
+    pub(super) fn touched(&self, record: &Record, since_start_ns: u64) -> Option<Touched> {
+        let (inode, page, pages, maybe) = match &record.what {
+            What::Touch(touch) if touch.pages != 0 => (
+                touch.inode,
+                touch.base_page + u64::from(touch.pages.trailing_zeros()),
+                touch.pages.count_ones(),
+                false,
+            ),
+            What::Fault(fault) => (
+                fault.inode,
+                fault.start,
+                (fault.last - fault.start + 1) as u32,
+                true,
+            ),
+            _ => return None,
+        };
+        let path = self.collector.path(&inode);
+        Some(Touched {
+            workload: self.key().cloned().unwrap_or_default(),
+            since_start_ns,
+            path: path.map(<[u8]>::to_vec).unwrap_or_default(),
+            page,
+            pages,
+            maybe,
+        })
     }
 
     /// From the first signal to the first touch.

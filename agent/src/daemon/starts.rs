@@ -11,6 +11,7 @@ use super::learn::Learned;
 use super::phase::{Over, Phase};
 use super::prepare::{Known, NotWarmed, OPTED_OUT};
 use super::priority::Priority;
+use super::spare::is_lately;
 use super::start::{Carried, Identity, Start, Warming};
 use super::warmers::Notice;
 use super::watch::{Kernel, Member, Watch};
@@ -45,9 +46,12 @@ impl Watch {
             self.not_learned("too_many_cgroups");
             return;
         }
-        let not_learned = self.watch(kernel, id);
+        // Where processors are wanted it is first found out whether it has to be learned.
+        let waits = self.are_wanted();
+        let not_learned = if waits { None } else { self.watch(kernel, id) };
+        let is_watched = !waits && not_learned.is_none();
         // Nobody was in it until now: nothing was missed.
-        let seen_whole = not_learned.is_none()
+        let seen_whole = is_watched
             && self.shared.settings().narrow_fault_around
             && self
                 .tree
@@ -70,8 +74,9 @@ impl Watch {
             identity: Identity::Pending,
             warming: Warming::Unknown,
             wanted_as: id,
-            watched: not_learned.is_none(),
+            watched: is_watched,
             not_learned: not_learned.unwrap_or(""),
+            known_lately: false,
             blind_ns,
             seen_whole,
             narrow: false,
@@ -121,6 +126,25 @@ impl Watch {
         }
         self.narrower.want(settings.narrow_fault_around);
         None
+    }
+
+    /// Watches a start whose touches nobody has seen so far, if it is to be learned.
+    fn watch_late(&mut self, id: u64) {
+        let start = self.starts.get(&id);
+        if !start.is_some_and(|start| start.is_learned() && !start.watched) {
+            return;
+        }
+        let Some(mut kernel) = self.probes.take() else {
+            return;
+        };
+        let not_learned = self.watch(&mut kernel, id);
+        self.probes = Some(kernel);
+        if let Some(why) = not_learned {
+            self.give_up(id, why);
+        } else if let Some(start) = self.starts.get_mut(&id) {
+            start.watched = true;
+            start.blind_ns = monotonic_ns().saturating_sub(start.began_ns);
+        }
     }
 
     fn not_learned(&mut self, why: &'static str) {
@@ -184,7 +208,7 @@ impl Watch {
     }
 
     /// A start that nobody is to learn: what was recorded of it is forgotten.
-    fn give_up(&mut self, id: u64, why: &'static str) {
+    pub(super) fn give_up(&mut self, id: u64, why: &'static str) {
         if let Some(start) = self.starts.get_mut(&id) {
             self.held = self.held.saturating_sub(start.collector.records());
             start.collector = Collector::default();
@@ -226,6 +250,9 @@ impl Watch {
             return;
         };
         self.workloads.remember(&known);
+        let past = known.past.as_ref();
+        start.known_lately = past.is_some_and(|past| is_lately(past.entry.updated_ms));
+        let known_lately = start.known_lately;
         let workload = Box::new(known.workload);
         let key = workload.keys.0.first().cloned();
         let notified = key.as_ref().and_then(|key| self.notified.remove(key));
@@ -243,6 +270,13 @@ impl Watch {
             self.workloads.gone(key);
         }
         let key = key.unwrap_or_default();
+        match self.spared(id, &key).filter(|_| known_lately) {
+            Some(why) => self.give_up(id, why),
+            None => self.watch_late(id),
+        }
+        let Some(start) = self.starts.get_mut(&id) else {
+            return;
+        };
         let refused = match self.shared.wants_warming(&key, &workload.labels) {
             Err(refused) => Some(refused),
             Ok(()) if self.workloads.is_of_no_gain(&key) => Some(NotWarmed::For("no_gain")),

@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
 use super::expected::{Expected, is_ticket};
-use super::handle::{Handle, Touched};
+use super::handle::Handle;
 use super::hooks::Hooks;
 use super::jobs::{Done, Jobs, Outbox};
 use super::narrow::Narrower;
@@ -21,6 +21,7 @@ use super::phase::Over;
 use super::pool::{FIRST, be_nice};
 use super::prepare::Shared;
 use super::signals::Signals;
+use super::spare::Processors;
 use super::start::{Start, Warming};
 use super::starts::CGROUPS;
 use super::tracked::Workloads;
@@ -61,6 +62,7 @@ pub(super) struct Watch {
     pub(super) shared: Arc<Shared>,
     pub(super) jobs: Jobs,
     pub(super) narrower: Narrower,
+    pub(super) processors: Processors,
     /// Asked who is in a cgroup; `None` where it can't be.
     pub(super) tree: Option<Tree>,
     done: Receiver<Done>,
@@ -131,6 +133,7 @@ impl Watch {
             shared,
             jobs,
             narrower,
+            processors: Processors::default(),
             tree: Tree::open().ok(),
             done,
             wake,
@@ -284,8 +287,8 @@ impl Watch {
         if pages > 0 {
             start.phase.touched(pages, Duration::from_nanos(since));
         }
-        if listened {
-            tell(&self.handle, start, &record, since);
+        if listened && let Some(touched) = start.touched(&record, since) {
+            self.handle.tell(&touched);
         }
         if start.collector.records() < RECORDS && self.held < ALL_RECORDS {
             self.held += 1;
@@ -343,13 +346,14 @@ impl Watch {
         for (id, why) in over {
             self.finish(id, why);
         }
+        self.spare();
         while let Some((id, place)) = self.older.pop_front() {
             if !self.jobs.recognise(id, place.clone()) {
                 self.older.push_front((id, place));
                 break;
             }
         }
-        let learning = self.starts.values().any(Start::is_learned);
+        let learning = self.starts.values().any(|start| start.watched);
         if let (false, Some(kernel)) = (learning, &mut self.probes) {
             kernel.hooks.detach(&mut kernel.probes);
             self.narrower.want(false);
@@ -463,37 +467,4 @@ impl Watch {
         self.ready = false;
         self.publish();
     }
-}
-
-fn tell(handle: &Handle, start: &Start, record: &Record, since_start_ns: u64) {
-    let (inode, page, pages, maybe) = match &record.what {
-        What::Touch(touch) if touch.pages != 0 => (
-            touch.inode,
-            touch.base_page + u64::from(touch.pages.trailing_zeros()),
-            touch.pages.count_ones(),
-            false,
-        ),
-        What::Fault(fault) => (
-            fault.inode,
-            fault.start,
-            (fault.last - fault.start + 1) as u32,
-            true,
-        ),
-        _ => return,
-    };
-    let key = start
-        .workload()
-        .and_then(|workload| workload.keys.0.first());
-    handle.tell(&Touched {
-        workload: key.cloned().unwrap_or_default(),
-        since_start_ns,
-        path: start
-            .collector
-            .path(&inode)
-            .map(<[u8]>::to_vec)
-            .unwrap_or_default(),
-        page,
-        pages,
-        maybe,
-    });
 }

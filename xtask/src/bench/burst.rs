@@ -25,12 +25,14 @@ const DISKS: [(Limits, &str); 2] = [
         "200 MB/s",
     ),
     // https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
+    // For each processor what one of eight has of it.
     (
         Limits {
-            bytes: Some(125_000_000),
-            requests: Some(3000),
+            bytes: Some(31_000_000),
+            requests: Some(750),
         },
-        "125 MB/s and 3,000 reads a second, which is what a gp3 volume of EBS gives at first",
+        "31 MB/s and 750 reads a second: for two processors what they have of a gp3 volume of \
+         EBS (125 MB/s, 3,000 reads a second) on a node of eight",
     ),
 ];
 

@@ -231,8 +231,8 @@ impl Node {
 }
 
 // All starts are learned, though they follow one another without a pause.
-const WARM: &str = "observe_only = false\nhook_share = 1.0";
-const OBSERVE: &str = "observe_only = true\nhook_share = 1.0";
+const WARM: &str = "observe_only = false\nhook_share = 1.0\ncpu_pressure = 100.0";
+const OBSERVE: &str = "observe_only = true\nhook_share = 1.0\ncpu_pressure = 100.0";
 
 impl Scene<'_> {
     /// What neighbours see while something goes on, and what the agent reads meanwhile,

@@ -1,6 +1,7 @@
 //! What became of all guests: one table, and one line.
 
 use super::job::{Message, Outcome};
+use super::verified::Verified;
 
 /// What one guest said.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +123,17 @@ impl Table {
         match self.runs.iter_mut().find(|(name, _)| name == kernel) {
             Some((_, there)) => there.absorb(run),
             None => self.runs.push((kernel.to_owned(), run)),
+        }
+    }
+
+    /// Holds what the verifier went through against what is known of it.
+    pub fn compare(&mut self, known: &Verified) {
+        for (kernel, run) in &mut self.runs {
+            let complaints = run
+                .facts
+                .iter()
+                .filter_map(|(name, value)| known.complaint(kernel, name, value));
+            run.failed.extend(complaints.collect::<Vec<_>>());
         }
     }
 

@@ -68,6 +68,11 @@ impl<'a> Scene<'a> {
             images: (0..IMAGES).map(image_name).collect(),
             kinds: Vec::new(),
         };
+        // A measurement that was interrupted leaves it.
+        let state = scene.dir.join("runc");
+        if state.exists() {
+            fs::remove_dir_all(&state)?;
+        }
         let kinds = scene.make_kinds()?;
         scene.make_layers(&kinds)?;
         scene.make_containers(&kinds)?;

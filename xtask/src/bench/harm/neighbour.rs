@@ -137,7 +137,7 @@ fn seen(args: &Args, wait_until_told: impl FnOnce() -> std::io::Result<()>) -> R
 }
 
 fn own_reads() -> Result<u64> {
-    read_bytes(&fs::read_to_string("/proc/self/io")?).context("reading what was read")
+    read_bytes(&fs::read_to_string("/proc/thread-self/io")?).context("reading what was read")
 }
 
 /// One that is ready to read.
