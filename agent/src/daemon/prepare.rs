@@ -92,7 +92,12 @@ impl Shared {
 
     /// Who a cgroup is, as far as it is written down now.
     pub(super) fn look_up(&self, place: &Place) -> Identified {
-        workload::identify(place, &self.runtimes, &mounts(), &self.containerd)
+        // A unit has no root filesystem of its own, and the table of a node is long.
+        let mounts = match place {
+            Place::Unit { .. } => Vec::new(),
+            Place::Container { .. } => mounts(),
+        };
+        workload::identify(place, &self.runtimes, &mounts, &self.containerd)
     }
 
     /// What is in the store of a workload.
