@@ -18,6 +18,9 @@ use super::stats::{Spread, Table};
 use super::throttle::{Limits, Throttle};
 
 /// Bytes that the disk reads a second.
+// What became of each start is told by what is learned of it.
+const LEARNS: &str = "cpu_pressure = 100.0";
+
 const BANDWIDTH: u64 = 200_000_000;
 
 /// How much earlier than the start it is told of, where it is.
@@ -58,8 +61,8 @@ pub(super) fn measure(bench: &Bench, wanted: &[String]) -> Result<String> {
     };
     let throttle = Throttle::new(&dir, limits)?;
     let nodes = (
-        Node::new(&host, &agent, &dir.join("node-one"), &stores[0])?,
-        Node::new(&host, &agent, &dir.join("node-two"), &stores[1])?,
+        Node::new(&host, &agent, &dir.join("node-one"), &stores[0], LEARNS)?,
+        Node::new(&host, &agent, &dir.join("node-two"), &stores[1], LEARNS)?,
     );
     let scene = Scene {
         host: &host,

@@ -90,7 +90,7 @@ pub(super) fn measure(bench: &Bench) -> Result<String> {
     let dir = dir.canonicalize()?;
     let host = Host::new()?;
     let scene = Scene::new(&host, &dir)?;
-    let node = Node::new(&host, &agent, &dir.join("node"), &Store::new(&dir))?;
+    let node = Node::new(&host, &agent, &dir.join("node"), &Store::new(&dir), "")?;
     let throttle = Throttle::new(&dir, DISKS[0].0)?;
     let once = learn(&scene, &node, &throttle)?;
     drop(throttle);

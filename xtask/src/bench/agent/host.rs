@@ -202,18 +202,21 @@ struct Status {
 }
 
 impl<'a> Node<'a> {
+    /// One whose agent has the default configuration, but for its places and `more` keys of
+    /// `[agent]`.
     pub(in crate::bench) fn new(
         host: &'a Host,
         agent: &Path,
         dir: &Path,
         store: &Store,
+        more: &str,
     ) -> Result<Self> {
         if dir.exists() {
             fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
         }
         fs::create_dir_all(dir)?;
         let config = format!(
-            "socket = {:?}\nmetrics_listen = \"\"\n[agent.runtimes]\ncontainerd = []\n\
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\n{more}\n[agent.runtimes]\ncontainerd = []\n\
              storage = [{{ graph = {:?}, run = {:?} }}]\n",
             dir.join("agent.sock"),
             store.graph,
