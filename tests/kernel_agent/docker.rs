@@ -1,11 +1,13 @@
 //! The same for a container of Docker's.
 
+mod engine;
+
 use crate::containers::{
     READS, Shared, ended, image_file, key, named, node, profile_is_portable, spawn, starts_warmed,
     was_warmed,
 };
-use crate::engine::Docker;
 use crate::scene::{IMAGE_NAME, Scene};
+use engine::Docker;
 
 #[test]
 fn a_container_of_docker_is_learned_and_the_next_of_its_kind_is_warmed() {

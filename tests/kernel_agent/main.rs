@@ -8,8 +8,6 @@ mod clock;
 mod containers;
 mod dead_mount;
 mod docker;
-#[path = "../common/docker.rs"]
-mod engine;
 mod fuse;
 mod life;
 mod narrow;

@@ -2,7 +2,7 @@
 
 use crate::residency::resident_pages;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -281,13 +281,7 @@ fn a_disk_that_takes_its_time_is_not_waited_for_beyond_the_deadline() {
         .headstart(["--json", "warm", "p", "--deadline", "5s"])
         .spawn()
         .expect("starts");
-    let mut output = BufReader::new(warm.stdout.take().expect("its output"));
-    let mut said = String::new();
-    while !said.ends_with("\n}\n") {
-        let read = output.read_line(&mut said).expect("text");
-        assert!(read > 0, "it ended early: {said}");
-    }
-    let said: Value = serde_json::from_str(&said).expect("JSON");
+    let said = tools::said(&mut warm);
     assert_eq!(said["deadline_reached"], true, "{said}");
     let left = said["bytes_left"].as_u64().expect("bytes");
     assert!(left >= 4096 * PAGE as u64, "{said}");

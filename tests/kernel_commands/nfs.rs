@@ -5,7 +5,6 @@ mod server;
 mod starts;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use self::server::Served;
@@ -111,13 +110,7 @@ fn a_server_that_does_not_answer_holds_up_nothing_but_its_own_files() {
         .expect("starts");
     // The process may stay until the client gives its request up. What it has to say does
     // not wait, nor what it can do.
-    let mut output = BufReader::new(warm.stdout.take().expect("its output"));
-    let mut said = String::new();
-    while !said.ends_with("\n}\n") {
-        let read = output.read_line(&mut said).expect("text");
-        assert!(read > 0, "it ended early: {said}");
-    }
-    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let said = tools::said(&mut warm);
     assert_eq!(said["deadline_reached"], true, "{said}");
     assert!(said["bytes_left"].as_u64() >= Some(MIB as u64), "{said}");
     let pages: Vec<usize> = (0..MIB / PAGE).collect();

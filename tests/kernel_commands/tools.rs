@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// Longest that anything here may take; a failure, not a measurement.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -43,6 +45,17 @@ pub(crate) fn line_with<R: Read>(reader: &mut BufReader<R>, word: &str) -> Strin
             return line;
         }
     }
+}
+
+/// What a command says with `--json`, which goes on after it has said it.
+pub(crate) fn said(child: &mut Child) -> Value {
+    let mut output = BufReader::new(child.stdout.take().expect("its output"));
+    let mut said = String::new();
+    while !said.ends_with("\n}\n") {
+        let read = output.read_line(&mut said).expect("text");
+        assert!(read > 0, "it ended early: {said}");
+    }
+    serde_json::from_str(&said).expect("JSON")
 }
 
 pub(crate) fn send(pid: u32, signal: i32) {

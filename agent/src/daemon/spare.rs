@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::start::Start;
 use super::watch::Watch;
-use crate::run::now_ms;
+use crate::run::{now_ms, procfs};
 
 /// A profile that was written less long ago is not out of date, ms.
 const LATELY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -34,7 +34,7 @@ impl Processors {
 
     fn look(&mut self) {
         let text = std::fs::read_to_string("/proc/pressure/cpu").ok();
-        if let Some(total_us) = text.as_deref().and_then(total_us) {
+        if let Some(total_us) = text.as_deref().and_then(procfs::stall_us) {
             self.saw(total_us, Instant::now());
         }
     }
@@ -50,21 +50,17 @@ impl Processors {
     }
 }
 
-/// µs since the machine started in which some task waited, of a pressure file.
-fn total_us(text: &str) -> Option<u64> {
-    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    let mut fields = some.split_ascii_whitespace();
-    fields.find_map(|field| field.strip_prefix("total=")?.parse().ok())
-}
-
 /// Whether a profile was written so lately that it is not out of date.
 pub(super) fn is_lately(updated_ms: u64) -> bool {
     now_ms().saturating_sub(updated_ms) < LATELY_MS
 }
 
 impl Watch {
-    /// Why a start of a workload that was learned lately need not be.
+    /// Why a start need not be learned; `None`: it is to be.
     pub(super) fn spared(&self, id: u64, key: &str) -> Option<&'static str> {
+        if !self.starts.get(&id)?.known_lately {
+            return None;
+        }
         let is_other = |start: &&Start| {
             start.cgroup != id && start.is_learned() && start.key().is_some_and(|k| k == key)
         };
@@ -114,14 +110,6 @@ mod tests {
         assert_eq!(processors.waited_for(), 100.0);
         processors.saw(0, began + LOOK * 5);
         assert_eq!(processors.waited_for(), 0.0);
-    }
-
-    #[test]
-    fn the_kernels_text_is_understood() {
-        let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0 total=7\n";
-        assert_eq!(total_us(text), Some(12));
-        assert_eq!(total_us("full total=7"), None);
-        assert_eq!(total_us("some total=x"), None);
     }
 
     #[test]

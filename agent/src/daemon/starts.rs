@@ -252,7 +252,6 @@ impl Watch {
         self.workloads.remember(&known);
         let past = known.past.as_ref();
         start.known_lately = past.is_some_and(|past| is_lately(past.entry.updated_ms));
-        let known_lately = start.known_lately;
         let workload = Box::new(known.workload);
         let key = workload.keys.0.first().cloned();
         let notified = key.as_ref().and_then(|key| self.notified.remove(key));
@@ -270,7 +269,7 @@ impl Watch {
             self.workloads.gone(key);
         }
         let key = key.unwrap_or_default();
-        match self.spared(id, &key).filter(|_| known_lately) {
+        match self.spared(id, &key) {
             Some(why) => self.give_up(id, why),
             None => self.watch_late(id),
         }

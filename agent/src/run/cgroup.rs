@@ -207,7 +207,7 @@ pub(super) fn own_place() -> io::Result<(OwnedFd, PathBuf)> {
 }
 
 /// The v2 cgroup in what `/proc/PID/cgroup` says, relative to the root.
-fn own_path(text: &[u8]) -> Option<&OsStr> {
+pub(super) fn own_path(text: &[u8]) -> Option<&OsStr> {
     let line = text
         .split(|&byte| byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::/"))?;

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::cgroup::own_path;
 use crate::attribute::mountinfo::{self, Mount};
 
 /// Of a bound, one in so many bytes stays free.
@@ -57,7 +58,7 @@ impl MemoryLimits {
     fn found(own: &[u8], mounts: &[Mount]) -> Option<Self> {
         let (version, path) = place(own)?;
         let is_of = |mount: &&Mount| match version == V1 {
-            true => mount.fs_type == "cgroup" && has_memory(&mount.super_options, b','),
+            true => mount.fs_type == "cgroup" && has_memory(&mount.super_options),
             false => mount.fs_type == "cgroup2",
         };
         let mount = mounts.iter().rev().find(is_of)?;
@@ -94,19 +95,19 @@ impl MemoryLimits {
 }
 
 /// The version that has the memory controller, and this process's place in it.
-fn place(own: &[u8]) -> Option<(Version, &Path)> {
-    let lines = || own.split(|&byte| byte == b'\n');
-    let path = |path| Path::new(OsStr::from_bytes(path));
-    let v1 = lines().find_map(|line| {
+fn place(own: &[u8]) -> Option<(Version, PathBuf)> {
+    let v1 = own.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.splitn(3, |&byte| byte == b':').skip(1);
-        has_memory(fields.next()?, b',').then_some((V1, path(fields.next()?)))
+        let path = |path| Path::new(OsStr::from_bytes(path)).to_owned();
+        has_memory(fields.next()?).then_some((V1, path(fields.next()?)))
     });
-    v1.or_else(|| lines().find_map(|line| Some((V2, path(line.strip_prefix(b"0::")?)))))
+    v1.or_else(|| Some((V2, Path::new("/").join(own_path(own)?))))
 }
 
-fn has_memory(words: &[u8], separator: u8) -> bool {
-    words
-        .split(|&byte| byte == separator)
+/// Whether a list of names of version 1 has the controller.
+fn has_memory(names: &[u8]) -> bool {
+    names
+        .split(|&byte| byte == b',')
         .any(|word| word == b"memory")
 }
 

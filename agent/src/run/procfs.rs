@@ -69,5 +69,9 @@ mod tests {
                         full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n";
         assert_eq!(stall_us(pressure), Some(4711));
         assert_eq!(stall_us("full total=1\n"), None);
+        let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0 total=7\n";
+        assert_eq!(stall_us(text), Some(12));
+        assert_eq!(stall_us("full total=7"), None);
+        assert_eq!(stall_us("some total=x"), None);
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::engine::lock;
+use super::rate::wait_to;
 
 /// Least and most bytes in flight.
 const LEAST: u64 = 128 << 10;
@@ -58,9 +59,6 @@ const LEAST_RATE: f64 = 4e6;
 
 /// What a pause saves up for.
 const SAVED: Duration = Duration::from_millis(5);
-
-/// Longest that one waits before it looks whether it is to stop.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Bytes that all executions which share it may have in flight, and read in a second, by how
 /// long reads take.
@@ -147,14 +145,7 @@ impl Pace {
     /// Asks for `bytes` once it is time for them, unless `stopped` says so before; whether
     /// it did.
     pub(super) fn take(&self, bytes: u64, stopped: impl Fn() -> bool) -> bool {
-        loop {
-            let wait = lock(&self.0).take(bytes, Instant::now());
-            match wait {
-                None => return true,
-                Some(_) if stopped() => return false,
-                Some(wait) => std::thread::sleep(wait.min(PAUSE)),
-            }
-        }
+        wait_to(|| lock(&self.0).take(bytes, Instant::now()), stopped)
     }
 
     /// `bytes` have come without anybody having waited.

@@ -59,12 +59,22 @@ impl Rate {
         let Some(due) = self.dues.slot(self.slot) else {
             return true;
         };
-        loop {
-            match try_take(due, self.per_second, bytes, monotonic_ns()) {
-                None => return true,
-                Some(_) if stopped() => return false,
-                Some(wait) => std::thread::sleep(wait.min(PAUSE)),
-            }
+        let take = || try_take(due, self.per_second, bytes, monotonic_ns());
+        wait_to(take, stopped)
+    }
+}
+
+/// Waits as long as `take` says, until it says nothing, unless `stopped` says so before;
+/// whether it did.
+pub(super) fn wait_to(
+    mut take: impl FnMut() -> Option<Duration>,
+    stopped: impl Fn() -> bool,
+) -> bool {
+    loop {
+        match take() {
+            None => return true,
+            Some(_) if stopped() => return false,
+            Some(wait) => std::thread::sleep(wait.min(PAUSE)),
         }
     }
 }

@@ -30,6 +30,14 @@ struct Cachestat {
     recently_evicted: u64,
 }
 
+/// What a call came to that returns 0 where it succeeds.
+fn done(result: libc::c_long) -> io::Result<()> {
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How many system pages of the range are in the page cache, those in flight
 /// and those whose read failed included.
 ///
@@ -50,11 +58,7 @@ pub(super) fn cachestat(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result
             0,
         )
     };
-    if result == 0 {
-        Ok(stat.cache)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(result).map(|()| stat.cache)
 }
 
 /// Sets `resident` to one byte a [`PAGE_SIZE`] page from `start_page` on: 1
@@ -222,11 +226,7 @@ pub(super) fn set_io_class(class: IoClass) -> io::Result<()> {
     };
     // SAFETY: three integers; 0 stands for the calling thread.
     let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, value) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(result)
 }
 
 /// Has this thread preempt nobody when it wakes up (`SCHED_BATCH`, sched(7)). It runs as
@@ -242,11 +242,7 @@ pub(super) fn be_batch() -> io::Result<()> {
     // SAFETY: the pointer is to an int that outlives the call, which keeps none; 0 stands for
     // the calling thread.
     let result = unsafe { libc::syscall(call, 0, libc::SCHED_BATCH, &raw const priority) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(result)
 }
 
 #[cfg(test)]

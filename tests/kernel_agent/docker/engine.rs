@@ -1,14 +1,15 @@
-//! A Docker of its own beside [`super::scene`], unpacked and not installed: its package
+//! A Docker of its own over the image of a scene, unpacked and not installed: its package
 //! would start another.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use headstart::workload::Roots;
 use xtask::packages::{DOCKER, program};
 
-use crate::scene::{IMAGE_NAME, Scene, done, until};
+use crate::node::until;
+use crate::scene::{IMAGE_NAME, Scene, done};
 
 /// What `podman save` writes that Docker reads.
 const SAVE: &str = r#"
@@ -28,7 +29,7 @@ const NO_NETWORK: [&str; 6] = [
 ];
 
 /// A `dockerd` with the image in it; ends when this is dropped.
-pub(crate) struct Docker<'a> {
+pub(super) struct Docker<'a> {
     scene: &'a Scene,
     client: PathBuf,
     child: Child,
@@ -37,7 +38,7 @@ pub(crate) struct Docker<'a> {
 
 impl<'a> Docker<'a> {
     /// `None`, and why, where there is none.
-    pub(crate) fn new(scene: &'a Scene) -> Option<Self> {
+    pub(super) fn new(scene: &'a Scene) -> Option<Self> {
         let tools = (program(&DOCKER, "dockerd"), program(&DOCKER, "docker"));
         let (Some(daemon), Some(client)) = tools else {
             eprintln!("SKIPPED: {} is neither installed nor unpacked", DOCKER.name);
@@ -52,7 +53,7 @@ impl<'a> Docker<'a> {
             .args(["--config-file", "daemon.json", "--storage-driver=overlay2"])
             .args(["--data-root", &path("root"), "--exec-root", &path("exec")])
             .args(["--pidfile", &path("pid")])
-            .args(["--host", &format!("unix://{}", path("docker.sock"))])
+            .args(["--host", &host(&dir)])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .args(NO_NETWORK)
             .stderr(fs::File::create(dir.join("log")).expect("a log"))
@@ -74,16 +75,13 @@ impl<'a> Docker<'a> {
 
     /// `docker` with this daemon.
     fn command(&self) -> Command {
-        let socket = self.dir.join("docker.sock");
         let mut command = self.scene.command(&self.client.display().to_string());
-        command
-            .arg("-H")
-            .arg(format!("unix://{}", socket.display()));
+        command.args(["--host", &host(&self.dir)]);
         command
     }
 
     /// `docker run` of the image with `options`; the command is still to be given.
-    pub(crate) fn run(&self, options: &[&str]) -> Command {
+    pub(super) fn run(&self, options: &[&str]) -> Command {
         let mut command = self.command();
         command
             .args(["run", "--rm", "--network=none"])
@@ -93,11 +91,11 @@ impl<'a> Docker<'a> {
     }
 
     /// Where its layers lie.
-    pub(crate) fn store(&self) -> PathBuf {
+    pub(super) fn store(&self) -> PathBuf {
         self.dir.join("root/overlay2")
     }
 
-    pub(crate) fn roots(&self) -> Roots {
+    pub(super) fn roots(&self) -> Roots {
         Roots {
             containerd: vec![self.dir.join("exec/containerd/daemon")],
             storage: Vec::new(),
@@ -105,6 +103,11 @@ impl<'a> Docker<'a> {
             kubelet: Vec::new(),
         }
     }
+}
+
+/// Where a daemon listens that has this directory.
+fn host(dir: &Path) -> String {
+    format!("unix://{}", dir.join("docker.sock").display())
 }
 
 impl Drop for Docker<'_> {
