@@ -131,7 +131,10 @@ fn warming_more_than_fits_claims_what_is_there() {
             .map(|file| resident(&scene.path(file)).0 as u64);
         let there = there.sum::<u64>() * PAGE;
         let claimed = number("bytes_read") + number("bytes_resident_before");
-        assert!(claimed <= there, "{there} bytes are there: {said}");
+        // After it looked, the command needed memory itself, and at the limit that is taken
+        // from what it had warmed.
+        let since = MIB as u64;
+        assert!(claimed <= there + since, "{there} bytes are there: {said}");
         // Most of the memory is of use.
         assert!(claimed >= LIMIT as u64 / 2, "{said}");
         assert!(number("bytes_evicted") > 0, "{said}");

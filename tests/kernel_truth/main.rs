@@ -20,6 +20,7 @@ mod names;
 mod narrow;
 mod others;
 mod pages;
+mod places;
 mod reader;
 mod reads;
 mod stages;

@@ -19,6 +19,7 @@ pub mod arch;
 pub mod initramfs;
 pub mod job;
 pub mod kernel;
+pub mod minimum;
 pub mod modules;
 pub mod qemu;
 pub mod suites;
@@ -37,6 +38,7 @@ use crate::workspace::Workspace;
 use arch::Arch;
 use job::Job;
 use kernel::{KERNELS, Kernel, Unpacked};
+use minimum::Minimums;
 use suites::{Binaries, Setup};
 use table::{Run, Table};
 use verified::Verified;
@@ -151,10 +153,10 @@ fn boot_all(args: &Args, last_begin: Duration) -> Result<Table> {
     let mut table = table
         .into_inner()
         .map_err(|_| anyhow!("a guest's thread panicked"))?;
-    let page = workspace.root.join(verified::PAGE);
-    let page =
-        std::fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
-    table.compare(&Verified::parse(&page));
+    table.compare(
+        &Verified::read(&workspace.root)?,
+        &Minimums::read(&workspace.root)?,
+    );
     println!("{}", table.text());
     println!("{}", table.verdict());
     Ok(table)

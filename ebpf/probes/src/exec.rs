@@ -16,7 +16,7 @@ use crate::names;
 /// match-proto:v5.10:include/trace/events/sched.h:sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 ///
 /// # Minimum kernel
-/// 3.4.
+/// 5.5, where kernel memory got a helper of its own (`bpf_probe_read_kernel`).
 /// # Cost
 /// One record an exec.
 /// # Does not see

@@ -29,7 +29,7 @@ static FAULTS: Array<FaultSlot> = Array::with_max_entries(THREADS, 0);
 /// match-proto:v6.12:arch/x86/include/asm/trace/exceptions.h:page_fault_user(unsigned long address, struct pt_regs *regs, unsigned long error_code)
 ///
 /// # Minimum kernel
-/// x86-64 with tracing of exceptions; elsewhere [`mm_fault_entry`].
+/// 4.17; arm64: never, there is no such tracepoint, see [`mm_fault_entry`].
 /// # Cost
 /// See docs/benchmarks.md, "Probe cost".
 /// # Does not see
@@ -41,6 +41,9 @@ pub(crate) fn page_fault_user(ctx: RawTracePointContext) -> i32 {
 
 /// Remembers the address of a fault in a system call that reads or writes
 /// user memory. See [`page_fault_user`].
+///
+/// # Minimum kernel
+/// 4.17; arm64: never, as [`page_fault_user`].
 #[raw_tracepoint(tracepoint = "page_fault_kernel")]
 pub(crate) fn page_fault_kernel(ctx: RawTracePointContext) -> i32 {
     remember_address(ctx.arg(0))
@@ -56,7 +59,7 @@ pub(crate) fn page_fault_kernel(ctx: RawTracePointContext) -> i32 {
 /// match-proto:v5.10:mm/memory.c:handle_mm_fault(struct vm_area_struct *vma, unsigned long address, unsigned int flags, struct pt_regs *regs)
 ///
 /// # Minimum kernel
-/// 5.5 (fentry), on arm64 6.4.
+/// 5.5; arm64: 6.4 (fentry).
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see
@@ -67,6 +70,9 @@ pub(crate) fn mm_fault_entry(ctx: FEntryContext) -> i32 {
 }
 
 /// [`mm_fault_entry`] where functions can't be traced.
+///
+/// # Minimum kernel
+/// 4.1 (kprobe).
 #[kprobe]
 pub(crate) fn mm_fault_probe(ctx: ProbeContext) -> u32 {
     let [_, address, ..] = arguments(&ctx);
@@ -318,7 +324,7 @@ fn one_page(
 /// match-proto:v6.1:mm/filemap.c:filemap_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff, pgoff_t end_pgoff)
 ///
 /// # Minimum kernel
-/// 5.5 (fexit), on arm64 6.4.
+/// 5.5; arm64: 6.4 (fexit).
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see
@@ -333,6 +339,9 @@ pub(crate) fn map_pages_exit(ctx: FExitContext) -> i32 {
 
 /// [`map_pages_exit`] where functions can't be traced. At the beginning, so that windows
 /// with nothing cached in them are sent too: more of what is a maybe is not used.
+///
+/// # Minimum kernel
+/// 5.5 (`bpf_probe_read_kernel`).
 #[kprobe]
 pub(crate) fn map_pages_probe(ctx: ProbeContext) -> u32 {
     let [fault, start, last, _] = arguments(&ctx);
@@ -366,7 +375,7 @@ fn map_pages<F: Follow>(fault: F, window: (u64, u64), mapped: impl FnOnce() -> b
 /// match-proto:v6.1:mm/filemap.c:filemap_fault(struct vm_fault *vmf)
 ///
 /// # Minimum kernel
-/// 5.5 (fentry), on arm64 6.4.
+/// 5.5; arm64: 6.4 (fentry).
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see
@@ -377,6 +386,9 @@ pub(crate) fn fault_entry(ctx: FEntryContext) -> i32 {
 }
 
 /// [`fault_entry`] where functions can't be traced.
+///
+/// # Minimum kernel
+/// 5.5 (`bpf_probe_read_kernel`).
 #[kprobe]
 pub(crate) fn fault_probe(ctx: ProbeContext) -> u32 {
     let [fault_at, ..] = arguments(&ctx);

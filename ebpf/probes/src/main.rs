@@ -4,6 +4,10 @@
 //! then whether what it sees is new ([`touch`], [`inode`]); only what is new is
 //! sent ([`emit`]); what came in and what became of it is counted ([`count`]).
 //! Nothing here blocks, allocates or calls back.
+//!
+//! Ring buffers make 5.8 the oldest kernel that takes them all together. From which kernel on
+//! each attaches is in its docs, and `cargo xtask vm` holds that against every kernel that
+//! it boots; what each attaches to, with its arguments, is in the line `match-proto`.
 #![no_std]
 #![no_main]
 

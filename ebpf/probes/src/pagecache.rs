@@ -18,7 +18,7 @@ const S_IFBLK: u32 = 0o060000;
 /// match-proto:v6.1:include/trace/events/filemap.h:mm_filemap_add_to_page_cache(struct folio *folio)
 ///
 /// # Minimum kernel
-/// 3.10. Before 5.16 what comes in is a `struct page`, whose fields the agent takes
+/// 5.5 (`bpf_probe_read_kernel`). Before 5.16 what comes in is a `struct page`, whose fields the agent takes
 /// for a folio's.
 /// # Cost
 /// Never reached by cached reads. See docs/benchmarks.md, "Probe cost".

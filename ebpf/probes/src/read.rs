@@ -52,7 +52,7 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
 /// match-proto:v5.10:mm/filemap.c:generic_file_buffered_read(struct kiocb *iocb, struct iov_iter *iter, ssize_t written)
 ///
 /// # Minimum kernel
-/// 5.5 (fentry), on arm64 6.4.
+/// 5.5; arm64: 6.4 (fentry).
 /// # Cost
 /// See docs/kernels.md.
 /// # Does not see
@@ -66,6 +66,9 @@ pub(crate) fn read_entry(ctx: FEntryContext) -> i32 {
 }
 
 /// [`read_entry`] where functions can't be traced: the same, and dearer.
+///
+/// # Minimum kernel
+/// 5.5 (`bpf_probe_read_kernel`).
 #[kprobe]
 pub(crate) fn read_probe(ctx: ProbeContext) -> u32 {
     let [iocb, iter, ..] = arguments(&ctx);
@@ -101,6 +104,9 @@ pub(crate) fn splice_entry(ctx: FEntryContext) -> i32 {
 }
 
 /// [`splice_entry`] where functions can't be traced.
+///
+/// # Minimum kernel
+/// 6.5, as [`splice_entry`].
 #[kprobe]
 pub(crate) fn splice_probe(ctx: ProbeContext) -> u32 {
     let [file, position, _, length] = arguments(&ctx);

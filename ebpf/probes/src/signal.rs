@@ -49,7 +49,7 @@ pub(crate) fn signal_mkdir(ctx: RawTracePointContext) -> i32 {
 /// match-proto:v5.10:include/trace/events/cgroup.h:cgroup_rmdir(struct cgroup *cgrp, const char *path)
 ///
 /// # Minimum kernel
-/// As [`signal_mkdir`].
+/// 5.5, as [`signal_mkdir`].
 /// # Cost
 /// As [`signal_mkdir`].
 /// # Does not see

@@ -164,6 +164,7 @@ const TRUTH: Chosen = Chosen {
     kernel: None,
     only: &[
         "hooks::",
+        "places::",
         "reads::on_ext4",
         "reads::on_xfs",
         "maps::on_ext4",
@@ -218,6 +219,7 @@ const CHOSEN: &[Chosen] = &[
     Chosen {
         only: &[
             "hooks::",
+            "places::",
             "reads::on_ext4",
             "maps::on_ext4",
             "exec::a_cold_program",

@@ -1,6 +1,7 @@
 //! What became of all guests: one table, and one line.
 
 use super::job::{Message, Outcome};
+use super::minimum::Minimums;
 use super::verified::Verified;
 
 /// What one guest said.
@@ -126,14 +127,14 @@ impl Table {
         }
     }
 
-    /// Holds what the verifier went through against what is known of it.
-    pub fn compare(&mut self, known: &Verified) {
+    /// Holds what was found on each kernel against what the project says of it.
+    pub fn compare(&mut self, verified: &Verified, minimums: &Minimums) {
         for (kernel, run) in &mut self.runs {
-            let complaints = run
-                .facts
-                .iter()
-                .filter_map(|(name, value)| known.complaint(kernel, name, value));
-            run.failed.extend(complaints.collect::<Vec<_>>());
+            for (name, value) in &run.facts {
+                run.failed.extend(verified.complaint(kernel, name, value));
+                let wrong = minimums.complaints(kernel, &run.kernel, name, value);
+                run.failed.extend(wrong);
+            }
         }
     }
 

@@ -2,9 +2,12 @@
 //! program that grows takes longer to load everywhere, and at some size no kernel takes it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 
 /// The page, and the beginning of its table's first row.
-pub const PAGE: &str = "docs/kernels.md";
+const PAGE: &str = "docs/kernels.md";
 const HEAD: &str = "| hook | 6.1 |";
 
 /// How a fact is called that a test tells of a hook.
@@ -22,8 +25,19 @@ fn cells(row: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Verified {
+    /// What the page of the source tree `root` says.
+    ///
+    /// # Errors
+    /// The page can't be read.
+    pub fn read(root: &Path) -> Result<Self> {
+        let page = root.join(PAGE);
+        let text = std::fs::read_to_string(&page);
+        let text = text.with_context(|| format!("reading {}", page.display()))?;
+        Ok(Self::parse(&text))
+    }
+
     /// What the page says; nothing where it has no such table.
-    pub fn parse(page: &str) -> Self {
+    fn parse(page: &str) -> Self {
         let mut rows = page.lines().skip_while(|line| !line.starts_with(HEAD));
         let columns: Vec<&str> = rows.next().map(cells).into_iter().flatten().collect();
         let mut known = BTreeMap::new();
