@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,8 @@ impl Scene {
         command
     }
 
-    fn shell(&self, script: &str) {
+    /// Runs a script there that has to succeed.
+    pub(crate) fn shell(&self, script: &str) {
         done(self.command("sh").args(["-e", "-c", script]));
     }
 
@@ -134,15 +135,21 @@ impl Scene {
     /// A containerd of its own with the image in it.
     pub(crate) fn containerd(&self) -> Daemon<'_> {
         let dir = self.path().join("containerd");
-        let state = dir.join("state");
+        let [root, state] = ["root", "state"].map(|name| dir.join(name));
         fs::create_dir_all(&state).expect("a directory");
-        let (config, log) = (dir.join("config.toml"), dir.join("log"));
+        self.containerd_at(&root, &state)
+    }
+
+    /// As [`Scene::containerd`], in directories that there are in the namespace.
+    pub(crate) fn containerd_at(&self, root: &Path, state: &Path) -> Daemon<'_> {
+        let state = state.to_owned();
+        let [config, log] =
+            ["containerd.toml", "containerd.log"].map(|name| self.path().join(name));
         let socket = state.join("containerd.sock");
         let text = format!(
-            "version = 2\nroot = {:?}\nstate = {state:?}\n\
+            "version = 2\nroot = {root:?}\nstate = {state:?}\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
              [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {:?}\n",
-            dir.join("root"),
             state.join("containerd.sock.ttrpc")
         );
         fs::write(&config, text).expect("written");

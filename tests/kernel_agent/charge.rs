@@ -214,6 +214,45 @@ fn more_than_the_bound_is_never_charged() {
     node.stop(libc::SIGTERM);
 }
 
+#[test]
+fn where_the_agents_own_limit_is_near_nothing_is_warmed() {
+    is_limited("headstart-charge/limited", Node::start_in);
+}
+
+#[test]
+fn a_limit_is_seen_from_within_a_cgroup_namespace() {
+    is_limited("headstart-charge/namespace", Node::start_in_namespace);
+}
+
+fn is_limited(group: &str, start: impl FnOnce(&mut Node, &Path)) {
+    let Some(mut node) = node() else { return };
+    let used = node.file("used", 8 * MIB as usize);
+    let service = Group::make(group);
+    start(&mut node, &service.procs());
+    let name = "limited.service";
+    learn(&node, name, &used);
+    let throttled = || {
+        let status = node.json(&["status"]).expect("it answers");
+        let throttled = &status["totals"]["throttled"]["memory_limit"];
+        throttled.as_u64().unwrap_or(0)
+    };
+    assert_eq!(throttled(), 0);
+    // One part in eight of a limit is to stay free: of this one nothing is left.
+    let current: u64 = service
+        .read("memory.current")
+        .trim()
+        .parse()
+        .expect("bytes");
+    let high = current - file_bytes(&service.0);
+    fs::write(service.0.join("memory.high"), high.to_string()).expect("a limit");
+    let unit = Unit::make(SLICE, name);
+    until("it is throttled", || (throttled() >= 1).then_some(()));
+    assert!(resident_pages(&used).iter().all(|&there| !there));
+    drop(unit);
+    fs::write(service.0.join("memory.high"), "max").expect("no limit");
+    node.stop(libc::SIGTERM);
+}
+
 /// Processes of this name whose parent is `pid`.
 fn helpers(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));

@@ -47,7 +47,11 @@ pub(crate) struct Shared(PathBuf);
 
 impl Shared {
     pub(crate) fn new(scene: &Scene) -> Self {
-        let dir = scene.path().join("vol");
+        Self::at(scene.path().join("vol"))
+    }
+
+    /// As [`Shared::new`], elsewhere.
+    pub(crate) fn at(dir: PathBuf) -> Self {
         fs::create_dir(&dir).expect("a directory");
         let data: Vec<u8> = (0..8 * MIB).map(|i| (i / 7) as u8).collect();
         fs::write(dir.join("model"), data).expect("written");
@@ -191,7 +195,7 @@ pub(crate) fn image_file(store: &Path) -> PathBuf {
     file
 }
 
-fn is_resident(path: &Path) -> bool {
+pub(crate) fn is_resident(path: &Path) -> bool {
     resident_pages(path).iter().all(|&there| there)
 }
 

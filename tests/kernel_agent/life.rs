@@ -7,9 +7,22 @@ const SLICE: &str = "headstart-life.slice";
 
 #[test]
 fn what_is_older_than_the_agent_is_known_by_name() {
+    knows_what_is_older(Node::start);
+}
+
+#[test]
+fn what_is_older_is_known_from_within_a_cgroup_namespace() {
+    let group = Unit::make(SLICE, "namespace.service");
+    let Some(procs) = group.mounted("cgroup.procs") else {
+        return;
+    };
+    knows_what_is_older(|node| node.start_in_namespace(&procs));
+}
+
+fn knows_what_is_older(start: impl FnOnce(&mut Node)) {
     let Some(mut node) = Node::new() else { return };
     let unit = Unit::make(SLICE, "older.service");
-    node.start();
+    start(&mut node);
     let known = until("the older unit is known", || {
         node.workload("unit:older.service")
     });

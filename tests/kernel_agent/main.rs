@@ -9,6 +9,7 @@ mod containers;
 mod dead_mount;
 mod docker;
 mod fuse;
+mod image;
 mod life;
 mod narrow;
 mod load;

@@ -40,6 +40,8 @@ pub(crate) struct Node {
     agent: Option<Agent>,
     /// A process in whose mount namespace everything runs: its directory in /proc.
     inside: Option<String>,
+    socket: PathBuf,
+    state: PathBuf,
 }
 
 struct Agent {
@@ -62,10 +64,13 @@ impl Node {
 
     pub(crate) fn without_probes() -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let [socket, state] = ["agent.sock", "state"].map(|name| dir.path().join(name));
         let node = Self {
             dir,
             agent: None,
             inside: None,
+            socket,
+            state,
         };
         node.configure("");
         node
@@ -81,8 +86,15 @@ impl Node {
         self.dir.path().join(name)
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.path("agent.sock")
+    /// Of an agent that somebody else started.
+    pub(crate) fn run_elsewhere(mut self, socket: &str, state: &str) -> Self {
+        self.socket = socket.into();
+        self.state = state.into();
+        self
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Writes the configuration, with `more` keys of `[agent]`. All starts are learned,
@@ -112,7 +124,7 @@ impl Node {
             .arg("--config")
             .arg(self.path("config.toml"))
             .arg("--state-dir")
-            .arg(self.path("state"))
+            .arg(&self.state)
             // Also where the configuration is broken.
             .arg("--socket")
             .arg(self.socket())
@@ -160,11 +172,21 @@ impl Node {
 
     /// As [`Node::start`], in the cgroup whose `cgroup.procs` this is.
     pub(crate) fn start_in(&mut self, procs: &Path) {
+        self.start_by("echo $$ > \"$0\"; exec \"$@\"", procs);
+    }
+
+    /// As [`Node::start_in`], and in a cgroup namespace, as a container is, to which the
+    /// node's hierarchy is handed in.
+    pub(crate) fn start_in_namespace(&mut self, procs: &Path) {
+        self.start_by("echo $$ > \"$0\"; exec unshare --cgroup \"$@\"", procs);
+    }
+
+    fn start_by(&mut self, script: &str, argument: &Path) {
         let agent = self.headstart(&["agent"]);
         let mut within = Command::new("sh");
         within
-            .args(["-ec", "echo $$ > \"$0\"; exec \"$@\""])
-            .arg(procs)
+            .args(["-ec", script])
+            .arg(argument)
             .arg(agent.get_program())
             .args(agent.get_args())
             .stdin(Stdio::null())
@@ -195,7 +217,8 @@ impl Node {
     }
 
     fn assert_alive(&self) {
-        let agent = self.agent.as_ref().expect("started");
+        // One that somebody else started is theirs to look after.
+        let Some(agent) = &self.agent else { return };
         let path = format!("/proc/{}/stat", agent.child.id());
         let stat = fs::read_to_string(path).unwrap_or_default();
         assert!(!stat.contains(") Z "), "the agent ended");
@@ -379,6 +402,25 @@ impl Unit {
             slice: slice.to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    /// One of its files, where the hierarchy is mounted; `None`, and why, where it is not.
+    pub(crate) fn mounted(&self, file: &str) -> Option<PathBuf> {
+        let table = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let mut mounts = table.lines().map(|line| line.split(' '));
+        let found = mounts.find_map(|mut mount| {
+            let at = mount.nth(1)?;
+            (mount.next() == Some("cgroup2")).then_some(at)
+        });
+        if found.is_none() {
+            eprintln!("SKIPPED: no cgroup2 is mounted");
+        }
+        Some(
+            Path::new(found?)
+                .join(&self.slice)
+                .join(&self.name)
+                .join(file),
+        )
     }
 
     /// Runs a command in it, to its end.

@@ -17,6 +17,9 @@ const TARGET: &str = "bpfel-unknown-none";
 /// The probes' types as BTF, which the kernel wants for maps and the agent for globals.
 const RUSTFLAGS: [&str; 2] = ["-Cdebuginfo=2", "-Clink-arg=--btf"];
 
+/// Where in the target directory what an image is made of lies.
+pub const IMAGE: &str = "image";
+
 /// `cargo xtask build`
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -233,7 +236,7 @@ pub fn static_agent(workspace: &Workspace, object: &Path) -> Result<PathBuf> {
         .env("HEADSTART_PROBES", object);
     run::run(&mut cargo)?;
     let built = workspace.target.join(&target).join("release/headstart");
-    let image = workspace.target.join("image");
+    let image = workspace.target.join(IMAGE);
     fs::create_dir_all(&image).with_context(|| format!("making {}", image.display()))?;
     let agent = image.join("headstart");
     fs::copy(&built, &agent).with_context(|| format!("copying {}", built.display()))?;

@@ -40,11 +40,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             install_packages();
             Ok(())
         })?;
-        build::probes(&here.workspace, &mut stages)?;
+        let object = build::probes(&here.workspace, &mut stages)?;
         stages.stage("clippy", || here.clippy())?;
         stages.stage("documentation", || here.documentation())?;
         let built = stages.stage("building tests", || {
             build::tests(&here.workspace, &build::ALL_TESTS, None)
+        })?;
+        // Tests of its image take it.
+        stages.stage("static agent", || {
+            build::static_agent(&here.workspace, &object)
         })?;
         stages.stage("machine", || {
             prepare_machine();
@@ -133,6 +137,10 @@ impl Checks {
             tests.args(["--", "--test-threads=1"]);
             tests
         };
+        let image = self.workspace.target.join(build::IMAGE);
+        if image.exists() {
+            tests.env("HEADSTART_IMAGE", image);
+        }
         let passed = run::succeeds_merged(&mut tests)?;
         Ok(if passed {
             ExitCode::SUCCESS

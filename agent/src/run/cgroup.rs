@@ -174,9 +174,34 @@ fn maker(name: &[u8]) -> Option<u32> {
     rest.split_once('-')?.0.parse().ok()
 }
 
-/// The root of the v2 hierarchy: mounted apart, seen by nobody else, or where that is
-/// not allowed as it is mounted here.
+/// The root of the v2 hierarchy. In a cgroup namespace, as a container has one, all that is
+/// mounted anew begins at the container's own cgroup: the whole is what was mounted outside
+/// and handed in. Where nothing was, what can be seen.
 pub(super) fn root_directory() -> io::Result<OwnedFd> {
+    let seen = namespace_root();
+    if seen.as_ref().is_ok_and(is_whole) {
+        return seen;
+    }
+    let mounts = mountinfo::read().unwrap_or_default();
+    let mounts = mounts.iter().filter(|mount| mount.fs_type == "cgroup2");
+    let mut opened = mounts.filter_map(|mount| open(mount).ok());
+    opened.find(is_whole).map_or(seen, Ok)
+}
+
+/// Whether a directory is the root of the whole hierarchy: the first inode that is numbered
+/// (fs/kernfs/dir.c, `kernfs_create_root`).
+fn is_whole(directory: &OwnedFd) -> bool {
+    rustix::fs::fstat(directory).is_ok_and(|stat| stat.st_ino == 1)
+}
+
+fn open(mount: &mountinfo::Mount) -> io::Result<OwnedFd> {
+    let path = Path::new(OsStr::from_bytes(&mount.mount_point));
+    Ok(rustix::fs::open(path, DIRECTORY, Mode::empty())?)
+}
+
+/// The root of the v2 hierarchy, or of the cgroup namespace that this process is in: mounted
+/// apart, seen by nobody else, or where that is not allowed as it is mounted here.
+fn namespace_root() -> io::Result<OwnedFd> {
     let refused = match detached_mount("cgroup2") {
         // The mount's own descriptor only names its place.
         Ok(mount) => return Ok(rustix::fs::openat(mount, ".", DIRECTORY, Mode::empty())?),
@@ -184,9 +209,7 @@ pub(super) fn root_directory() -> io::Result<OwnedFd> {
     };
     let mounts = mountinfo::read()?;
     let whole = |mount: &&mountinfo::Mount| mount.fs_type == "cgroup2" && mount.root == b"/";
-    let mount = mounts.iter().find(whole).ok_or(refused)?;
-    let path = Path::new(OsStr::from_bytes(&mount.mount_point));
-    Ok(rustix::fs::open(path, DIRECTORY, Mode::empty())?)
+    open(mounts.iter().find(whole).ok_or(refused)?)
 }
 
 /// The directory of the cgroup that this process is in.
@@ -194,9 +217,9 @@ fn own_directory() -> io::Result<OwnedFd> {
     own_place().map(|(directory, _)| directory)
 }
 
-/// The same, and its path below the hierarchy's root.
+/// The same, and its path below the root of the hierarchy, or of the cgroup namespace.
 pub(super) fn own_place() -> io::Result<(OwnedFd, PathBuf)> {
-    let root = root_directory()?;
+    let root = namespace_root()?;
     let text = std::fs::read("/proc/self/cgroup")?;
     let path = own_path(&text).ok_or_else(|| io::Error::other("this process is in none"))?;
     if path.is_empty() {
@@ -223,7 +246,7 @@ pub fn existing_cgroups() -> io::Result<Vec<u64>> {
 }
 
 /// Ids of the cgroups (v2) that exist now, and their paths from the hierarchy's root (of
-/// the cgroup namespace, where this process is in one); the root's is `/`.
+/// the cgroup namespace, where nothing more can be seen); the root's is `/`.
 ///
 /// # Errors
 /// The hierarchy can't be reached or read.

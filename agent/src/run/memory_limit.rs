@@ -5,10 +5,12 @@
 //! shares a bound with it pays for it: its pages are thrown out, used ones too.
 
 use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::cgroup::own_path;
+use super::cgroup::{own_path, own_place};
+use super::warm_cgroup::cgroup_by_id;
 use crate::attribute::mountinfo::{self, Mount};
 
 /// Of a bound, one in so many bytes stays free.
@@ -52,7 +54,23 @@ impl MemoryLimits {
     pub fn of_self() -> Self {
         let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
         let mounts = mountinfo::read().unwrap_or_default();
-        Self::found(&own, &mounts).unwrap_or_default()
+        let found = Self::found(&own, &mounts).or_else(Self::in_namespace);
+        found.unwrap_or_default()
+    }
+
+    /// Of a process in a cgroup namespace which sees the whole hierarchy of version 2: where
+    /// in it its own cgroup is, no file says.
+    fn in_namespace() -> Option<Self> {
+        let (own, _) = own_place().ok()?;
+        let own = cgroup_by_id(rustix::fs::fstat(own).ok()?.st_ino).ok()?;
+        let link = Path::new("/proc/self/fd").join(own.as_raw_fd().to_string());
+        let path = std::fs::read_link(link).ok()?;
+        let is_cgroup = |path: &&Path| path.join("cgroup.controllers").exists();
+        let all = path.ancestors().take_while(is_cgroup);
+        Some(Self {
+            cgroups: all.map(Path::to_owned).collect(),
+            version: Some(V2),
+        })
     }
 
     fn found(own: &[u8], mounts: &[Mount]) -> Option<Self> {
