@@ -48,6 +48,41 @@ fn a_unit_is_learned_and_its_next_start_is_warmed() {
 }
 
 #[test]
+fn a_unit_is_learned_in_a_cgroup_and_warmed_when_that_is_filled_again() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 8 * MIB);
+    let fifo = node.path("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("a FIFO");
+    let name = "refilled.service";
+    let older = Unit::make(SLICE, name);
+    node.start();
+    until("the older unit is known", || node.workload(&key(name)));
+    // What was there before the agent, and then what it has seen starting: neither leaves.
+    for n in 1..=2u64 {
+        let noticed = || {
+            let known = node.workload(&key(name))?;
+            (known["starts"] == n && known["live"] == 1).then_some(())
+        };
+        let wait = "read -r go < \"$1\"; cat \"$0\" > /dev/null";
+        let [file, go] = [&used, &fifo].map(|path| path.display().to_string());
+        let mut child = older.spawn("sh", &["-c", wait, &file, &go]);
+        until("its start is noticed", noticed);
+        if n > 1 {
+            node.warmed(&key(name), &used);
+        }
+        std::fs::write(&fifo, "go\n").expect("a reader");
+        assert!(child.wait().expect("waited").success());
+        let known = node.learned(&key(name), n);
+        assert_eq!(known["last"]["signal"], "refill", "{known}");
+        if n > 1 {
+            let read = known["last"]["used"].as_u64();
+            assert!(read >= Some(8 * MIB as u64), "{known}");
+        }
+        evict(&used);
+    }
+}
+
+#[test]
 fn a_notification_warms_ahead() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 4 * MIB);

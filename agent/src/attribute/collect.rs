@@ -161,7 +161,9 @@ impl Collector {
                 self.lists.push((at, name.base));
             }
             // They come by the ring of signals, never by this one.
-            What::CgroupMade(_) | What::CgroupGone(_) => self.undecodable += 1,
+            What::CgroupMade(_) | What::CgroupGone(_) | What::CgroupFilled(_) => {
+                self.undecodable += 1;
+            }
         }
     }
 

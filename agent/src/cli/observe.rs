@@ -112,7 +112,7 @@ impl Seen {
                     *self.busiest.entry(top).or_default() += 1;
                 }
             }
-            What::Block(_) | What::CgroupMade(_) | What::CgroupGone(_) => {}
+            What::Block(_) | What::CgroupMade(_) | What::CgroupGone(_) | What::CgroupFilled(_) => {}
         }
     }
 

@@ -39,13 +39,68 @@ impl Watch {
             }
             return;
         }
-        let Some(place) = workload::place(&change.path) else {
+        if workload::place(&change.path).is_none() {
             return;
-        };
+        }
         if self.cgroups.len() >= CGROUPS {
             self.not_learned("too_many_cgroups");
             return;
         }
+        let own = Member {
+            start: Some(id),
+            key: None,
+        };
+        self.cgroups.insert(id, own);
+        self.begin(kernel, id, time_ns, &change.path, "cgroup");
+    }
+
+    /// Somebody came into a workload's own cgroup, in which nobody was: what ran there before
+    /// is over, and it starts again.
+    pub(super) fn filled(
+        &mut self,
+        kernel: &mut Kernel,
+        id: u64,
+        time_ns: u64,
+        change: &CgroupChange,
+    ) {
+        if self.starts.contains_key(&id) {
+            return;
+        }
+        let Some(member) = self.cgroups.get_mut(&id) else {
+            return;
+        };
+        member.start = Some(id);
+        if let Some(key) = member.key.take() {
+            self.workloads.gone(&key);
+        }
+        self.begin(kernel, id, time_ns, &change.path, "refill");
+    }
+
+    /// Asks to be told when a workload's own cgroup is filled again.
+    pub(super) fn await_refill(&mut self, id: u64) {
+        let is_own = |member: &Member| member.key.is_some();
+        if !self.cgroups.get(&id).is_some_and(is_own) {
+            return;
+        }
+        if let Some(kernel) = &mut self.probes
+            && let Err(error) = kernel.probes.await_refill(id)
+        {
+            tracing::debug!(%error, "the next start in a cgroup will not be noticed");
+        }
+    }
+
+    /// A start in the cgroup at `path`, noticed by `signal` if nobody told of it before.
+    fn begin(
+        &mut self,
+        kernel: &mut Kernel,
+        id: u64,
+        time_ns: u64,
+        path: &[u8],
+        signal: &'static str,
+    ) {
+        let Some(place) = workload::place(path) else {
+            return;
+        };
         // Where processors are wanted it is first found out whether it has to be learned.
         let waits = self.are_wanted();
         let not_learned = if waits { None } else { self.watch(kernel, id) };
@@ -53,16 +108,13 @@ impl Watch {
         // Nobody was in it until now: nothing was missed.
         let seen_whole = is_watched
             && self.shared.settings().narrow_fault_around
-            && self
-                .tree
-                .as_ref()
-                .is_some_and(|tree| tree.is_empty(&change.path));
+            && self.tree.as_ref().is_some_and(|tree| tree.is_empty(path));
         let blind_ns = monotonic_ns().saturating_sub(time_ns);
         let began = Instant::now()
             .checked_sub(Duration::from_nanos(blind_ns))
             .unwrap_or_else(Instant::now);
         let expected = self.was_expected(&place, id, began);
-        let (signal, notice) = expected.unwrap_or(("cgroup", Duration::ZERO));
+        let (signal, notice) = expected.unwrap_or((signal, Duration::ZERO));
         let start = Start {
             cgroup: id,
             place: place.clone(),
@@ -86,13 +138,6 @@ impl Watch {
             lost: 0,
         };
         *self.workloads.totals.starts.entry(signal).or_default() += 1;
-        self.cgroups.insert(
-            id,
-            Member {
-                start: Some(id),
-                key: None,
-            },
-        );
         self.starts.insert(id, start);
         self.dirty = true;
         if !self.jobs.identify(id, place) {
@@ -159,6 +204,11 @@ impl Watch {
         self.dirty = true;
         if let Some(key) = &member.key {
             self.workloads.gone(key);
+            if let Some(kernel) = &mut self.probes
+                && let Err(error) = kernel.probes.forget_refill(id)
+            {
+                tracing::debug!(%error, "a cgroup that is gone is waited for");
+            }
         }
         if self.starts.contains_key(&id) {
             self.finish(id, Over::Gone);
@@ -226,6 +276,7 @@ impl Watch {
         let Some(start) = self.starts.remove(&id) else {
             return;
         };
+        self.await_refill(id);
         let records = start.collector.records();
         if !self.jobs.learn(start) {
             self.held = self.held.saturating_sub(records);

@@ -12,9 +12,9 @@ use crate::profile::{Outcome, Past};
 pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Signals by which a start may be known first: the cgroup that was made; somebody who said
-/// so; containerd's events; a bundle that its runtime wrote. Their order stays: the store has
-/// them by number.
-pub const SIGNALS: [&str; 4] = ["bundle", "cgroup", "notify", "runtime"];
+/// so; containerd's events; a bundle that its runtime wrote; the cgroup that it had, filled
+/// again. Their order stays: the store has them by number.
+pub const SIGNALS: [&str; 5] = ["bundle", "cgroup", "notify", "runtime", "refill"];
 
 /// Everything that can be asked, as of one moment.
 #[derive(Clone, Debug, Default)]

@@ -235,6 +235,9 @@ impl Watch {
                 What::CgroupMade(change) => {
                     self.made(&mut kernel, record.cgroup, record.time_ns, &change);
                 }
+                What::CgroupFilled(change) => {
+                    self.filled(&mut kernel, record.cgroup, record.time_ns, &change);
+                }
                 What::CgroupGone(_) => gone.push(record.cgroup),
                 _ => {}
             }
@@ -306,6 +309,7 @@ impl Watch {
                 if let (Some(member), Some(known)) = (self.cgroups.get_mut(&id), known) {
                     member.key = known.workload.keys.0.first().cloned();
                     self.workloads.exists(&known);
+                    self.await_refill(id);
                 }
             }
             Done::Identified(id, known) => self.identified(id, known),

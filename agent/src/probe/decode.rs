@@ -92,7 +92,7 @@ pub struct Name {
     pub result: i64,
 }
 
-/// A cgroup made or removed.
+/// A cgroup made, removed or filled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupChange {
     /// Id of the cgroup that it is in, if known.
@@ -122,6 +122,8 @@ pub enum What {
     CgroupMade(CgroupChange),
     /// The record's cgroup was removed.
     CgroupGone(CgroupChange),
+    /// Somebody came into the record's cgroup, in which nobody was.
+    CgroupFilled(CgroupChange),
 }
 
 /// A decoded record.
@@ -205,7 +207,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
             };
             (raw.header, what)
         }
-        RecordKind::CgroupMade | RecordKind::CgroupGone => {
+        RecordKind::CgroupMade | RecordKind::CgroupGone | RecordKind::CgroupFilled => {
             let raw: CgroupRecord = take(bytes, number)?;
             let change = CgroupChange {
                 parent: (raw.parent != 0).then_some(raw.parent),
@@ -213,6 +215,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
             };
             let what = match kind {
                 RecordKind::CgroupMade => What::CgroupMade(change),
+                RecordKind::CgroupFilled => What::CgroupFilled(change),
                 _ => What::CgroupGone(change),
             };
             (raw.header, what)

@@ -16,7 +16,7 @@ pub enum Group {
     Names,
     /// Programs executed and cgroups made.
     Lifecycle,
-    /// Cgroups made and removed on the whole machine, told at once.
+    /// Cgroups made, removed and filled again on the whole machine, told at once.
     Signal,
 }
 
@@ -231,6 +231,17 @@ pub const HOOKS: &[Hook] = &[
         sees_pages: false,
         places: &[place(Kind::RawTracepoint, "signal_rmdir", "cgroup_rmdir")],
         without: "the agent does not notice that something is gone",
+    },
+    Hook {
+        program: "signal_fill",
+        group: Group::Signal,
+        sees_pages: false,
+        places: &[place(
+            Kind::RawTracepoint,
+            "signal_fill",
+            "cgroup_notify_populated",
+        )],
+        without: "the agent does not notice what starts again in the cgroup that it had",
     },
 ];
 

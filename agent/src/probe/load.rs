@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{self, Array, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Endianness};
 use headstart_abi::{Counts, Outcome, SYSCALL_MAP, Stage, TRACK_SLOTS, TrackEntry, track_slot};
 use rustix::process::chroot;
@@ -266,6 +266,33 @@ impl Probes {
         self.array("TRACK")
     }
 
+    /// Asks to be told, once, when somebody comes into a cgroup in which nobody is then.
+    ///
+    /// # Errors
+    /// As many as can be are waited for already.
+    pub fn await_refill(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        let mut refills = self.refills()?;
+        let inserted = refills.insert(cgroup, 0, 0);
+        inserted.map_err(|e| map_error("REFILLS", &e))
+    }
+
+    /// Takes that back, where it was asked for.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn forget_refill(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        match self.refills()?.remove(&cgroup) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(map_error("REFILLS", &error)),
+        }
+    }
+
+    fn refills(&mut self) -> Result<maps::HashMap<&mut MapData, u64, u8>, ProbeError> {
+        let map = self.ebpf.map_mut("REFILLS");
+        let map = map.ok_or_else(|| no_map("REFILLS"))?;
+        maps::HashMap::try_from(map).map_err(|e| map_error("REFILLS", &e))
+    }
+
     fn array<T: aya::Pod>(
         &mut self,
         name: &'static str,
@@ -312,7 +339,7 @@ impl Probes {
         self.ring("EVENTS")
     }
 
-    /// The reading end of the ring of signals: cgroups made and removed; there is one.
+    /// The reading end of the ring of signals: cgroups made, removed and filled again; there is one.
     pub fn signals(&mut self) -> Result<Reader, ProbeError> {
         self.ring("SIGNALS")
     }

@@ -37,6 +37,9 @@ pub enum RecordKind {
     CgroupMade = 8,
     /// [`CgroupRecord`]: a cgroup was removed. In the ring of signals.
     CgroupGone = 9,
+    /// [`CgroupRecord`]: somebody came into a cgroup in which nobody was, of those that the
+    /// agent asked for. In the ring of signals.
+    CgroupFilled = 10,
 }
 
 impl RecordKind {
@@ -52,6 +55,7 @@ impl RecordKind {
             7 => Self::List,
             8 => Self::CgroupMade,
             9 => Self::CgroupGone,
+            10 => Self::CgroupFilled,
             _ => return None,
         })
     }

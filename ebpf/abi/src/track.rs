@@ -3,6 +3,9 @@
 /// Slots of the tracked-cgroup table.
 pub const TRACK_SLOTS: u32 = 1024;
 
+/// Cgroups that can wait at a time for somebody to come into them again.
+pub const REFILLS_MAX: u32 = 16384;
+
 /// Slot in which a cgroup is looked for: one place only, so that a miss costs
 /// one comparison. The id's low bits are the inode number, which counts up.
 pub const fn track_slot(cgroup: u64) -> u32 {

@@ -13,6 +13,7 @@ use headstart_abi::{
 use crate::config::{field, peek, peek_or_zero};
 use crate::count::{Tally, note};
 use crate::emit;
+use crate::track;
 
 /// What an inode is while it stays in memory.
 #[derive(Clone, Copy)]
@@ -74,10 +75,10 @@ pub(crate) fn ensure(inode: u64, cgroup: u64) -> Option<(Identity, bool)> {
         return None;
     };
     let hash = (id.inode ^ id.ino.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let tag = [
-        id.inode,
-        (id.ino << 24) ^ id.generation as u64 ^ (cgroup << 48),
-    ];
+    // To each watch anew, as pages are: by its slot and generation, not by its cgroup, which
+    // may be watched again.
+    let watch = track::entry(cgroup).map_or(0, |entry| entry.key);
+    let tag = [id.inode, (id.ino << 24) ^ id.generation as u64 ^ watch];
     let seen = SEEN_INODES.get_ptr_mut((hash >> 49) as u32 & (SEEN - 1))?;
     // SAFETY: a pointer into the map's value; a race sends a path twice.
     let owner = unsafe { *seen };

@@ -1,14 +1,14 @@
-//! Cgroups made and removed, on the whole machine: the earliest that a node knows of a
-//! start. They have a ring of their own, which touches can't fill, and each wakes the
+//! Cgroups made, removed and filled again, on the whole machine: the earliest that a node
+//! knows of a start. They have a ring of their own, which touches can't fill, and each wakes the
 //! agent.
 
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output},
     macros::{map, raw_tracepoint},
-    maps::{PerCpuArray, RingBuf},
+    maps::{HashMap, PerCpuArray, RingBuf},
     programs::RawTracePointContext,
 };
-use headstart_abi::{CgroupRecord, MAX_PATH, NO_OFFSET, Outcome, RecordKind, Stage};
+use headstart_abi::{CgroupRecord, MAX_PATH, NO_OFFSET, Outcome, REFILLS_MAX, RecordKind, Stage};
 
 use crate::cgroup::id;
 use crate::config::{field, peek};
@@ -28,6 +28,11 @@ struct Scratch {
 
 #[map]
 static SIGNAL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Ids of cgroups of which it is to be told, once, that somebody comes into them again.
+/// Allocated whole: before 6.1 the kernel warns of programs that have it allocate.
+#[map]
+static REFILLS: HashMap<u64, u8> = HashMap::with_max_entries(REFILLS_MAX, 0);
 
 /// A cgroup was made. `mkdir` returns only after this, so nothing has run in it yet.
 ///
@@ -57,6 +62,34 @@ pub(crate) fn signal_mkdir(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 pub(crate) fn signal_rmdir(ctx: RawTracePointContext) -> i32 {
     signal(ctx.arg(0), ctx.arg(1), RecordKind::CgroupGone)
+}
+
+/// Somebody came into a cgroup in which nobody was, or nobody is left in one. The first comes
+/// before it executes anything there.
+///
+/// match-proto:v5.10:include/trace/events/cgroup.h:cgroup_notify_populated(struct cgroup *cgrp, const char *path, int val)
+///
+/// # Minimum kernel
+/// 5.5, as [`signal_mkdir`].
+/// # Cost
+/// One look-up a cgroup that becomes or stops being empty, and the kernel's making of its
+/// path; one record and one wake-up where it was asked for.
+/// # Does not see
+/// Cgroups of v1 hierarchies. Who comes while others are there.
+#[raw_tracepoint(tracepoint = "cgroup_notify_populated")]
+pub(crate) fn signal_fill(ctx: RawTracePointContext) -> i32 {
+    let (cgroup, path): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let populated: u64 = ctx.arg(2);
+    // An `int`: the upper half of its register is anything.
+    let populated = populated as u32 != 0;
+    let Some(id) = id(cgroup).filter(|_| populated) else {
+        return 0;
+    };
+    // Whoever takes it out tells, and no other.
+    if REFILLS.remove(&id).is_err() {
+        return 0;
+    }
+    signal(cgroup, path, RecordKind::CgroupFilled)
 }
 
 #[inline(always)]

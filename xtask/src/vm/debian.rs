@@ -10,9 +10,6 @@ use super::apt::{self, Apt};
 use super::arch::AMD64;
 use crate::workspace::cache_dir;
 
-/// The suite that it is of.
-const SUITE: &str = "trixie";
-
 /// What is in it, with what that needs: a first process, a shell, and what tests start.
 const PACKAGES: &[&str] = &[
     "systemd",
@@ -50,13 +47,13 @@ const LEFT_OUT: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale"
 /// Links that the package of base files has, whose rest is not needed.
 const LINKS: &[&str] = &["bin", "sbin", "lib", "lib64"];
 
-/// Downloads and unpacks it, unless that was done before.
-pub(super) fn root() -> Result<PathBuf> {
-    let dir = cache_dir().join("roots").join(SUITE);
+/// Downloads and unpacks that of a suite, unless that was done before.
+pub(super) fn root(suite: &str) -> Result<PathBuf> {
+    let dir = cache_dir().join("roots").join(suite);
     // Of other packages it is another one.
     let root = dir.join(PACKAGES.join("+"));
     if !root.exists() {
-        let apt = Apt::new(&dir.join("apt"), SUITE, &AMD64)?;
+        let apt = Apt::new(&dir.join("apt"), suite, &AMD64)?;
         let files = apt.download_all(PACKAGES)?;
         let unpacked = dir.join("unpacked");
         apt::unpack(&files, &unpacked)?;
@@ -66,12 +63,31 @@ pub(super) fn root() -> Result<PathBuf> {
     Ok(root)
 }
 
+/// Moves all that is in a directory into another.
+fn merge(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            merge(&entry.path(), &target)?;
+        } else {
+            fs::rename(entry.path(), target)?;
+        }
+    }
+    Ok(fs::remove_dir(from)?)
+}
+
 fn trim(root: &Path) -> Result<()> {
     for name in LEFT_OUT {
         let _ = fs::remove_dir_all(root.join(name));
     }
     for name in LINKS {
         let link = root.join(name);
+        // Older packages have files in what is a link once they are installed.
+        if link.is_dir() && !link.is_symlink() {
+            merge(&link, &root.join("usr").join(name))?;
+        }
         if fs::symlink_metadata(&link).is_err() {
             symlink(format!("usr/{name}"), &link)?;
         }

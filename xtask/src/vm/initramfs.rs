@@ -39,7 +39,7 @@ pub fn write(
     };
     match setup.root {
         Root::Programs => tree.programs_root(kernel.programs.as_deref())?,
-        Root::Distribution => {
+        Root::Distribution(_) => {
             tree.skeleton()?;
             tree.file(INIT, 0o755, &read(&binaries.init)?)?;
             tree.file(JOB_UNIT.0, 0o644, JOB_UNIT.1.as_bytes())?;

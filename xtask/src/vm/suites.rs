@@ -85,8 +85,8 @@ pub struct Setup {
 pub enum Root {
     /// Programs of this machine, and nothing that runs by itself.
     Programs,
-    /// Packages of the distribution, with systemd.
-    Distribution,
+    /// Packages of this suite of the distribution, with systemd.
+    Distribution(&'static str),
 }
 
 impl Setup {
@@ -94,13 +94,21 @@ impl Setup {
     pub fn disk(&self) -> Result<Option<PathBuf>> {
         Ok(match self.root {
             Root::Programs => None,
-            Root::Distribution => Some(debian::root().context("a root with systemd")?),
+            Root::Distribution(suite) => Some(debian::root(suite).context("a root with systemd")?),
         })
     }
 }
 
 /// All of them, the usual one first.
-pub const SETUPS: &[Setup] = &[USUAL, INTEGRITY, CONFIDENTIALITY, V1_ONLY, NFS, SYSTEMD];
+pub const SETUPS: &[Setup] = &[
+    USUAL,
+    INTEGRITY,
+    CONFIDENTIALITY,
+    V1_ONLY,
+    NFS,
+    SYSTEMD,
+    SYSTEMD_252,
+];
 
 const USUAL: Setup = Setup {
     name: "",
@@ -138,8 +146,15 @@ const NFS: Setup = Setup {
 const SYSTEMD: Setup = Setup {
     name: "systemd",
     parameters: debian::PARAMETERS,
-    root: Root::Distribution,
+    root: Root::Distribution("trixie"),
     ..USUAL
+};
+
+/// As older distributions have it.
+const SYSTEMD_252: Setup = Setup {
+    name: "systemd 252",
+    root: Root::Distribution("bookworm"),
+    ..SYSTEMD
 };
 
 /// A suite and which of its tests run in every guest: together they take minutes in
@@ -300,6 +315,13 @@ const CHOSEN: &[Chosen] = &[
         only: &["life::", "service::", "units::"],
         ..DEGRADED
     },
+    Chosen {
+        suite: "kernel_systemd",
+        setup: SYSTEMD_252,
+        kernel: Some("6.1"),
+        only: &["units::a_service_is_warm"],
+        ..DEGRADED
+    },
 ];
 
 /// What the suites take for [`Chosen::hooks`].
@@ -364,7 +386,7 @@ pub fn job(binaries: &Binaries, kernel: &str, setup: &Setup, tests: &[String]) -
     Job {
         scratch: binaries.scratch.clone(),
         cgroups: setup.cgroups,
-        init: (setup.root == Root::Distribution).then(|| debian::INIT.into()),
+        init: matches!(setup.root, Root::Distribution(_)).then(|| debian::INIT.into()),
         suites,
     }
 }

@@ -144,6 +144,7 @@ mod tests {
                 "headstart_starts_total{signal=\"bundle\"} 0",
                 "headstart_starts_total{signal=\"cgroup\"} 0",
                 "headstart_starts_total{signal=\"notify\"} 0",
+                "headstart_starts_total{signal=\"refill\"} 0",
                 "headstart_starts_total{signal=\"runtime\"} 0",
             ]
         );
