@@ -10,7 +10,7 @@ use super::record::{RecordError, Recorder, Recording};
 use super::warmup::Warmup;
 use crate::model::{Plan, Profile};
 use crate::plan::Timing;
-use crate::warm::{Cancel, Progress, WarmReport};
+use crate::warm::{Cancel, Progress, WarmReport, give_way};
 
 /// What a run with warming beside it was like.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ pub fn run_beside(
 }
 
 fn warm(profile: &Profile, warmup: &Warmup, cancel: &Cancel) -> (Plan, Option<WarmReport>) {
+    give_way();
     let plan = warmup.plan(profile, Timing::Beside);
     let progress = Arc::new(Progress::default());
     match warmup.execute(plan.clone(), Timing::Beside, &progress, cancel) {

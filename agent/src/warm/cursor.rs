@@ -33,6 +33,28 @@ pub(super) struct Cursor {
     pub(super) action: usize,
     /// Pages of it.
     pub(super) page: u32,
+    /// Names found in memory one after the other.
+    found: u32,
+}
+
+/// So many names in memory, one after the other, and the next as many are passed over, then
+/// twice as many, up to the second number.
+const FOUND: u32 = 8;
+const PASSED: u32 = 512;
+
+impl Cursor {
+    /// A name was looked for, and is in memory or is not: how many names to pass over.
+    pub(super) fn found(&mut self, is_there: bool) -> u32 {
+        if !is_there {
+            self.found = 0;
+            return 0;
+        }
+        self.found = self.found.saturating_add(1);
+        match self.found.checked_sub(FOUND) {
+            None => 0,
+            Some(more) => FOUND.checked_shl(more).unwrap_or(PASSED).min(PASSED),
+        }
+    }
 }
 
 /// How far the plan has been handed out.
@@ -42,4 +64,25 @@ pub(super) struct Cursors {
     pub(super) data: Mutex<Cursor>,
     /// Index of the action that the names have come to.
     pub(super) names_at: AtomicUsize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_are_passed_over_the_longer_all_are_there() {
+        let mut cursor = Cursor::default();
+        for _ in 1..FOUND {
+            assert_eq!(cursor.found(true), 0);
+        }
+        assert_eq!(cursor.found(true), FOUND);
+        assert_eq!(cursor.found(true), 2 * FOUND);
+        for _ in 0..100 {
+            assert!(cursor.found(true) <= PASSED);
+        }
+        assert_eq!(cursor.found(true), PASSED);
+        assert_eq!(cursor.found(false), 0);
+        assert_eq!(cursor.found(true), 0);
+    }
 }

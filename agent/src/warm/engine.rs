@@ -424,7 +424,7 @@ fn thread(shared: &Arc<Shared>, slot: &Arc<Slot>, phase: Phase, part: Part, shar
         let _ = sys::be_batch();
     }
     if shared.options.lead == Lead::Beside || is_paced {
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+        sys::give_way();
     }
     let mut worker = Worker::new(shared, slot, part, share);
     match phase {

@@ -67,6 +67,25 @@ impl Opener {
         }
     }
 
+    /// Whether a name is in memory as it was profiled, without bringing anything in. Says no
+    /// where the kernel can't tell (before 5.12).
+    pub(super) fn is_cached(self, root: BorrowedFd<'_>, name: &PlanName) -> bool {
+        if self != Self::Kernel || name.path.is_root() {
+            return false;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_XDEV
+            | ResolveFlags::CACHED;
+        match rustix::fs::openat2(root, name.path.as_bytes(), flags, Mode::empty(), resolve) {
+            Ok(fd) => rustix::fs::fstat(fd).is_ok_and(|stat| is_as_profiled(name.kind, &stat)),
+            Err(Errno::NOENT) => name.kind == NameKind::Missing,
+            Err(_) => false,
+        }
+    }
+
     /// Looks a name up so that its dentry and inode are in memory.
     ///
     /// # Errors
@@ -87,19 +106,25 @@ impl Opener {
             }
             Err(errno) => return Err(errno),
         };
-        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-        let same = match name.kind {
-            NameKind::Missing => false,
-            NameKind::Directory => kind.is_dir(),
-            NameKind::Symlink => kind.is_symlink(),
-            NameKind::File => !kind.is_dir() && !kind.is_symlink(),
-        };
+        let stat = rustix::fs::fstat(&fd)?;
+        let same = is_as_profiled(name.kind, &stat);
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
         if kind.is_symlink() {
             rustix::fs::readlinkat(&fd, "", Vec::with_capacity(256))?;
         } else if kind.is_dir() && name.listed {
             list(fd.as_fd(), stopped)?;
         }
         Ok(if same { Looked::Warmed } else { Looked::Gone })
+    }
+}
+
+fn is_as_profiled(kind: NameKind, stat: &rustix::fs::Stat) -> bool {
+    let found = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+    match kind {
+        NameKind::Missing => false,
+        NameKind::Directory => found.is_dir(),
+        NameKind::Symlink => found.is_symlink(),
+        NameKind::File => !found.is_dir() && !found.is_symlink(),
     }
 }
 
@@ -213,6 +238,36 @@ mod tests {
             assert_eq!(open(b"a/x"), Err(Errno::NOENT), "{opener:?}");
             assert_eq!(open(b"a/b/f\n\x01/x"), Err(Errno::NOTDIR), "{opener:?}");
         }
+    }
+
+    #[test]
+    fn what_is_in_memory_is_told_from_what_is_not() {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::write(dir.path().join("f"), b"x").expect("file");
+        symlink("/etc", dir.path().join("out")).expect("link");
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let root = rustix::fs::openat(CWD, dir.path(), flags, Mode::empty()).expect("root");
+        let cached = |opener: Opener, text: &[u8], kind| {
+            let name = PlanName {
+                volume: 0,
+                path: path(text),
+                kind,
+                listed: false,
+            };
+            opener.is_cached(root.as_fd(), &name)
+        };
+        let (file, missing) = (NameKind::File, NameKind::Missing);
+        if Opener::detect() == Opener::Kernel {
+            assert!(cached(Opener::Kernel, b"f", file));
+            assert!(!cached(Opener::Kernel, b"f", NameKind::Directory));
+            // Nobody looked for it.
+            assert!(!cached(Opener::Kernel, b"new", missing));
+            assert!(!dir.path().join("new").exists());
+            assert!(cached(Opener::Kernel, b"new", missing));
+            assert!(!cached(Opener::Kernel, b"new", file));
+        }
+        assert!(!cached(Opener::Kernel, b"out/passwd", file));
+        assert!(!cached(Opener::Walk, b"f", file));
     }
 
     #[test]

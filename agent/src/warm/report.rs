@@ -140,7 +140,7 @@ pub struct WarmReport {
     pub names_gone: u64,
     /// Not looked up because of an error.
     pub names_failed: u64,
-    /// Not got to.
+    /// Not got to; or passed over beside a start, because the program was there before.
     pub names_left: u64,
     /// Files asked for.
     pub files_planned: u64,

@@ -229,6 +229,12 @@ pub(super) fn set_io_class(class: IoClass) -> io::Result<()> {
     done(result)
 }
 
+/// Has this thread get the processor after those that start: it works beside them. That it
+/// can't is no failure.
+pub fn give_way() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+}
+
 /// Has this thread preempt nobody when it wakes up (`SCHED_BATCH`, sched(7)). It runs as
 /// much as others of its nice value all the same, so that nobody waits for long for a page
 /// that it has locked.

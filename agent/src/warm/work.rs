@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
-use super::lookup::Looked;
 use super::progress::Bytes;
 use super::report::FailureKind;
 use super::residency::{Missing, holes};
@@ -171,38 +170,6 @@ impl<'a> Worker<'a> {
         match self.shared.options.pace_to_keep() {
             None => limits,
             Some(pace) => limits.within(pace.share(self.shared.threads)),
-        }
-    }
-
-    fn name(&mut self, index: u32) {
-        let shared = self.shared;
-        let progress = &shared.progress;
-        let Some(name) = shared.plan.names.get(index as usize) else {
-            progress.names_failed.add(1);
-            return;
-        };
-        if shared.is_served(index) || shared.is_stuck(name.volume) {
-            return;
-        }
-        let stopped = || shared.stopped();
-        let result = shared.on_volume(self.slot, name.volume, || {
-            let root = shared.root(name.volume)?;
-            Some(
-                shared
-                    .opener
-                    .look_up(std::os::fd::AsFd::as_fd(&root.fd), name, &stopped),
-            )
-        });
-        match result {
-            Some(Ok(Looked::Warmed)) => progress.names_warmed.add(1),
-            Some(Ok(Looked::Gone)) => progress.names_gone.add(1),
-            Some(Err(errno)) => {
-                progress.names_failed.add(1);
-                let kind = Refusal::of(errno).kind.unwrap_or(FailureKind::Other);
-                shared.fail_at(name.volume, name.path.as_bytes(), kind, errno, 0, 0);
-            }
-            // The volume's own failure is reported.
-            None => progress.names_failed.add(1),
         }
     }
 
