@@ -27,6 +27,11 @@ pub(super) const UNIT_PAGES: u32 = 1 << 18;
 /// Pages that are read between two looks at whether to stop.
 pub(super) const STEP_PAGES: u32 = 256;
 
+/// Bytes a second of a device from which on faults are what bounds them: on one of 1.1 GB/s
+/// streams brought in 1.15 times what `readahead(2)` did, on one of 1.8 GB/s 0.7 times
+/// (docs/benchmarks.md, "Warm rate", of both).
+const FASTEST: f64 = 1.4e9;
+
 /// Longest that another's read waits behind what all streams have in flight.
 const WAIT_NS: f64 = 50e6;
 
@@ -52,13 +57,14 @@ pub(super) struct Stream<'a> {
 
 impl Streams {
     /// None beside a start, which reads in order itself, nor where a window of
-    /// readahead does not keep the device busy; nor where a [`super::Pace`] is to be kept
+    /// readahead, or the processor, does not keep the device busy; nor where a [`super::Pace`] is to be kept
     /// to: the kernel's readahead does not.
     pub(super) fn of(options: &WarmOptions) -> Self {
         let sink = || rustix::fs::memfd_create("headstart", MemfdFlags::CLOEXEC).ok();
         let cost = &options.cost;
         let keeps_a_pace = options.pace_to_keep().is_some();
-        let pays = options.lead == Lead::Ahead && !keeps_a_pace && cost.readahead_keeps_up();
+        let keeps_up = cost.readahead_keeps_up() && cost.bytes_per_s <= FASTEST;
+        let pays = options.lead == Lead::Ahead && !keeps_a_pace && keeps_up;
         Self {
             sink: pays.then(sink).flatten(),
             reopener: Reopener::default(),
@@ -163,8 +169,13 @@ mod tests {
             readahead_bytes: 128 << 10,
             ..FAST
         };
-        let streams = streams(small_window, Lead::Ahead);
-        assert_eq!(streams.unit(u32::MAX), None);
+        assert_eq!(streams(small_window, Lead::Ahead).unit(u32::MAX), None);
+        let faster = DeviceCost {
+            bytes_per_s: FASTEST * 2.0,
+            readahead_bytes: u64::MAX,
+            ..FAST
+        };
+        assert_eq!(streams(faster, Lead::Ahead).unit(u32::MAX), None);
     }
 
     #[test]
