@@ -52,7 +52,7 @@ fn a_long_run_is_read_to_its_end_and_no_further() {
     // A disk that readahead keeps busy: long runs are read in order.
     let options = WarmOptions {
         cost: DeviceCost {
-            bytes_per_s: 2e9,
+            bytes_per_s: 1e9,
             latency_ns: 1e3,
             ..DeviceCost::UNMEASURED
         },
