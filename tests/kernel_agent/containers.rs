@@ -195,7 +195,7 @@ pub(crate) fn image_file(store: &Path) -> PathBuf {
     file
 }
 
-pub(crate) fn is_resident(path: &Path) -> bool {
+fn is_resident(path: &Path) -> bool {
     resident_pages(path).iter().all(|&there| there)
 }
 

@@ -178,18 +178,9 @@ fn in_its_image_with_its_daemon_sets_rights_it_learns_and_warms() {
     let pod = pod();
     lay_out(&scene, &pod);
     let podman = scene.podman("pods");
-    let storage = [format!(
-        "--root={}",
-        scene.path().join("pods/graph").display()
-    )];
-    let mut build = scene.command("buildah");
+    let mut build = podman.command();
     build
-        .args(storage)
-        .arg(format!(
-            "--runroot={}",
-            scene.path().join("pods/run").display()
-        ))
-        .args(["bud", "--isolation", "chroot", "-q", "-t", TAG, "--file"])
+        .args(["build", "--isolation=chroot", "-q", "-t", TAG, "--file"])
         .arg(root().join("deploy/image/Containerfile"));
     done(build.arg(image));
 

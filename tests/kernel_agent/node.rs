@@ -1,12 +1,15 @@
 //! A node: a state directory, an agent over it, and cgroups in which things start.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use headstart::attribute::mountinfo;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde_json::Value;
 
@@ -406,21 +409,13 @@ impl Unit {
 
     /// One of its files, where the hierarchy is mounted; `None`, and why, where it is not.
     pub(crate) fn mounted(&self, file: &str) -> Option<PathBuf> {
-        let table = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        let mut mounts = table.lines().map(|line| line.split(' '));
-        let found = mounts.find_map(|mut mount| {
-            let at = mount.nth(1)?;
-            (mount.next() == Some("cgroup2")).then_some(at)
-        });
-        if found.is_none() {
+        let mounts = mountinfo::read().expect("mounts");
+        let Some(mount) = mounts.iter().find(|mount| mount.fs_type == "cgroup2") else {
             eprintln!("SKIPPED: no cgroup2 is mounted");
-        }
-        Some(
-            Path::new(found?)
-                .join(&self.slice)
-                .join(&self.name)
-                .join(file),
-        )
+            return None;
+        };
+        let root = Path::new(OsStr::from_bytes(&mount.mount_point));
+        Some(root.join(&self.slice).join(&self.name).join(file))
     }
 
     /// Runs a command in it, to its end.

@@ -1,17 +1,9 @@
 //! Which hooks this kernel takes, and what its verifier goes through for them.
 
-use headstart::probe::{Group, Probes};
+use headstart::probe::Probes;
 use headstart::run::RING_BYTES;
 
-use crate::support::takes;
-
-const GROUPS: [Group; 5] = [
-    Group::Use,
-    Group::Miss,
-    Group::Names,
-    Group::Lifecycle,
-    Group::Signal,
-];
+use crate::support::{GROUPS, takes};
 
 #[test]
 fn every_purpose_has_its_hook() {

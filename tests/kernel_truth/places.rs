@@ -3,16 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use headstart::probe::{Group, HOOKS, Place, Probes};
+use headstart::probe::{HOOKS, Place, Probes};
 use headstart::run::RING_BYTES;
 
-const GROUPS: [Group; 5] = [
-    Group::Use,
-    Group::Miss,
-    Group::Names,
-    Group::Lifecycle,
-    Group::Signal,
-];
+use crate::support::GROUPS;
 
 /// Programs attached where only the place of this number of each hook is tried.
 fn attached(number: usize, has: impl Fn(&str) -> bool) -> Vec<&'static str> {

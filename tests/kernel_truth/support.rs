@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headstart::probe::{Kind, Place, ProbeError};
+use headstart::probe::{Group, Kind, Place, ProbeError};
 use headstart::run::{
     Child, Ended, FaultAround, Output, RING_BYTES, RecordError, Recorder, Recording, Traced,
 };
@@ -141,6 +141,15 @@ pub(crate) fn takes(place: &Place) -> bool {
 }
 
 const HOOKS: &str = "HEADSTART_TRUTH_HOOKS";
+
+/// Every group of hooks.
+pub(crate) const GROUPS: [Group; 5] = [
+    Group::Use,
+    Group::Miss,
+    Group::Names,
+    Group::Lifecycle,
+    Group::Signal,
+];
 
 /// Writes `bytes` bytes that no file system stores without blocks.
 pub(crate) fn write(path: &Path, bytes: u64) {

@@ -74,16 +74,16 @@ impl Warming {
         let began = Instant::now();
         let roots = Arc::new(VolumeRoots::read()?);
         let progress = Arc::new(Progress::default());
-        let report = execute(plan, &roots, &options, &progress, &Cancel::new());
+        let mut report = execute(plan, &roots, &options, &progress, &Cancel::new());
         let seconds = began.elapsed().as_secs_f64();
+        let read = report.data.read;
         // Of files that fill the memory the kernel takes some pages back.
-        let mut whole = report.clone();
-        if whole.data.evicted < whole.data.planned / 1000 {
-            whole.data.read += std::mem::take(&mut whole.data.evicted);
+        if report.data.evicted < report.data.planned / 1000 {
+            report.data.read += std::mem::take(&mut report.data.evicted);
         }
         // What came when would be a line for each read.
-        whole.arrivals.clear();
-        ensure!(whole.is_complete(), "not complete: {whole:#?}");
-        Ok(report.data.read as f64 / seconds)
+        report.arrivals.clear();
+        ensure!(report.is_complete(), "not complete: {report:#?}");
+        Ok(read as f64 / seconds)
     }
 }

@@ -6,20 +6,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::warm::be_nice;
+
 /// Nice value of threads that each start's warming waits for, and that hardly do anything:
 /// where hundreds of programs start at once, they would have their turn when it is too late.
 pub(super) const FIRST: i32 = -10;
 
 /// Nice value of threads that nobody waits for.
 pub(super) const LAST: i32 = 10;
-
-/// Sets the calling thread's nice value. Where that is not allowed it stays.
-pub(super) fn be_nice(nice: i32) {
-    let thread = rustix::thread::gettid();
-    if let Err(error) = rustix::process::setpriority_process(Some(thread), nice) {
-        tracing::debug!(%error, nice, "a thread's precedence stays as it is");
-    }
-}
 
 /// What becomes of a job after a turn at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

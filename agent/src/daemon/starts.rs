@@ -18,7 +18,7 @@ use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
 use crate::probe::CgroupChange;
 use crate::run::now_ms;
-use crate::workload;
+use crate::workload::{self, Place};
 
 /// Cgroups that are remembered at a time.
 pub(super) const CGROUPS: usize = 100_000;
@@ -39,9 +39,9 @@ impl Watch {
             }
             return;
         }
-        if workload::place(&change.path).is_none() {
+        let Some(place) = workload::place(&change.path) else {
             return;
-        }
+        };
         if self.cgroups.len() >= CGROUPS {
             self.not_learned("too_many_cgroups");
             return;
@@ -51,7 +51,7 @@ impl Watch {
             key: None,
         };
         self.cgroups.insert(id, own);
-        self.begin(kernel, id, time_ns, &change.path, "cgroup");
+        self.begin(kernel, id, time_ns, place, &change.path, "cgroup");
     }
 
     /// Somebody came into a workload's own cgroup, in which nobody was: what ran there before
@@ -66,6 +66,9 @@ impl Watch {
         if self.starts.contains_key(&id) {
             return;
         }
+        let Some(place) = workload::place(&change.path) else {
+            return;
+        };
         let Some(member) = self.cgroups.get_mut(&id) else {
             return;
         };
@@ -73,7 +76,7 @@ impl Watch {
         if let Some(key) = member.key.take() {
             self.workloads.gone(&key);
         }
-        self.begin(kernel, id, time_ns, &change.path, "refill");
+        self.begin(kernel, id, time_ns, place, &change.path, "refill");
     }
 
     /// Asks to be told when a workload's own cgroup is filled again.
@@ -95,12 +98,10 @@ impl Watch {
         kernel: &mut Kernel,
         id: u64,
         time_ns: u64,
+        place: Place,
         path: &[u8],
         signal: &'static str,
     ) {
-        let Some(place) = workload::place(path) else {
-            return;
-        };
         // Where processors are wanted it is first found out whether it has to be learned.
         let waits = self.are_wanted();
         let not_learned = if waits { None } else { self.watch(kernel, id) };

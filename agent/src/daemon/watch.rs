@@ -18,7 +18,7 @@ use super::jobs::{Done, Jobs, Outbox};
 use super::narrow::Narrower;
 use super::options::Heeded;
 use super::phase::Over;
-use super::pool::{FIRST, be_nice};
+use super::pool::FIRST;
 use super::prepare::Shared;
 use super::signals::Signals;
 use super::spare::Processors;
@@ -29,6 +29,7 @@ use super::view::{Feature, View};
 use crate::model::StageCounts;
 use crate::probe::{Probes, Reader, Record, What, decode, wait};
 use crate::run::{Tree, now_ms};
+use crate::warm::be_nice;
 use crate::workload::{self, Place};
 
 /// How often the rings are emptied while something is learned, and while nothing is.

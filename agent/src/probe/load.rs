@@ -339,7 +339,8 @@ impl Probes {
         self.ring("EVENTS")
     }
 
-    /// The reading end of the ring of signals: cgroups made, removed and filled again; there is one.
+    /// The reading end of the ring of signals: cgroups made, removed and filled again; there
+    /// is one.
     pub fn signals(&mut self) -> Result<Reader, ProbeError> {
         self.ring("SIGNALS")
     }

@@ -1,6 +1,6 @@
 //! What one thread does with a name.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Lead;
 use super::engine::lock;
@@ -21,14 +21,13 @@ impl Worker<'_> {
         if shared.is_served(index) || shared.is_stuck(name.volume) {
             return;
         }
-        if self.is_there_already(name) {
-            progress.names_warmed.add(1);
-            return;
-        }
         let stopped = || shared.stopped();
         let result = shared.on_volume(self.slot, name.volume, || {
-            let root = shared.root(name.volume)?;
-            Some(shared.opener.look_up(root.fd.as_fd(), name, &stopped))
+            let root = shared.root(name.volume)?.fd.as_fd();
+            if self.is_there_already(root, name) {
+                return Some(Ok(Looked::Warmed));
+            }
+            Some(shared.opener.look_up(root, name, &stopped))
         });
         match result {
             Some(Ok(Looked::Warmed)) => progress.names_warmed.add(1),
@@ -46,15 +45,12 @@ impl Worker<'_> {
     /// Beside a start: whether a name is in memory, where the program was before us. Then it
     /// was at those that come next too, most likely, and they are passed over: what a
     /// look-up costs is what it would save.
-    fn is_there_already(&self, name: &PlanName) -> bool {
+    fn is_there_already(&self, root: BorrowedFd<'_>, name: &PlanName) -> bool {
         let shared = self.shared;
         if shared.options.lead != Lead::Beside || name.listed {
             return false;
         }
-        let Some(root) = shared.root(name.volume) else {
-            return false;
-        };
-        let is_there = shared.opener.is_cached(root.fd.as_fd(), name);
+        let is_there = shared.opener.is_cached(root, name);
         let mut cursor = lock(&shared.cursors.names);
         let mut passed = cursor.found(is_there);
         while passed > 0

@@ -56,9 +56,9 @@ pub(super) struct Stream<'a> {
 }
 
 impl Streams {
-    /// None beside a start, which reads in order itself, nor where a window of
-    /// readahead, or the processor, does not keep the device busy; nor where a [`super::Pace`] is to be kept
-    /// to: the kernel's readahead does not.
+    /// None beside a start, which reads in order itself, nor where a window of readahead, or
+    /// the processor, does not keep the device busy; nor where a [`super::Pace`] is to be
+    /// kept to: the kernel's readahead does not.
     pub(super) fn of(options: &WarmOptions) -> Self {
         let sink = || rustix::fs::memfd_create("headstart", MemfdFlags::CLOEXEC).ok();
         let cost = &options.cost;

@@ -229,10 +229,17 @@ pub(super) fn set_io_class(class: IoClass) -> io::Result<()> {
     done(result)
 }
 
-/// Has this thread get the processor after those that start: it works beside them. That it
-/// can't is no failure.
+/// Sets the calling thread's nice value. Where that is not allowed it stays.
+pub fn be_nice(nice: i32) {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), nice) {
+        tracing::debug!(%error, nice, "a thread's precedence stays as it is");
+    }
+}
+
+/// As [`be_nice`], of a thread that works beside those that start.
 pub fn give_way() {
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+    be_nice(10);
 }
 
 /// Has this thread preempt nobody when it wakes up (`SCHED_BATCH`, sched(7)). It runs as

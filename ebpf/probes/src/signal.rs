@@ -1,6 +1,6 @@
 //! Cgroups made, removed and filled again, on the whole machine: the earliest that a node
-//! knows of a start. They have a ring of their own, which touches can't fill, and each wakes the
-//! agent.
+//! knows of a start. They have a ring of their own, which touches can't fill, and each wakes
+//! the agent.
 
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output},

@@ -17,10 +17,10 @@ use super::publish::Findings;
 use super::stats::{Spread, Table};
 use super::throttle::{Limits, Throttle};
 
-/// Bytes that the disk reads a second.
-// What became of each start is told by what is learned of it.
+/// What became of each start is told by what is learned of it.
 const LEARNS: &str = "cpu_pressure = 100.0";
 
+/// Bytes that the disk reads a second.
 const BANDWIDTH: u64 = 200_000_000;
 
 /// How much earlier than the start it is told of, where it is.
