@@ -86,7 +86,7 @@ pub(crate) fn signal_fill(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     // Whoever takes it out tells, and no other.
-    if REFILLS.remove(&id).is_err() {
+    if REFILLS.remove(id).is_err() {
         return 0;
     }
     signal(cgroup, path, RecordKind::CgroupFilled)
