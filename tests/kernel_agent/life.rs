@@ -173,7 +173,13 @@ fn without_capabilities_it_says_so_and_warms_when_told() {
     node.start_apart("set -- setpriv --bounding-set=-all --inh-caps=-all \"$@\"");
     let status = node.json(&["status"]).expect("it answers");
     let features = status["features"].as_array().expect("features");
-    for name in ["record_pages", "record_names", "signal_cgroup"] {
+    let names = [
+        "record_pages",
+        "record_names",
+        "signal_cgroup",
+        "signal_refill",
+    ];
+    for name in names {
         let feature = features.iter().find(|feature| feature["name"] == name);
         let feature = feature.expect("it is told");
         assert_eq!(feature["live"], false, "{feature}");

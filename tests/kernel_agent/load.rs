@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::node::{Node, Unit, until};
@@ -73,6 +74,54 @@ fn cgroups_that_come_and_go_are_all_noticed_and_leave_nothing() {
     stages_add_up(&node);
     let after = resident_kib(pid);
     assert!(after < before + 16 * 1024, "{before} KiB became {after}");
+}
+
+/// A process that does nothing, as long as this lives.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(process: Pid) -> Self {
+        kill_process(process, Signal::STOP).expect("it runs");
+        Self(process)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::CONT).expect("it is there");
+    }
+}
+
+/// More signals than there is room for, while nobody takes them.
+#[test]
+fn what_lost_signals_told_of_is_found_out_later() {
+    const TOO_MANY: usize = 6000;
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    let pid = status(&node)["pid"].as_u64().expect("a process");
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.expect("a process");
+    let come_and_go = || {
+        for at in 0..TOO_MANY / 2 {
+            drop(Unit::make(SLICE, &format!("crowd{}.service", at % 20)));
+        }
+    };
+    let cgroups = |live: u64| {
+        let known = node.workload("unit:missed.service")?;
+        (known["live"] == live).then_some(())
+    };
+    let stopped = Stopped::new(process);
+    come_and_go();
+    let missed = Unit::make(SLICE, "missed.service");
+    drop(stopped);
+    until("it is found though nothing told of it", || cgroups(1));
+    let lost = status(&node)["totals"]["signals_lost"].as_u64();
+    assert!(lost > Some(0), "{lost:?}");
+    let stopped = Stopped::new(process);
+    come_and_go();
+    drop(missed);
+    drop(stopped);
+    until("it is known to be gone", || cgroups(0));
 }
 
 #[test]

@@ -103,8 +103,13 @@ impl Node {
     /// Writes the configuration, with `more` keys of `[agent]`. All starts are learned,
     /// though they follow one another without a pause.
     pub(crate) fn configure(&self, more: &str) {
+        self.configure_settling(1, more);
+    }
+
+    /// The same, where a start is over after so many seconds without anything new.
+    pub(crate) fn configure_settling(&self, seconds: u32, more: &str) {
         let text = format!(
-            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"1s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n{more}\n",
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"{seconds}s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n{more}\n",
             self.socket()
         );
         fs::write(self.path("new.toml"), text).expect("written");

@@ -55,6 +55,8 @@ fn a_unit_is_learned_in_a_cgroup_and_warmed_when_that_is_filled_again() {
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("a FIFO");
     let name = "refilled.service";
     let older = Unit::make(SLICE, name);
+    // Long enough for looking at it, in the middle of a start.
+    node.configure_settling(6, "");
     node.start();
     until("the older unit is known", || node.workload(&key(name)));
     // What was there before the agent, and then what it has seen starting: neither leaves.

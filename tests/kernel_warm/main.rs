@@ -6,5 +6,6 @@
 #[path = "../common/residency.rs"]
 mod residency;
 mod files;
+mod others;
 mod support;
 mod volumes;

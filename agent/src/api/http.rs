@@ -124,7 +124,7 @@ impl Served {
             "/readyz" if self.handle.view().ready => plain(StatusCode::OK, "ready\n"),
             "/readyz" => plain(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "not ready: hooks are not attached yet, or what exists is not known yet\n",
+                "not ready: the event loop has not begun\n",
             ),
             _ => plain(
                 StatusCode::NOT_FOUND,

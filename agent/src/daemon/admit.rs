@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::run::MemoryLimits;
+use crate::run::{MemoryLimits, MemoryRoom};
 
 /// What the machine has to spare, at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -10,8 +10,8 @@ pub(super) struct Readings {
     /// Memory that can be had without swapping, bytes; `None` where it is not known.
     pub available: Option<u64>,
     /// What the agent's cgroups let it bring in before something that is used is thrown
-    /// out, bytes; `None` where they don't bound it.
-    pub within_limits: Option<u64>,
+    /// out.
+    pub within_limits: MemoryRoom,
     /// Share of the last 10 s in which some task waited for memory, percent.
     pub memory_pressure: Option<f64>,
     /// Share of the last 10 s in which all tasks waited for I/O, percent.
@@ -40,7 +40,7 @@ impl Readings {
         let read = |path| std::fs::read_to_string(path).ok();
         Self {
             available: read("/proc/meminfo").as_deref().and_then(available),
-            within_limits: limits.and_then(MemoryLimits::room),
+            within_limits: limits.map(MemoryLimits::room).unwrap_or_default(),
             memory_pressure: read("/proc/pressure/memory")
                 .as_deref()
                 .and_then(|text| pressure(text, "some")),
@@ -69,7 +69,12 @@ fn pressure(text: &str, line: &str) -> Option<f64> {
     fields.find_map(|field| field.strip_prefix("avg10=")?.parse().ok())
 }
 
-/// How many bytes a plan may have while others have `taken`; the reason, where none.
+/// How many bytes a plan of `wanted` may have while others have `taken`; the reason, where
+/// none.
+///
+/// What does not fit into a bound that others share has no part of it beside a start: what
+/// starts brings in all of it, and the sooner it does, the more of what others use is thrown
+/// out for it.
 ///
 /// # Errors
 /// The name of what there is too little of, as it stands in the metrics.
@@ -77,6 +82,7 @@ pub(super) fn admit(
     readings: &Readings,
     room: &Room,
     taken: u64,
+    wanted: u64,
     is_ahead: bool,
 ) -> Result<u64, &'static str> {
     let above = |pressure: Option<f64>, most: f64| pressure.is_some_and(|p| p > most);
@@ -97,13 +103,13 @@ pub(super) fn admit(
     if free == 0 {
         return Err("memory_floor");
     }
-    let within = readings
-        .within_limits
-        .map_or(u64::MAX, |bytes| bytes.saturating_sub(taken));
-    if within == 0 {
+    let left = |room: Option<u64>| room.map_or(u64::MAX, |bytes| bytes.saturating_sub(taken));
+    let within = left(readings.within_limits.all);
+    let does_not_fit = !is_ahead && wanted > left(readings.within_limits.shared);
+    if within == 0 || does_not_fit {
         return Err("memory_limit");
     }
-    Ok(room.per_start.min(node).min(free).min(within))
+    Ok(room.per_start.min(node).min(free).min(within).min(wanted))
 }
 
 /// How long after a notification a start counts as the one that was meant.
@@ -125,7 +131,7 @@ mod tests {
     fn readings(available: u64, memory: f64, io: f64) -> Readings {
         Readings {
             available: Some(available),
-            within_limits: None,
+            within_limits: MemoryRoom::default(),
             memory_pressure: Some(memory),
             io_pressure: Some(io),
         }
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_bound_is_named() {
-        let admit = |readings, taken, ahead| admit(&readings, &ROOM, taken, ahead);
+        let admit = |readings, taken, ahead| admit(&readings, &ROOM, taken, 1000, ahead);
         assert_eq!(admit(readings(9999, 0.0, 0.0), 0, true), Ok(100));
         assert_eq!(admit(readings(9999, 0.0, 0.0), 200, true), Ok(50));
         assert_eq!(
@@ -152,12 +158,19 @@ mod tests {
         );
         assert_eq!(admit(readings(9999, 0.0, 90.0), 0, false), Ok(100));
         assert_eq!(admit(Readings::default(), 0, true), Ok(100));
-        let within = |bytes| Readings {
-            within_limits: Some(bytes),
+        let within = |all, shared| Readings {
+            within_limits: MemoryRoom { all, shared },
             ..Readings::default()
         };
-        assert_eq!(admit(within(40), 10, true), Ok(30));
-        assert_eq!(admit(within(40), 40, true), Err("memory_limit"));
+        let limit = Err("memory_limit");
+        assert_eq!(admit(within(Some(40), None), 10, true), Ok(30));
+        assert_eq!(admit(within(Some(40), None), 10, false), Ok(30));
+        assert_eq!(admit(within(Some(40), None), 40, true), limit);
+        // Others are in it: all or nothing, beside a start.
+        assert_eq!(admit(within(Some(40), Some(999)), 0, false), limit);
+        assert_eq!(admit(within(Some(40), Some(1000)), 1, false), limit);
+        assert_eq!(admit(within(Some(40), Some(1000)), 0, false), Ok(40));
+        assert_eq!(admit(within(Some(40), Some(40)), 0, true), Ok(40));
     }
 
     #[test]
@@ -175,10 +188,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_budget_is_exceeded(available in 0u64..5000, taken in 0u64..500) {
+        fn no_budget_is_exceeded(
+            available in 0u64..5000,
+            taken in 0u64..500,
+            wanted in 1u64..500,
+        ) {
             let readings = Readings { available: Some(available), ..Readings::default() };
-            if let Ok(bytes) = admit(&readings, &ROOM, taken, false) {
-                prop_assert!(bytes > 0 && bytes <= ROOM.per_start);
+            if let Ok(bytes) = admit(&readings, &ROOM, taken, wanted, false) {
+                prop_assert!(bytes > 0 && bytes <= ROOM.per_start.min(wanted));
                 prop_assert!(taken + bytes <= ROOM.per_node);
                 prop_assert!(taken + bytes + ROOM.floor <= available);
             }

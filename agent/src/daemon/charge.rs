@@ -102,8 +102,8 @@ impl Charge {
             cgroup,
             reason,
             high: Mutex::new(high),
+            pace: Arc::new(Pace::new(dues.clone())),
             dues,
-            pace: Arc::default(),
             free: Mutex::new((NODES + 1..OVERFLOW).collect()),
             charged: Mutex::default(),
         })
@@ -112,13 +112,14 @@ impl Charge {
     /// No warm cgroup: for tests of what does not need one.
     #[cfg(test)]
     pub(super) fn of_agent() -> Self {
+        let dues = Arc::new(Dues::new().expect("memory"));
         Self {
             helper: None,
             cgroup: None,
             reason: "a test".to_owned(),
             high: Mutex::new(0),
-            dues: Arc::new(Dues::new().expect("memory")),
-            pace: Arc::default(),
+            pace: Arc::new(Pace::new(dues.clone())),
+            dues,
             free: Mutex::new((NODES + 1..OVERFLOW).collect()),
             charged: Mutex::default(),
         }

@@ -55,8 +55,11 @@ impl Hooks {
     /// What the machine lets the probes do.
     pub(super) fn features(&self) -> Vec<Feature> {
         let pages = sees_pages(&self.states).map_err(|error| error.to_string());
-        let of = |group: Group| {
+        // What starts again in the cgroup that it had: a hook that a kernel may not have.
+        let refill = |state: &&HookState| state.program == "signal_fill";
+        let of = |group: Group, is_refill: bool| {
             let states = self.states.iter().filter(|state| state.group == group);
+            let states = states.filter(|state| refill(state) == is_refill);
             let refused: Vec<&str> = states
                 .filter(|state| !state.live)
                 .map(|state| state.reason.as_str())
@@ -73,8 +76,9 @@ impl Hooks {
         };
         vec![
             feature("record_pages", pages),
-            feature("record_names", of(Group::Names)),
-            feature("signal_cgroup", of(Group::Signal)),
+            feature("record_names", of(Group::Names, false)),
+            feature("signal_cgroup", of(Group::Signal, false)),
+            feature("signal_refill", of(Group::Signal, true)),
         ]
     }
 

@@ -8,6 +8,7 @@
 
 mod admit;
 mod charge;
+mod existing;
 mod expected;
 mod guest;
 mod handle;
@@ -98,8 +99,13 @@ pub fn run(
             base.hooks = kernel.hooks.states().to_vec();
         }
         Err(error) => {
-            tracing::warn!(%error, "nothing is recorded, and no start is noticed by itself");
-            let features = ["record_pages", "record_names", "signal_cgroup"];
+            tracing::warn!(%error, "nothing is recorded, and no start is noticed but what runtimes tell of");
+            let features = [
+                "record_pages",
+                "record_names",
+                "signal_cgroup",
+                "signal_refill",
+            ];
             base.features = features.map(|name| missing(name, error)).into();
         }
     }

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use super::admit::{Readings, admit};
+use super::admit::{NOTIFIED_HOLDS, Readings, admit};
 use super::charge::Charge;
 use super::guest::{Except, Guest};
 use super::options::{ChargeTo, Settings};
@@ -146,6 +147,11 @@ impl Shared {
         let warmup = Warmup {
             io_class: settings.io_class,
             cost,
+            // By then whoever was told of has come, or will not.
+            deadline: match timing {
+                Timing::Ahead => Instant::now().checked_add(NOTIFIED_HOLDS),
+                Timing::Beside => None,
+            },
             rates: bounds.rates.clone(),
             pace: Some(bounds.pace.clone()),
             ..Warmup::default()
@@ -191,8 +197,8 @@ impl Shared {
         let readings = Readings::now(pays.then_some(&self.limits));
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let is_ahead = timing == Timing::Ahead;
-        let room = admit(&readings, &settings.room, *taken, is_ahead);
-        let budget = room.map_err(NotWarmed::Throttled)?.min(wanted);
+        let room = admit(&readings, &settings.room, *taken, wanted, is_ahead);
+        let budget = room.map_err(NotWarmed::Throttled)?;
         *taken += budget;
         Ok((budget, Held(&self.taken, budget)))
     }

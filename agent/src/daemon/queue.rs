@@ -189,9 +189,11 @@ impl<T, R: Clone> Queue<T, R> {
         }
     }
 
-    /// What is to be done next.
-    pub(super) fn next(&mut self) -> Option<Next<T>> {
-        let (rank, plan) = self.waiting.pop_first()?;
+    /// What is to be done next, of what may be done now.
+    pub(super) fn next(&mut self, may: impl Fn(&T) -> bool) -> Option<Next<T>> {
+        let mut waiting = self.waiting.iter();
+        let rank = *waiting.find(|(_, plan)| may(&plan.task))?.0;
+        let plan = self.waiting.remove(&rank)?;
         let cancel = Cancel::new();
         self.running.push(Running {
             number: rank.number,

@@ -89,6 +89,7 @@ impl Watch {
             && let Err(error) = kernel.probes.await_refill(id)
         {
             tracing::debug!(%error, "the next start in a cgroup will not be noticed");
+            self.not_awaited += 1;
         }
     }
 
@@ -306,6 +307,9 @@ impl Watch {
         start.known_lately = past.is_some_and(|past| is_lately(past.entry.updated_ms));
         let workload = Box::new(known.workload);
         let key = workload.keys.0.first().cloned();
+        if let Some(key) = &key {
+            self.jobs.warm.came(key);
+        }
         let notified = key.as_ref().and_then(|key| self.notified.remove(key));
         if let Some(when) = notified.filter(|when| when.elapsed() < NOTIFIED_HOLDS) {
             let notice = start.began.saturating_duration_since(when);

@@ -144,15 +144,19 @@ impl Workloads {
             return;
         };
         let view = tracked.change();
-        match result {
-            None => view.not_warmed = "",
-            Some(NotWarmed::For(reason)) => view.not_warmed = reason,
-            Some(NotWarmed::Throttled(reason)) => {
-                view.not_warmed = reason;
-                *self.totals.throttled.entry(reason).or_default() += 1;
-            }
-            Some(NotWarmed::Store(_)) => view.not_warmed = "store",
+        view.not_warmed = match result {
+            None => "",
+            Some(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) => reason,
+            Some(NotWarmed::Store(_)) => "store",
+        };
+        if let Some(NotWarmed::Throttled(reason)) = result {
+            self.held_back(reason);
         }
+    }
+
+    /// Counts a plan that was held back or cut.
+    pub(super) fn held_back(&mut self, reason: &'static str) {
+        *self.totals.throttled.entry(reason).or_default() += 1;
     }
 
     /// Counts what became of a start that could be warmed for.

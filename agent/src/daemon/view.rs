@@ -72,7 +72,7 @@ pub struct Totals {
     pub records: u64,
     /// Records lost: the ring buffer was full.
     pub records_lost: u64,
-    /// Signals lost: their ring buffer was full.
+    /// Signals lost: their ring buffer was full, or too many cgroups wait to be filled again.
     pub signals_lost: u64,
     /// Signals of runtimes that were lost: there were too many.
     pub runtime_signals_lost: u64,

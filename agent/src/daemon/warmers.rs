@@ -1,6 +1,6 @@
 //! Threads that carry plans out, the most urgent first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -60,6 +60,11 @@ struct Inner {
 struct State {
     queue: Queue<Task, Warmed>,
     ended: bool,
+    /// Most plans ahead of starts at a time, which may take long: starts find a thread.
+    most_ahead: usize,
+    running_ahead: usize,
+    /// What is being warmed for ahead of a start, by key.
+    ahead: HashMap<String, Cancel>,
 }
 
 impl Warmers {
@@ -69,12 +74,17 @@ impl Warmers {
         done: Outbox,
         plans_at_once: usize,
     ) -> std::io::Result<Self> {
+        // One of them at least is for starts.
+        let threads = plans_at_once.max(2);
         let inner = Arc::new(Inner {
             shared,
             done,
             state: Mutex::new(State {
                 queue: Queue::new(QUEUE),
                 ended: false,
+                most_ahead: threads - 1,
+                running_ahead: 0,
+                ahead: HashMap::new(),
             }),
             changed: Condvar::new(),
         });
@@ -82,7 +92,7 @@ impl Warmers {
             inner,
             threads: Vec::new(),
         };
-        for _ in 0..plans_at_once.max(1) {
+        for _ in 0..threads {
             let inner = warmers.inner.clone();
             let work = move || inner.work();
             let thread = std::thread::Builder::new()
@@ -132,6 +142,13 @@ impl Warmers {
             due: Instant::now() + AHEAD,
             task: Task::Ahead(notice),
         });
+    }
+
+    /// A start has come: what is still to be warmed for it is warmed beside it.
+    pub(super) fn came(&self, key: &str) {
+        if let Some(cancel) = self.inner.state().ahead.get(key) {
+            cancel.cancel();
+        }
     }
 
     fn want(&self, wish: Wish<Task>) {
@@ -191,6 +208,28 @@ impl Drop for Warmers {
     }
 }
 
+/// A plan ahead of a start of this key, as long as this lives.
+struct GoingOn<'a>(&'a Inner, String);
+
+impl<'a> GoingOn<'a> {
+    /// `None`: there is one.
+    fn new(inner: &'a Inner, key: &str, cancel: &Cancel) -> Option<Self> {
+        let mut state = inner.state();
+        let going_on = state.ahead.get(key);
+        if going_on.is_some_and(|other| !other.is_cancelled()) {
+            return None;
+        }
+        state.ahead.insert(key.to_owned(), cancel.clone());
+        Some(Self(inner, key.to_owned()))
+    }
+}
+
+impl Drop for GoingOn<'_> {
+    fn drop(&mut self) {
+        self.0.state().ahead.remove(&self.1);
+    }
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -203,6 +242,7 @@ impl Inner {
                 task,
                 cancel,
             } = next;
+            let is_ahead = matches!(task, Task::Ahead(_));
             let run = || match task {
                 Task::Beside(cgroup, workload) => self.beside(cgroup, &workload, &cancel),
                 Task::Ahead(notice) => {
@@ -216,7 +256,11 @@ impl Inner {
             let result = result.unwrap_or(Err(NotWarmed::For("bug")));
             let kept = result.as_ref().ok().filter(|warmed| warmed.is_whole());
             let kept = kept.cloned();
-            let members = self.state().queue.finish(number, kept, Instant::now());
+            let members = {
+                let mut state = self.state();
+                state.running_ahead -= usize::from(is_ahead);
+                state.queue.finish(number, kept, Instant::now())
+            };
             for (at, member) in members.into_iter().enumerate() {
                 self.tell(member, &result, at > 0);
             }
@@ -229,7 +273,10 @@ impl Inner {
             if state.ended {
                 return None;
             }
-            if let Some(next) = state.queue.next() {
+            let ahead_too = state.running_ahead < state.most_ahead;
+            let may = |task: &Task| ahead_too || !matches!(task, Task::Ahead(_));
+            if let Some(next) = state.queue.next(may) {
+                state.running_ahead += usize::from(matches!(next.task, Task::Ahead(_)));
                 return Some(next);
             }
             let waited = self.changed.wait(state);
@@ -288,6 +335,10 @@ impl Inner {
         let volumes = self.shared.stored(&profile);
         self.done.send(Done::Ordered(Order::Notified(key.clone())));
         let _ = reply.send(Ok(notified));
+        let Some(_going_on) = GoingOn::new(self, &key, cancel) else {
+            // It is being warmed for already.
+            return;
+        };
         // It has no cgroup yet, and nobody knows its labels.
         let whom = Whom {
             cgroup: None,

@@ -11,6 +11,7 @@ use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::admit::NOTIFIED_HOLDS;
+use super::existing::Missed;
 use super::expected::{Expected, is_ticket};
 use super::handle::Handle;
 use super::hooks::Hooks;
@@ -23,14 +24,13 @@ use super::prepare::Shared;
 use super::signals::Signals;
 use super::spare::Processors;
 use super::start::{Start, Warming};
-use super::starts::CGROUPS;
 use super::tracked::Workloads;
 use super::view::{Feature, View};
 use crate::model::StageCounts;
 use crate::probe::{Probes, Reader, Record, What, decode, wait};
 use crate::run::{Tree, now_ms};
 use crate::warm::be_nice;
-use crate::workload::{self, Place};
+use crate::workload::Place;
 
 /// How often the rings are emptied while something is learned, and while nothing is.
 const LEARNING: Duration = Duration::from_millis(20);
@@ -83,8 +83,11 @@ pub(super) struct Watch {
     /// Those that there were, and those for whom there was no room.
     pub(super) expected_so_far: u64,
     pub(super) expected_lost: u64,
+    /// Cgroups of which it is not told when they are filled again: too many are waited for.
+    pub(super) not_awaited: u64,
+    pub(super) missed: Missed,
     /// Older cgroups that nobody has looked at yet.
-    older: VecDeque<(u64, Place)>,
+    pub(super) older: VecDeque<(u64, Place)>,
     /// Records that are kept, of all starts.
     pub(super) held: u64,
     early: Vec<Record>,
@@ -147,6 +150,8 @@ impl Watch {
             expected: HashMap::new(),
             expected_so_far: 0,
             expected_lost: 0,
+            not_awaited: 0,
+            missed: Missed::default(),
             older: VecDeque::new(),
             held: 0,
             early: Vec::new(),
@@ -160,23 +165,6 @@ impl Watch {
             dirty: true,
         };
         Ok((watch, outbox))
-    }
-
-    /// Takes up what was there before: to name it, not to learn it.
-    pub(super) fn take_up(&mut self, existing: Vec<(u64, Vec<u8>)>) {
-        for (id, path) in existing {
-            let Some(place) = workload::place(&path) else {
-                continue;
-            };
-            // The topmost cgroup of a workload is its own.
-            let parent = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
-            let above = workload::place(&path[..parent]);
-            if above.as_ref() == Some(&place) || self.cgroups.len() >= CGROUPS {
-                continue;
-            }
-            self.cgroups.insert(id, Member::default());
-            self.older.push_back((id, place));
-        }
     }
 
     /// Goes on until `stop` can be read.
@@ -203,6 +191,7 @@ impl Watch {
             if self.last_tick.elapsed() >= TICK {
                 self.last_tick = Instant::now();
                 self.look();
+                self.catch_up();
                 tick(self);
                 self.publish();
             }
@@ -307,7 +296,10 @@ impl Watch {
         self.dirty = true;
         match done {
             Done::Recognised(id, known) => {
-                if let (Some(member), Some(known)) = (self.cgroups.get_mut(&id), known) {
+                // One that a signal came of meanwhile is known by its start.
+                let member = self.cgroups.get_mut(&id);
+                let member = member.filter(|m| m.start.is_none() && m.key.is_none());
+                if let (Some(member), Some(known)) = (member, known) {
                     member.key = known.workload.keys.0.first().cloned();
                     self.workloads.exists(&known);
                     self.await_refill(id);
@@ -325,7 +317,12 @@ impl Watch {
             }
             Done::Ordered(order) => self.ordered(order),
             Done::Notified(key, result) => match result {
-                Ok(warmed) => self.count(&warmed.results()),
+                Ok(warmed) => {
+                    self.count(&warmed.results());
+                    if warmed.report.in_turns > 0 {
+                        self.workloads.held_back("others");
+                    }
+                }
                 Err(refused) => self.workloads.warmed(&key, Some(&refused)),
             },
             Done::Except(cgroup, process, reply) => {
@@ -396,7 +393,9 @@ impl Watch {
             totals.hooks_attached_seconds = kernel.hooks.attached_for().as_secs_f64();
             if let Ok(counters) = kernel.probes.counters() {
                 totals.records_lost = counters.get(Stage::Ring, Outcome::Lost);
-                totals.signals_lost = counters.get(Stage::Signal, Outcome::Lost);
+                let lost = counters.get(Stage::Signal, Outcome::Lost);
+                totals.signals_lost = lost + self.not_awaited;
+                self.missed.lost(lost, Instant::now());
                 stages = counters.stages();
             }
         }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::mount::detached_mount;
 use super::procfs;
@@ -263,11 +264,15 @@ pub fn existing_paths() -> io::Result<Vec<(u64, Vec<u8>)>> {
             {
                 continue;
             }
-            // Gone since it was listed: nothing to watch.
-            let child = rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty());
+            let child = match rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty()) {
+                Ok(child) => child,
+                // Gone since it was listed: nothing to watch.
+                Err(Errno::NOENT | Errno::NODEV) => continue,
+                Err(error) => return Err(error.into()),
+            };
             let base = if path == b"/" { &b""[..] } else { &path };
             let below = [base, b"/", name.to_bytes()].concat();
-            ahead.extend(child.ok().map(|child| (child, below)));
+            ahead.push((child, below));
         }
     }
     Ok(found)

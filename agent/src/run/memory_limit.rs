@@ -10,11 +10,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::cgroup::{own_path, own_place};
-use super::warm_cgroup::cgroup_by_id;
+use super::warm_cgroup::{cgroup_by_id, is_beside_warm};
 use crate::attribute::mountinfo::{self, Mount};
 
 /// Of a bound, one in so many bytes stays free.
 const SPARE: u64 = 8;
+
+/// Who has more than one in so many bytes of a bound beside us shares it. (In a pod of ours
+/// there is a process of the kubelet's, which has next to nothing.)
+const SHARED: u64 = 16;
+
+/// What cgroups leave; `None` where nothing is bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRoom {
+    /// Bytes, by all bounds.
+    pub all: Option<u64>,
+    /// Bytes, by those that others share.
+    pub shared: Option<u64>,
+}
 
 /// How the files of a version of the controller are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,24 +104,43 @@ impl MemoryLimits {
         })
     }
 
-    /// Bytes that can be brought in before something that is used is thrown out for them;
-    /// `None` where nothing is bounded.
-    pub fn room(&self) -> Option<u64> {
-        let version = self.version?;
+    /// What can be brought in before something that is used is thrown out for it.
+    pub fn room(&self) -> MemoryRoom {
+        let Some(version) = self.version else {
+            return MemoryRoom::default();
+        };
         let read = |cgroup: &PathBuf, file: &str| std::fs::read_to_string(cgroup.join(file)).ok();
+        let usage =
+            |cgroup: &PathBuf| -> Option<u64> { read(cgroup, version.usage)?.trim().parse().ok() };
+        // What is warmed is ours, too, in a cgroup beside the one that we are in then.
+        let mut innermost = self.cgroups.iter();
+        if innermost
+            .clone()
+            .next()
+            .is_some_and(|path| is_beside_warm(path))
+        {
+            innermost.next();
+        }
+        let own = innermost.find_map(usage).unwrap_or(0);
         let of_one = |cgroup: &PathBuf| {
             let bounds = version.bounds.iter().filter_map(|file| {
                 let text = read(cgroup, file)?;
                 text.trim().parse::<u64>().ok()
             });
             let bound = bounds.min()?;
-            let usage = read(cgroup, version.usage)?.trim().parse().ok()?;
+            let usage = usage(cgroup)?;
             let stat = read(cgroup, "memory.stat")?;
             let inactive = line(&stat, version.inactive)?;
             let active = line(&stat, version.active)?;
-            Some(left(bound, usage, replaceable(inactive, active)))
+            let is_shared = usage.saturating_sub(own) > bound / SHARED;
+            Some((left(bound, usage, replaceable(inactive, active)), is_shared))
         };
-        self.cgroups.iter().filter_map(of_one).min()
+        let all: Vec<_> = self.cgroups.iter().filter_map(of_one).collect();
+        let shared = all.iter().filter(|(_, is_shared)| *is_shared);
+        MemoryRoom {
+            all: all.iter().map(|(bytes, _)| *bytes).min(),
+            shared: shared.map(|(bytes, _)| *bytes).min(),
+        }
     }
 }
 
@@ -197,7 +229,7 @@ mod tests {
             cgroups: vec![inner.clone(), directory.path().to_owned()],
             version: Some(V2),
         };
-        assert_eq!(limits.room(), None);
+        assert_eq!(limits.room(), MemoryRoom::default());
         let write = |cgroup: &Path, file: &str, text: &str| {
             std::fs::write(cgroup.join(file), text).expect("written");
         };
@@ -214,14 +246,30 @@ mod tests {
                 "anon 1\ninactive_file 300\nactive_file 100\n",
             );
         }
-        assert_eq!(limits.room(), Some(300));
+        assert_eq!(limits.room().all, Some(300));
         write(&inner, "memory.max", "480\n");
-        assert_eq!(limits.room(), Some(20));
+        assert_eq!(limits.room().all, Some(20));
         write(&inner, "memory.current", "6000\n");
-        assert_eq!(limits.room(), Some(0));
+        assert_eq!(limits.room().all, Some(0));
         write(&inner, "memory.stat", "nothing that is known\n");
-        assert_eq!(limits.room(), Some(300));
-        assert_eq!(MemoryLimits::default().room(), None);
+        assert_eq!(limits.room().all, Some(300));
+        assert_eq!(MemoryLimits::default().room(), MemoryRoom::default());
+        // Who else is in it, if anybody.
+        assert_eq!(limits.room().shared, None);
+        write(&inner, "memory.current", "500\n");
+        assert_eq!(limits.room().shared, Some(300));
+        let parted = directory.path().join("headstart-7-agent");
+        let ours = MemoryLimits {
+            cgroups: vec![parted, inner.clone(), directory.path().to_owned()],
+            version: Some(V2),
+        };
+        assert_eq!(
+            ours.room().shared,
+            Some(300),
+            "what is warmed is not others'"
+        );
+        write(&inner, "memory.current", "560\n");
+        assert_eq!(limits.room().shared, None, "40 of 800 bytes");
     }
 
     #[test]

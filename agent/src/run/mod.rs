@@ -37,7 +37,7 @@ pub use fault_around::{
 };
 pub use feedback::{Feedback, FileFeedback, feedback, feedback_by_file};
 pub use lockdown::lockdown;
-pub use memory_limit::MemoryLimits;
+pub use memory_limit::{MemoryLimits, MemoryRoom};
 pub use mount::detached_mount;
 pub use record::{RING_BYTES, RecordError, Recorder, Recording, maybe_pages, sees_pages};
 pub use spawn::Servant;

@@ -19,6 +19,16 @@ use super::cgroup::{DIRECTORY, own_place, read, root_directory, sweep};
 /// How the kernel calls a handle that is a cgroup's id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
 
+/// How the agent's own cgroup is called, beside that which is charged.
+const PREFIX: &str = "headstart-";
+const AGENT: &str = "-agent";
+
+/// Whether a cgroup is one that the agent has put itself into.
+pub(super) fn is_beside_warm(cgroup: &Path) -> bool {
+    let name = cgroup.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(AGENT))
+}
+
 /// How long a cgroup may take to be empty once its last process was killed.
 const EMPTY_WITHIN: Duration = Duration::from_secs(1);
 
@@ -147,7 +157,7 @@ struct Moved {
 
 impl Moved {
     fn below(parent: OwnedFd) -> Result<Self, WarmCgroupError> {
-        let name = format!("headstart-{}-agent", std::process::id());
+        let name = format!("{PREFIX}{}{AGENT}", std::process::id());
         let directory = make(&parent, &name)?;
         let moved = Self { parent, name };
         write(&directory, "cgroup.procs", "0").map_err(failed("moving to a cgroup below"))?;

@@ -1,4 +1,5 @@
-//! Times that several processes share: until when what each bound let through is paid for.
+//! Times that several processes share: until when what each bound let through is paid for,
+//! and when the next may read beside others.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,9 +10,12 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// Bounds that there can be at a time.
-const SLOTS: usize = 512;
+const SLOTS: usize = 511;
 
-const BYTES: usize = SLOTS * size_of::<AtomicU64>();
+/// Where the turn is: after them.
+const TURN: usize = SLOTS;
+
+const BYTES: usize = (SLOTS + 1) * size_of::<AtomicU64>();
 
 /// A page of memory that can be handed to another process: for each bound a time of
 /// `CLOCK_MONOTONIC`, ns. A process that dies leaves nothing locked.
@@ -76,9 +80,19 @@ impl Dues {
 
     /// The time of a bound; `None` above [`Dues::SLOTS`].
     pub(super) fn slot(&self, slot: usize) -> Option<&AtomicU64> {
+        (slot < SLOTS).then(|| self.word(slot))
+    }
+
+    /// When the next may read beside others.
+    pub(super) fn turn(&self) -> &AtomicU64 {
+        self.word(TURN)
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        debug_assert!(at <= TURN, "asked for by this module");
         // SAFETY: within the mapping, which is page-aligned, as long as it, and outlives
         // the reference; any bytes are a number, and all access is atomic.
-        (slot < SLOTS).then(|| unsafe { self.memory.add(slot).as_ref() })
+        unsafe { self.memory.add(at.min(TURN)).as_ref() }
     }
 }
 

@@ -17,7 +17,7 @@ use super::stream::Streams;
 use super::submit::Depth;
 use super::verify::{Check, MAX_RETRIES, Of};
 use super::work::Worker;
-use super::{Cancel, Lead, Pace, WarmOptions, sys};
+use super::{Cancel, Lead, WarmOptions, sys};
 use crate::model::{Plan, escape};
 
 /// How long threads have to notice that they should stop.
@@ -247,7 +247,7 @@ pub(super) fn execute(
     for limits in [&mut depth.before_names, &mut depth.after_names] {
         limits.ops = limits.ops.min(descriptors() as usize);
     }
-    let _paced = options.pace_to_keep().map(Pace::join);
+    let _paced = options.pace_to_keep().map(|pace| pace.join());
     let threads = depth.before_names.threads(options);
     let opener = Opener::detect();
     let files = FileTable::new(plan.files.len(), opener);
@@ -481,6 +481,7 @@ fn report(shared: &Shared, warm: Duration, verified: bool, late: bool) -> WarmRe
         warm_seconds: warm.as_secs_f64(),
         verify_seconds: total.saturating_sub(warm).as_secs_f64(),
         seconds: total.as_secs_f64(),
+        in_turns: progress.in_turns.get(),
         without_device: std::mem::take(&mut *lock(&shared.without_device)),
         failures,
         failures_unnamed,

@@ -21,6 +21,7 @@ mod files;
 mod lookup;
 mod measure;
 mod names;
+mod others;
 mod pace;
 mod planned;
 mod progress;
@@ -42,6 +43,7 @@ use crate::model::{DeviceCost, Plan};
 
 pub use dues::Dues;
 pub use measure::{MeasureError, measure};
+pub use others::{DiskUse, disk_use};
 pub use pace::Pace;
 pub use progress::Progress;
 pub use rate::Rate;
@@ -104,8 +106,8 @@ pub struct WarmOptions {
 
 impl WarmOptions {
     /// What is shared with other executions; nothing beside a start.
-    fn pace_to_keep(&self) -> Option<&Pace> {
-        let pace = self.pace.as_deref();
+    fn pace_to_keep(&self) -> Option<&Arc<Pace>> {
+        let pace = self.pace.as_ref();
         pace.filter(|_| self.lead == Lead::Ahead)
     }
 }

@@ -21,6 +21,9 @@ impl Worker<'_> {
         if shared.is_served(index) || shared.is_stuck(name.volume) {
             return;
         }
+        let Some(_flight) = self.may_ask(0) else {
+            return;
+        };
         let stopped = || shared.stopped();
         let result = shared.on_volume(self.slot, name.volume, || {
             let root = shared.root(name.volume)?.fd.as_fd();

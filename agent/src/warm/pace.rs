@@ -11,12 +11,16 @@
 //! clouds): however little is in flight, all of the share is gone by then. So what was read
 //! in a tenth of a second most of which was spent waiting is more than the device gives,
 //! and from then on less than that is asked for a second, evenly.
+//!
+//! And all of that is for who is alone with a device: see [`super::others`].
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::dues::Dues;
 use super::engine::lock;
-use super::rate::wait_to;
+use super::others::{Others, disk_use_now, give_turn, take_turn};
+use super::rate::monotonic_ns;
 
 /// Least and most bytes in flight.
 const LEAST: u64 = 128 << 10;
@@ -27,6 +31,9 @@ const FIRST: u64 = 512 << 10;
 
 /// Least that one thread may have in flight.
 const LEAST_OF_THREAD: u64 = 64 << 10;
+
+/// A read beside others.
+const BESIDE_OTHERS: u64 = 128 << 10;
 
 /// Reads that come within this are no burden to anybody.
 const SHORT: Duration = Duration::from_millis(1);
@@ -62,11 +69,15 @@ const SAVED: Duration = Duration::from_millis(5);
 
 /// Bytes that all executions which share it may have in flight, and read in a second, by how
 /// long reads take.
-#[derive(Debug, Default)]
-pub struct Pace(Mutex<State>);
+#[derive(Debug)]
+pub struct Pace {
+    state: Mutex<State>,
+    dues: Arc<Dues>,
+}
 
 #[derive(Debug)]
 struct State {
+    others: Others,
     allowed: u64,
     look: Look,
     /// Bytes a second that were the most when it was seen that more are too many.
@@ -106,6 +117,7 @@ impl Look {
 impl Default for State {
     fn default() -> Self {
         Self {
+            others: Others::default(),
             allowed: FIRST,
             look: Look::default(),
             rate: None,
@@ -122,10 +134,29 @@ impl Default for State {
 /// An execution that shares it, as long as this lives.
 pub(super) struct Paced<'a>(&'a Pace);
 
+/// Something that was asked for and is under way, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pace: Arc<Pace>,
+    asked: Instant,
+    /// Among those of [`Others`].
+    number: u64,
+    /// The turn beside others that it was asked for in, if it was.
+    turn: Option<u64>,
+}
+
 impl Pace {
+    /// One for this process, which takes turns with those that share `dues`.
+    pub fn new(dues: Arc<Dues>) -> Self {
+        Self {
+            state: Mutex::default(),
+            dues,
+        }
+    }
+
     /// One more shares it.
     pub(super) fn join(&self) -> Paced<'_> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.executions == 0 {
             // Nothing was asked for.
             state.look = Look::default();
@@ -135,29 +166,82 @@ impl Pace {
         Paced(self)
     }
 
-    /// Bytes that one of the `threads` of an execution may have in flight.
+    /// Bytes that one of the `threads` of an execution may have in flight, in two steps.
     pub(super) fn share(&self, threads: usize) -> u64 {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
+        if state.others.are_there(Instant::now()) {
+            return 2 * BESIDE_OTHERS;
+        }
         let all = state.executions.max(1) * threads.max(1) as u64;
         (state.allowed / all).max(LEAST_OF_THREAD)
     }
 
-    /// Asks for `bytes` once it is time for them, unless `stopped` says so before; whether
-    /// it did.
-    pub(super) fn take(&self, bytes: u64, stopped: impl Fn() -> bool) -> bool {
-        wait_to(|| lock(&self.0).take(bytes, Instant::now()), stopped)
+    /// Whether who has something in flight is to see first that it comes.
+    pub(super) fn is_quiet(&self) -> bool {
+        let now = Instant::now();
+        let others = &lock(&self.state).others;
+        others.is_quiet(now) || others.are_there(now)
+    }
+
+    /// Asks for `bytes`.
+    ///
+    /// # Errors
+    /// How long to wait before it may be time for them.
+    pub(super) fn take(self: &Arc<Self>, bytes: u64) -> Result<Flight, Duration> {
+        let (mut state, now) = (lock(&self.state), Instant::now());
+        if let Some(wait) = state.others.wait(now, disk_use_now) {
+            return Err(wait);
+        }
+        let turn = match state.others.are_there(now) {
+            true => {
+                state.begins_anew();
+                Some(take_turn(self.dues.turn(), monotonic_ns())?)
+            }
+            false => match state.take(bytes, now) {
+                Some(wait) => return Err(wait),
+                None => None,
+            },
+        };
+        Ok(Flight {
+            pace: self.clone(),
+            asked: now,
+            number: state.others.begins(now),
+            turn,
+        })
     }
 
     /// `bytes` have come without anybody having waited.
     pub(super) fn came_by_itself(&self, bytes: u64) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.look.bytes = state.look.bytes.saturating_add(bytes);
     }
 
     /// A read of `bytes` that was waited for has come: asked for at `asked`, there at
     /// `now`.
     pub(super) fn came(&self, bytes: u64, asked: Instant, now: Instant) {
-        lock(&self.0).came(bytes, asked, now);
+        let mut state = lock(&self.state);
+        // What is read alone and with pauses tells nothing of how much can be.
+        if !state.others.are_there(now) {
+            state.came(bytes, asked, now);
+        }
+    }
+}
+
+impl Flight {
+    /// In a turn beside others the most bytes that may be asked for; the next is not to be
+    /// before they have come.
+    pub(super) fn in_turn(&self) -> Option<u64> {
+        self.turn.map(|_| BESIDE_OTHERS)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn {
+            let took = self.asked.elapsed();
+            give_turn(self.pace.dues.turn(), turn, monotonic_ns(), took);
+        }
+        lock(&self.pace.state).others.ended(self.number);
     }
 }
 
@@ -167,6 +251,12 @@ impl State {
         let (rate, since) = self.rate?;
         let later = now.saturating_duration_since(since).saturating_sub(KNOWN);
         Some(rate * GROWTH.powf(later.as_secs_f64()))
+    }
+
+    /// Others came, and nothing is known of how much can be in flight after them.
+    fn begins_anew(&mut self) {
+        (self.allowed, self.steep) = (FIRST, STEEP);
+        self.look = Look::default();
     }
 
     /// Asks for `bytes`; how long not yet, if not.
@@ -251,7 +341,7 @@ impl State {
 
 impl Drop for Paced<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.0);
+        let mut state = lock(&self.0.state);
         state.executions = state.executions.saturating_sub(1);
     }
 }
@@ -419,7 +509,7 @@ mod tests {
 
     #[test]
     fn executions_share_it() {
-        let pace = Pace::default();
+        let pace = Pace::new(Arc::new(Dues::new().expect("memory")));
         let one = pace.join();
         let alone = pace.share(2);
         let other = pace.join();

@@ -94,6 +94,7 @@ pub struct Progress {
     pub(super) files_changed: Count,
     pub(super) files_missing: Count,
     pub(super) files_failed: Count,
+    pub(super) in_turns: Count,
 }
 
 impl Progress {

@@ -11,7 +11,7 @@ use super::dues::Dues;
 const BURST: u64 = 10;
 
 /// Longest that one waits before it looks whether it is to stop.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 const NS: u64 = 1_000_000_000;
 
@@ -66,10 +66,7 @@ impl Rate {
 
 /// Waits as long as `take` says, until it says nothing, unless `stopped` says so before;
 /// whether it did.
-pub(super) fn wait_to(
-    mut take: impl FnMut() -> Option<Duration>,
-    stopped: impl Fn() -> bool,
-) -> bool {
+fn wait_to(mut take: impl FnMut() -> Option<Duration>, stopped: impl Fn() -> bool) -> bool {
     loop {
         match take() {
             None => return true,
@@ -100,7 +97,7 @@ fn try_take(due: &AtomicU64, per_second: u64, bytes: u64, now_ns: u64) -> Option
 }
 
 /// The same in all processes.
-fn monotonic_ns() -> u64 {
+pub(super) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * NS + now.tv_nsec as u64
 }

@@ -171,6 +171,9 @@ pub struct WarmReport {
     pub verify_seconds: f64,
     /// Seconds in all.
     pub seconds: f64,
+    /// Reads that were made one by one, with pauses between them, because
+    /// somebody else used the node's disks.
+    pub in_turns: u64,
     /// Volumes whose metadata blocks were left out, and why: no failures.
     pub without_device: Vec<Failure>,
     /// The first [`MAX_FAILURES`] failures.
@@ -263,6 +266,7 @@ impl WarmReport {
         self.warm_seconds = self.warm_seconds.max(other.warm_seconds);
         self.verify_seconds = self.verify_seconds.max(other.verify_seconds);
         self.seconds = self.seconds.max(other.seconds);
+        self.in_turns += other.in_turns;
         self.without_device.extend(other.without_device);
         self.failures_unnamed += other.failures_unnamed;
         for failure in other.failures {

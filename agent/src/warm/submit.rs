@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::files::Source;
+use super::pace::Flight;
 use super::{Lead, WarmOptions, sys};
 use crate::model::{DeviceCost, PAGE_SIZE};
 
@@ -125,6 +126,8 @@ pub(super) struct Step {
     pub(super) pages: u32,
     /// When it was asked for, µs since the execution began.
     pub(super) asked_us: u32,
+    /// Where it keeps a pace: what that has in flight.
+    pub(super) _flight: Option<Flight>,
 }
 
 /// Pages of a step that failed alike.

@@ -9,7 +9,9 @@ use rustix::io::Errno;
 use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
+use super::pace::Flight;
 use super::progress::Bytes;
+use super::rate::PAUSE;
 use super::report::FailureKind;
 use super::residency::{Missing, holes};
 use super::stream::{self, Stream, Streams};
@@ -76,9 +78,7 @@ impl<'a> Worker<'a> {
                 Unit::Read(file, start, pages) => self.read(file, start, pages),
             }
         }
-        while let Some(step) = self.window.pop() {
-            self.finish(&step);
-        }
+        self.finish_all();
     }
 
     fn next_unit(&mut self, part: Part) -> Option<Unit> {
@@ -194,18 +194,21 @@ impl<'a> Worker<'a> {
         if volume.is_some_and(|v| shared.is_stuck(v)) {
             return;
         }
+        // Opening reads directories and inodes, where they are not in memory.
+        let Some(opening) = self.may_ask(0) else {
+            return;
+        };
         let mut opened = self.open(file, false);
         for tries in (0..4).rev() {
             if !opened.as_ref().is_err_and(|r| r.is_temporary()) || self.stopped() {
                 break;
             }
             // Our own reads in flight hold descriptors; so do others'.
-            while let Some(step) = self.window.pop() {
-                self.finish(&step);
-            }
+            self.finish_all();
             std::thread::sleep(Duration::from_millis(1));
             opened = self.open(file, tries == 0);
         }
+        drop(opening);
         match opened {
             Ok(source) => self.pages(&source, start, pages),
             Err(refusal) if refusal.kind.is_none() => data.gone.add(bytes),
@@ -287,15 +290,51 @@ impl<'a> Worker<'a> {
         self.vector = vector;
     }
 
-    /// Whether so many pages may be read now: not, if it is to stop.
-    fn may_read(&self, pages: u32) -> bool {
+    /// Waits until so many pages may be read; `None` if it is to stop.
+    fn may_read(&mut self, pages: u32) -> Option<Option<Flight>> {
         let bytes = u64::from(pages) * PAGE_SIZE;
-        let options = &self.shared.options;
-        let mut rates = options.rates.iter();
-        rates.all(|rate| rate.take(bytes, || self.stopped()))
-            && options
-                .pace_to_keep()
-                .is_none_or(|pace| pace.take(bytes, || self.stopped()))
+        let mut rates = self.shared.options.rates.iter();
+        if !rates.all(|rate| rate.take(bytes, || self.stopped())) {
+            return None;
+        }
+        self.may_ask(bytes)
+    }
+
+    /// Waits until a disk may be asked for something, so many bytes of data among it, as the
+    /// pace is, where one is to be kept; `None` if it is to stop.
+    pub(super) fn may_ask(&mut self, bytes: u64) -> Option<Option<Flight>> {
+        let shared = self.shared;
+        let Some(pace) = shared.options.pace_to_keep() else {
+            return Some(None);
+        };
+        while !self.stopped() {
+            // What this thread has in flight is not to keep others waiting for quiet.
+            if pace.is_quiet() {
+                self.take_in();
+                self.finish_all();
+            }
+            match pace.take(bytes) {
+                Ok(flight) => {
+                    if flight.in_turn().is_some() && bytes > 0 {
+                        shared.progress.in_turns.add(1);
+                    }
+                    return Some(Some(flight));
+                }
+                Err(wait) => std::thread::sleep(wait.min(PAUSE)),
+            }
+        }
+        None
+    }
+
+    /// Waits for all that this thread has in flight.
+    fn finish_all(&mut self) {
+        while let Some(step) = self.window.pop() {
+            self.finish(&step);
+            // What was only looked at tells nothing of how long it takes.
+            if !self.stopped() {
+                self.tell_pace(&step);
+            }
+        }
     }
 
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
@@ -308,15 +347,20 @@ impl<'a> Worker<'a> {
         while at < pages && !self.stopped() {
             let limits = self.limits();
             let count = (pages - at).min(limits.step_pages(source));
-            if !self.may_read(count) {
+            let Some(flight) = self.may_read(count) else {
                 return;
-            }
+            };
+            let in_turn = flight.as_ref().and_then(Flight::in_turn);
+            // Others may have been heard since.
+            let most = in_turn.map_or(count, |bytes| (bytes / PAGE_SIZE) as u32);
+            let count = count.min(most);
             self.take_in();
             let step = Step {
                 source: source.clone(),
                 start_page: start + u64::from(at),
                 pages: count,
                 asked_us: self.shared.now_us(),
+                _flight: flight,
             };
             at += count;
             while let Some(oldest) = self.window.must_wait(step.bytes(), limits) {
@@ -327,6 +371,10 @@ impl<'a> Worker<'a> {
                 .shared
                 .on_volume(self.slot, source.volume, || step.start());
             match done {
+                None if in_turn.is_some() => {
+                    self.window.push(step);
+                    self.finish_all();
+                }
                 None => self.window.push(step),
                 Some(outcome) => self.settle(&step, outcome),
             }
@@ -345,15 +393,16 @@ impl<'a> Worker<'a> {
         let mut done = 0;
         while done < pages && !self.stopped() {
             let count = (pages - done).min(stream::STEP_PAGES);
-            if !self.may_read(count) {
+            let Some(flight) = self.may_read(count) else {
                 break;
-            }
+            };
             self.take_in();
             let step = Step {
                 source: source.clone(),
                 start_page: start_page + u64::from(done),
                 pages: count,
                 asked_us: self.shared.now_us(),
+                _flight: flight,
             };
             let read = || stream.read(step.start_page, count);
             if !self.shared.on_volume(self.slot, source.volume, read) {

@@ -150,7 +150,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     .labels(&["version"]),
     Metric::gauge(
         "headstart_ready",
-        "Whether hooks are attached and what existed has been looked at",
+        "Whether the event loop runs: hooks were tried, and what exists is listed",
         |input| one(flag(input.view.ready)),
     ),
     Metric::gauge(
@@ -318,7 +318,8 @@ pub(super) const CATALOGUE: &[Metric] = &[
     ),
     Metric::counter(
         "headstart_probe_signals_lost_total",
-        "Signals of starts lost because their ring buffer was full",
+        "Signals of starts lost because their ring buffer was full, or because too many \
+         cgroups wait to be filled again",
         |input| one(count(input.view.totals.signals_lost)),
     ),
     Metric::counter(

@@ -11,8 +11,7 @@ Made from `agent/src/api/metrics/catalogue.rs` by `cargo xtask codegen`: change 
 
 `headstart agent` serves them at `/metrics`, by default on `127.0.0.1:9469`, in Prometheus'
 text format; `headstart sysdump` has them too. `/livez` says whether the event loop turned
-in the last 30 seconds, `/readyz` whether hooks are attached and what existed has been
-looked at.
+in the last 30 seconds, `/readyz` whether hooks were tried and what exists has been listed.
 
 Labels are few. Workloads have series of their own by kind, namespace and name; those
 beyond the limit (200 by default), of fewest starts, are added up as `workload=\"other\"`.

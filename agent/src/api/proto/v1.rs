@@ -114,7 +114,7 @@ pub struct Totals {
     /// Records lost: the ring buffer was full.
     #[prost(uint64, tag = "5")]
     pub records_lost: u64,
-    /// Signals lost: their ring buffer was full.
+    /// Signals lost: their ring buffer was full, or too many cgroups wait to be filled again.
     #[prost(uint64, tag = "6")]
     pub signals_lost: u64,
     /// Bytes of plans by what became of them.

@@ -331,6 +331,8 @@ pub(super) struct Report {
     /// First pages of these.
     #[prost(uint64, repeated, tag = "20")]
     arrival_starts: Vec<u64>,
+    #[prost(uint64, tag = "21")]
+    in_turns: u64,
 }
 
 impl Report {
@@ -375,6 +377,7 @@ impl Report {
             warm_seconds: report.warm_seconds,
             verify_seconds: report.verify_seconds,
             seconds: report.seconds,
+            in_turns: report.in_turns,
             without_device: failures(&report.without_device),
             failures: failures(&report.failures),
             failures_unnamed: report.failures_unnamed,
@@ -418,6 +421,7 @@ impl Report {
             warm_seconds: self.warm_seconds,
             verify_seconds: self.verify_seconds,
             seconds: self.seconds,
+            in_turns: self.in_turns,
             without_device: failures(self.without_device)?,
             failures: failures(self.failures)?,
             failures_unnamed: self.failures_unnamed,

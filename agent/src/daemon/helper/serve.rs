@@ -46,11 +46,12 @@ struct Shared {
 /// What is asked for is not understood.
 pub fn serve(connection: OwnedFd, dues: OwnedFd) -> Result<(), ServeError> {
     let mut requests = UnixStream::from(connection);
+    let dues = Arc::new(Dues::open(dues)?);
     let shared = Arc::new(Shared {
         answers: Mutex::new(requests.try_clone()?),
         running: Mutex::default(),
-        dues: Arc::new(Dues::open(dues)?),
-        pace: Arc::default(),
+        pace: Arc::new(Pace::new(dues.clone())),
+        dues,
     });
     while let Some((kind, message)) = next_frame(&mut requests)? {
         match wire::decode_request(kind, &message)? {

@@ -55,7 +55,7 @@ fn what_is_urgent_comes_first_then_what_is_needed_first() {
         let wanted = plans.want(wish(start, start as u8, priority, now + ms(due)), now);
         assert!(is_taken(&wanted), "{wanted:?}");
     }
-    let order: Vec<u64> = std::iter::from_fn(|| plans.next())
+    let order: Vec<u64> = std::iter::from_fn(|| plans.next(|_| true))
         .map(|n| n.task)
         .collect();
     assert_eq!(order, [4, 3, 5, 2, 1]);
@@ -71,7 +71,7 @@ fn ten_starts_of_one_image_are_one_plan() {
         ));
     }
     assert_eq!(plans.depths(), (1, 0));
-    let next = plans.next().expect("one waits");
+    let next = plans.next(|_| true).expect("one waits");
     // While it is carried out.
     for start in 4..8 {
         assert!(is_taken(
@@ -99,8 +99,8 @@ fn an_urgent_start_takes_the_plan_that_it_shares_with_it() {
     plans.want(wish(1, 1, Priority::Normal, now), now);
     plans.want(wish(2, 2, Priority::Low, now), now);
     plans.want(wish(3, 2, Priority::High, now + ms(5)), now);
-    assert_eq!(plans.next().map(|next| next.task), Some(2));
-    assert_eq!(plans.next().map(|next| next.task), Some(1));
+    assert_eq!(plans.next(|_| true).map(|next| next.task), Some(2));
+    assert_eq!(plans.next(|_| true).map(|next| next.task), Some(1));
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn what_nobody_wants_is_not_done() {
     assert!(plans.leave(3, true), "it waited");
     assert!(plans.leave(1, false), "it waited");
     assert!(!plans.leave(1, true), "it is not there any more");
-    let next = plans.next().expect("another wants it");
-    assert!(plans.next().is_none());
+    let next = plans.next(|_| true).expect("another wants it");
+    assert!(plans.next(|_| true).is_none());
     plans.want(wish(4, 1, Priority::Normal, now), now);
     assert!(!plans.leave(2, true), "it is under way");
     assert!(!next.cancel.is_cancelled(), "another wants it");
@@ -173,7 +173,7 @@ fn what_is_shared_with_nobody_stays_apart() {
         assert!(is_taken(&wanted));
     }
     assert_eq!(plans.depths(), (2, 0));
-    let next = plans.next().expect("two wait");
+    let next = plans.next(|_| true).expect("two wait");
     assert!(plans.finish(next.number, Some("read"), now).is_empty());
 }
 
@@ -281,7 +281,7 @@ proptest! {
                 }
                 Step::Next => {
                     let first = plans.waiting.keys().next().copied();
-                    let Some(next) = plans.next() else {
+                    let Some(next) = plans.next(|_| true) else {
                         prop_assert!(first.is_none());
                         continue;
                     };

@@ -1,0 +1,100 @@
+//! Cgroups that nobody told of: those that were there before the agent, and those whose
+//! signals were lost.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::starts::CGROUPS;
+use super::watch::{Member, Watch};
+use crate::run::existing_paths;
+use crate::workload;
+
+/// For how long no signal is lost before it is looked at what there is: while many come,
+/// what is seen is out of date at once.
+const CALM: Duration = Duration::from_secs(2);
+
+/// Signals lost, and when it is looked at what they told of.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    lost: u64,
+    due: Option<Instant>,
+}
+
+impl Missed {
+    /// So many were lost so far, it is said at `now`.
+    pub(super) fn lost(&mut self, lost: u64, now: Instant) {
+        if lost > self.lost {
+            self.lost = lost;
+            self.due = now.checked_add(CALM);
+        }
+    }
+
+    /// Whether it is time to look; once.
+    fn is_due(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now).is_some()
+    }
+}
+
+impl Watch {
+    /// Takes up cgroups that are there: to name them, not to learn them.
+    pub(super) fn take_up(&mut self, existing: Vec<(u64, Vec<u8>)>) {
+        for (id, path) in existing {
+            let Some(place) = workload::place(&path) else {
+                continue;
+            };
+            // The topmost cgroup of a workload is its own.
+            let parent = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+            let above = workload::place(&path[..parent]);
+            let is_known = self.cgroups.contains_key(&id);
+            if is_known || above.as_ref() == Some(&place) || self.cgroups.len() >= CGROUPS {
+                continue;
+            }
+            self.cgroups.insert(id, Member::default());
+            self.older.push_back((id, place));
+        }
+    }
+
+    /// After signals were lost: takes up what was made, and lets go of what is gone.
+    pub(super) fn catch_up(&mut self) {
+        if !self.missed.is_due(Instant::now()) {
+            return;
+        }
+        let existing = match existing_paths() {
+            Ok(existing) => existing,
+            Err(error) => {
+                tracing::warn!(%error, "what the lost signals told of stays unknown");
+                return;
+            }
+        };
+        let there: HashSet<u64> = existing.iter().map(|(id, _)| *id).collect();
+        let known = self.cgroups.keys().copied();
+        let gone: Vec<u64> = known.filter(|id| !there.contains(id)).collect();
+        tracing::info!(
+            gone = gone.len(),
+            "signals were lost: looked at all cgroups"
+        );
+        gone.into_iter().for_each(|id| self.gone(id));
+        // Of those that are waited for to be filled again a signal may have been lost.
+        let kept: Vec<u64> = self.cgroups.keys().copied().collect();
+        kept.into_iter().for_each(|id| self.await_refill(id));
+        self.take_up(existing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_looked_once_when_no_more_are_lost() {
+        let (mut missed, now) = (Missed::default(), Instant::now());
+        missed.lost(0, now);
+        assert!(!missed.is_due(now + CALM));
+        missed.lost(3, now);
+        missed.lost(4, now + CALM / 2);
+        missed.lost(4, now + CALM);
+        assert!(!missed.is_due(now + CALM));
+        assert!(missed.is_due(now + CALM + CALM / 2));
+        assert!(!missed.is_due(now + CALM * 9));
+    }
+}
