@@ -106,6 +106,36 @@ fn a_notification_warms_ahead() {
 }
 
 #[test]
+fn what_goes_on_ahead_ends_when_the_start_comes() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 60 * MIB);
+    node.start();
+    let name = "awaited.service";
+    node.learn_reading(SLICE, name, &used);
+    let status = |node: &Node| node.json(&["status"]).expect("it answers");
+    let read = |node: &Node| status(node)["config_read_ms"].as_u64();
+    let before = read(&node);
+    // So that it goes on for as long as it is looked at.
+    node.configure("bytes_per_second = \"1MiB\"");
+    until("the configuration is read", || {
+        (read(&node) > before).then_some(())
+    });
+    evict(&used);
+    let left = |node: &Node| status(node)["totals"]["warmed_bytes"]["left"].as_u64();
+    let before = left(&node);
+    let output = node.run(&["notify", &key(name)]);
+    assert!(output.status.success(), "{output:?}");
+    until("it goes on", || {
+        (status(&node)["warming"] == 1).then_some(())
+    });
+    let unit = Unit::make(SLICE, name);
+    until("it is left to the start", || {
+        (left(&node) > before).then_some(())
+    });
+    drop(unit);
+}
+
+#[test]
 fn who_only_observes_warms_nothing() {
     let Some(mut node) = Node::new() else { return };
     node.configure("observe_only = true");

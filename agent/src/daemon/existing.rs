@@ -13,10 +13,15 @@ use crate::workload;
 /// what is seen is out of date at once.
 const CALM: Duration = Duration::from_secs(2);
 
+/// For how long it is put off at most.
+const AT_MOST: Duration = Duration::from_secs(30);
+
 /// Signals lost, and when it is looked at what they told of.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
     lost: u64,
+    /// When the first was lost that it was not looked at since.
+    since: Option<Instant>,
     due: Option<Instant>,
 }
 
@@ -25,13 +30,22 @@ impl Missed {
     pub(super) fn lost(&mut self, lost: u64, now: Instant) {
         if lost > self.lost {
             self.lost = lost;
-            self.due = now.checked_add(CALM);
+            self.put_off(now);
         }
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        self.due = Some((now + CALM).min(since + AT_MOST));
     }
 
     /// Whether it is time to look; once.
     fn is_due(&mut self, now: Instant) -> bool {
-        self.due.take_if(|due| *due <= now).is_some()
+        let is_due = self.due.take_if(|due| *due <= now).is_some();
+        if is_due {
+            self.since = None;
+        }
+        is_due
     }
 }
 
@@ -56,13 +70,15 @@ impl Watch {
 
     /// After signals were lost: takes up what was made, and lets go of what is gone.
     pub(super) fn catch_up(&mut self) {
-        if !self.missed.is_due(Instant::now()) {
+        let now = Instant::now();
+        if !self.missed.is_due(now) {
             return;
         }
         let existing = match existing_paths() {
             Ok(existing) => existing,
             Err(error) => {
-                tracing::warn!(%error, "what the lost signals told of stays unknown");
+                tracing::warn!(%error, "what the lost signals told of is not known yet");
+                self.missed.put_off(now);
                 return;
             }
         };
@@ -96,5 +112,17 @@ mod tests {
         assert!(!missed.is_due(now + CALM));
         assert!(missed.is_due(now + CALM + CALM / 2));
         assert!(!missed.is_due(now + CALM * 9));
+    }
+
+    #[test]
+    fn while_more_are_lost_it_is_looked_now_and_then() {
+        let (mut missed, mut now) = (Missed::default(), Instant::now());
+        let mut looked = 0;
+        for lost in 1..=600 {
+            now += CALM / 4;
+            missed.lost(lost, now);
+            looked += u32::from(missed.is_due(now));
+        }
+        assert_eq!(looked, 300 / 30 - 1, "in five minutes");
     }
 }
