@@ -154,7 +154,7 @@ impl Scene<'_> {
         let took = self.start(store, container)?;
         let known = running.learned(&container.image())?;
         let last = known.last.context("a start that is over")?;
-        let signal = if is_told { "notify" } else { "cgroup" };
+        let signal = if is_told { "notify" } else { "bundle" };
         ensure!(last.signal == signal, "it was known by {}", last.signal);
         ensure!(known.key == key, "its key is {}, not {key}", known.key);
         Ok((took, Some(last)))
@@ -183,8 +183,8 @@ fn findings(all: &[Measured], rounds: u32) -> Findings {
          sees one cold start of each and learns it; the container is removed. Then come {rounds} \
          rounds and one before them that is not counted. In each the container is made, runs and \
          is removed: without an agent cold (page cache, dentries and inodes dropped) and hot; \
-         cold with an agent that knows the first start and takes its cue from the container's \
-         cgroup alone; cold with `headstart notify` 2 s before; and cold on a second node, which \
+         cold with an agent that knows the first start and takes its cue from what the \
+         runtime writes down (the bundle); cold with `headstart notify` 2 s before; and cold on a second node, which \
          has another store and knows the profile by import alone. After caches are dropped a \
          container of `true` is run, so that the runtime is in memory as on a node. Each agent \
          begins with what was known after the first start. Times are in seconds: median (least to \
@@ -298,7 +298,7 @@ fn bound(weights: &Measured) -> String {
     format!(
         "The weights are {:.0} MB, and the disk needs {bound:.2} s for these: that is the bound \
          for what is not told of earlier. Cold the command takes {cold:.2} times the bound. With \
-         an agent, from its signal (the cgroup) to the command's end, it is {:.2} of the bound; \
+         an agent, from its signal (the bundle) to the command's end, it is {:.2} of the bound; \
          on the second node {:.2}. (The throttle lets a burst of up to 100 ms through first, and \
          the agent's clock of a start is one of milliseconds.)",
         WEIGHTS_BYTES / 1e6,
