@@ -369,8 +369,7 @@ fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
     third.run(&["profile", "import", &exported, "--as", &key(&known)]);
     third.start();
     evict(&image);
-    let output = third.run(&["notify", &key(&known)]);
-    assert!(output.status.success(), "{output:?}");
+    third.notify(&key(&known));
     until("the image's file is in memory", || {
         is_resident(&image).then_some(())
     });
@@ -460,8 +459,7 @@ fn a_container_or_an_image_that_goes_under_its_plan_costs_nothing_else() {
     assert!(!is_resident(&image));
 
     // The image goes, while it is warmed for a start that was told of.
-    let output = node.run(&["notify", &key(&known)]);
-    assert!(output.status.success(), "{output:?}");
+    node.notify(&key(&known));
     done(podman.command().args(["rmi", "-f", IMAGE_NAME]));
     assert!(!image.exists());
     let again = node.run(&["notify", &key(&known)]);

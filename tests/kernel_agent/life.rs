@@ -190,8 +190,7 @@ fn without_capabilities_it_says_so_and_warms_when_told() {
             "{feature}"
         );
     }
-    let output = node.run(&["notify", "unit:told.service"]);
-    assert!(output.status.success(), "{output:?}");
+    node.notify("unit:told.service");
     node.warmed("unit:told.service", &used);
 }
 

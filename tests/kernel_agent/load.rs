@@ -44,18 +44,19 @@ fn resident_kib(pid: u64) -> u64 {
     kib.expect("a number").trim().parse().expect("a number")
 }
 
+/// Makes and removes cgroups, of few names: what is remembered is workloads, not cgroups.
+fn come_and_go(name: &str, cgroups: usize) {
+    for at in 0..cgroups {
+        drop(Unit::make(SLICE, &format!("{name}{}.service", at % 20)));
+    }
+}
+
 #[test]
 fn cgroups_that_come_and_go_are_all_noticed_and_leave_nothing() {
     const CGROUPS: usize = 3000;
     let Some(mut node) = Node::new() else { return };
     node.start();
     let pid = status(&node)["pid"].as_u64().expect("a process");
-    // Of few names: what is remembered is workloads, not cgroups.
-    let come_and_go = |n: usize| {
-        for at in 0..n {
-            drop(Unit::make(SLICE, &format!("churn{}.service", at % 20)));
-        }
-    };
     let all_noticed = |n: usize| {
         until("all are noticed, and gone", || {
             let status = status(&node);
@@ -64,10 +65,10 @@ fn cgroups_that_come_and_go_are_all_noticed_and_leave_nothing() {
             (noticed >= Some(n as u64) && is_over).then_some(status)
         })
     };
-    come_and_go(CGROUPS / 3);
+    come_and_go("churn", CGROUPS / 3);
     all_noticed(CGROUPS / 3);
     let before = resident_kib(pid);
-    come_and_go(CGROUPS - CGROUPS / 3);
+    come_and_go("churn", CGROUPS - CGROUPS / 3);
     let status = all_noticed(CGROUPS);
     assert_eq!(status["totals"]["signals_lost"], 0, "{status}");
     assert_eq!(status["workloads"], 20, "{status}");
@@ -101,24 +102,19 @@ fn what_lost_signals_told_of_is_found_out_later() {
     let pid = status(&node)["pid"].as_u64().expect("a process");
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let process = process.expect("a process");
-    let come_and_go = || {
-        for at in 0..TOO_MANY / 2 {
-            drop(Unit::make(SLICE, &format!("crowd{}.service", at % 20)));
-        }
-    };
     let cgroups = |live: u64| {
         let known = node.workload("unit:missed.service")?;
         (known["live"] == live).then_some(())
     };
     let stopped = Stopped::new(process);
-    come_and_go();
+    come_and_go("crowd", TOO_MANY / 2);
     let missed = Unit::make(SLICE, "missed.service");
     drop(stopped);
     until("it is found though nothing told of it", || cgroups(1));
     let lost = status(&node)["totals"]["signals_lost"].as_u64();
     assert!(lost > Some(0), "{lost:?}");
     let stopped = Stopped::new(process);
-    come_and_go();
+    come_and_go("crowd", TOO_MANY / 2);
     drop(missed);
     drop(stopped);
     until("it is known to be gone", || cgroups(0));

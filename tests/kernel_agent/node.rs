@@ -116,6 +116,22 @@ impl Node {
         fs::rename(self.path("new.toml"), self.path("config.toml")).expect("renamed");
     }
 
+    /// Has a running agent take such a configuration.
+    pub(crate) fn reconfigure(&self, more: &str) {
+        let read = || self.json(&["status"])?["config_read_ms"].as_u64();
+        let before = read();
+        self.configure(more);
+        until("the configuration is read", || {
+            (read() > before).then_some(())
+        });
+    }
+
+    /// Tells the agent that a workload will start.
+    pub(crate) fn notify(&self, key: &str) {
+        let output = self.run(&["notify", key]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// `headstart ARGS` with this node's configuration and state.
     pub(crate) fn headstart(&self, args: &[&str]) -> Command {
         let mut command = match &self.inside {

@@ -93,8 +93,7 @@ fn a_notification_warms_ahead() {
     let cat = ["-c", "cat \"$0\" > /dev/null", &used.display().to_string()];
     let runs = node.learn_reading(SLICE, name, &used);
     evict(&used);
-    let output = node.run(&["notify", &key(name)]);
-    assert!(output.status.success(), "{output:?}");
+    node.notify(&key(name));
     node.warmed(&key(name), &used);
     learn(&node, name, runs + 1, "sh", &cat);
     let known = node.workload(&key(name)).expect("known");
@@ -113,18 +112,12 @@ fn what_goes_on_ahead_ends_when_the_start_comes() {
     let name = "awaited.service";
     node.learn_reading(SLICE, name, &used);
     let status = |node: &Node| node.json(&["status"]).expect("it answers");
-    let read = |node: &Node| status(node)["config_read_ms"].as_u64();
-    let before = read(&node);
     // So that it goes on for as long as it is looked at.
-    node.configure("bytes_per_second = \"1MiB\"");
-    until("the configuration is read", || {
-        (read(&node) > before).then_some(())
-    });
+    node.reconfigure("bytes_per_second = \"1MiB\"");
     evict(&used);
     let left = |node: &Node| status(node)["totals"]["warmed_bytes"]["left"].as_u64();
     let before = left(&node);
-    let output = node.run(&["notify", &key(name)]);
-    assert!(output.status.success(), "{output:?}");
+    node.notify(&key(name));
     until("it goes on", || {
         (status(&node)["warming"] == 1).then_some(())
     });
@@ -150,10 +143,7 @@ fn who_only_observes_warms_nothing() {
     assert_eq!(known["not_warmed"], "observe_only", "{known}");
     assert!(resident_pages(&used).iter().all(|&there| !there));
     // The configuration is read again when it changes.
-    let read = || node.json(&["status"])?["config_read_ms"].as_u64();
-    let before = read();
-    node.configure("observe_only = false");
-    until("it is taken", || (read() > before).then_some(()));
+    node.reconfigure("observe_only = false");
     let _unit = Unit::make(SLICE, name);
     node.warmed(&key(name), &used);
     until("that is told", || {

@@ -22,7 +22,7 @@ impl Other {
     fn reads(path: &Path, pages: u64) -> Option<Self> {
         let operations = || {
             let text = std::fs::read_to_string("/proc/diskstats").expect("procfs");
-            disk_use(&text)
+            disk_use(&text).done
         };
         let mut read = reader(path, pages)?;
         let before = operations();

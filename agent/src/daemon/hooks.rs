@@ -55,13 +55,10 @@ impl Hooks {
     /// What the machine lets the probes do.
     pub(super) fn features(&self) -> Vec<Feature> {
         let pages = sees_pages(&self.states).map_err(|error| error.to_string());
-        // What starts again in the cgroup that it had: a hook that a kernel may not have.
-        let refill = |state: &&HookState| state.program == "signal_fill";
-        let of = |group: Group, is_refill: bool| {
-            let states = self.states.iter().filter(|state| state.group == group);
-            let states = states.filter(|state| refill(state) == is_refill);
+        let of = |is_of: fn(&HookState) -> bool| {
+            let states = self.states.iter();
             let refused: Vec<&str> = states
-                .filter(|state| !state.live)
+                .filter(|state| is_of(state) && !state.live)
                 .map(|state| state.reason.as_str())
                 .collect();
             match refused[..] {
@@ -76,9 +73,12 @@ impl Hooks {
         };
         vec![
             feature("record_pages", pages),
-            feature("record_names", of(Group::Names, false)),
-            feature("signal_cgroup", of(Group::Signal, false)),
-            feature("signal_refill", of(Group::Signal, true)),
+            feature("record_names", of(|state| state.group == Group::Names)),
+            feature(
+                "signal_cgroup",
+                of(|state| state.group == Group::Signal && !is_refill(state)),
+            ),
+            feature("signal_refill", of(is_refill)),
         ]
     }
 
@@ -131,4 +131,9 @@ impl Hooks {
             .clamp(Duration::from_secs(60), SHARE_OF);
         attached.as_secs_f64() / of.as_secs_f64()
     }
+}
+
+/// Whether a hook tells of what starts again in the cgroup that it had.
+fn is_refill(state: &HookState) -> bool {
+    state.program == "signal_fill"
 }

@@ -18,6 +18,7 @@ use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
 use crate::probe::CgroupChange;
 use crate::run::now_ms;
+use crate::warm::monotonic_ns;
 use crate::workload::{self, Place};
 
 /// Cgroups that are remembered at a time.
@@ -429,9 +430,4 @@ impl Watch {
             }
         }
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -33,6 +33,12 @@ pub(super) enum Task {
     Ahead(Notice),
 }
 
+impl Task {
+    fn is_ahead(&self) -> bool {
+        matches!(self, Self::Ahead(_))
+    }
+}
+
 /// What somebody told of.
 #[derive(Debug)]
 pub(super) struct Notice {
@@ -209,7 +215,11 @@ impl Drop for Warmers {
 }
 
 /// A plan ahead of a start of this key, as long as this lives.
-struct GoingOn<'a>(&'a Inner, String);
+struct GoingOn<'a> {
+    inner: &'a Inner,
+    key: String,
+    cancel: Cancel,
+}
 
 impl<'a> GoingOn<'a> {
     /// `None`: there is one.
@@ -220,13 +230,25 @@ impl<'a> GoingOn<'a> {
             return None;
         }
         state.ahead.insert(key.to_owned(), cancel.clone());
-        Some(Self(inner, key.to_owned()))
+        Some(Self {
+            inner,
+            key: key.to_owned(),
+            cancel: cancel.clone(),
+        })
     }
 }
 
 impl Drop for GoingOn<'_> {
     fn drop(&mut self) {
-        self.0.state().ahead.remove(&self.1);
+        let mut state = self.inner.state();
+        // After it was cancelled there may be another.
+        if state
+            .ahead
+            .get(&self.key)
+            .is_some_and(|of| of.is(&self.cancel))
+        {
+            state.ahead.remove(&self.key);
+        }
     }
 }
 
@@ -242,7 +264,7 @@ impl Inner {
                 task,
                 cancel,
             } = next;
-            let is_ahead = matches!(task, Task::Ahead(_));
+            let is_ahead = task.is_ahead();
             let run = || match task {
                 Task::Beside(cgroup, workload) => self.beside(cgroup, &workload, &cancel),
                 Task::Ahead(notice) => {
@@ -274,9 +296,9 @@ impl Inner {
                 return None;
             }
             let ahead_too = state.running_ahead < state.most_ahead;
-            let may = |task: &Task| ahead_too || !matches!(task, Task::Ahead(_));
+            let may = |task: &Task| ahead_too || !task.is_ahead();
             if let Some(next) = state.queue.next(may) {
-                state.running_ahead += usize::from(matches!(next.task, Task::Ahead(_)));
+                state.running_ahead += usize::from(next.task.is_ahead());
                 return Some(next);
             }
             let waited = self.changed.wait(state);

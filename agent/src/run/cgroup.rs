@@ -170,7 +170,7 @@ pub(super) fn sweep(parent: &OwnedFd) -> usize {
 }
 
 /// The process that made a cgroup, from the cgroup's name.
-fn maker(name: &[u8]) -> Option<u32> {
+pub(super) fn maker(name: &[u8]) -> Option<u32> {
     let rest = std::str::from_utf8(name).ok()?.strip_prefix("headstart-")?;
     rest.split_once('-')?.0.parse().ok()
 }

@@ -113,15 +113,9 @@ impl MemoryLimits {
         let usage =
             |cgroup: &PathBuf| -> Option<u64> { read(cgroup, version.usage)?.trim().parse().ok() };
         // What is warmed is ours, too, in a cgroup beside the one that we are in then.
-        let mut innermost = self.cgroups.iter();
-        if innermost
-            .clone()
-            .next()
-            .is_some_and(|path| is_beside_warm(path))
-        {
-            innermost.next();
-        }
-        let own = innermost.find_map(usage).unwrap_or(0);
+        let is_parted = self.cgroups.first().is_some_and(|own| is_beside_warm(own));
+        let mut ours = self.cgroups.iter().skip(is_parted.into());
+        let own = ours.find_map(usage).unwrap_or(0);
         let of_one = |cgroup: &PathBuf| {
             let bounds = version.bounds.iter().filter_map(|file| {
                 let text = read(cgroup, file)?;

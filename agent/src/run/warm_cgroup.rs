@@ -14,19 +14,18 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroup::{DIRECTORY, own_place, read, root_directory, sweep};
+use super::cgroup::{DIRECTORY, maker, own_place, read, root_directory, sweep};
 
 /// How the kernel calls a handle that is a cgroup's id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
 
-/// How the agent's own cgroup is called, beside that which is charged.
-const PREFIX: &str = "headstart-";
+/// How the agent's own cgroup is called at the end, beside that which is charged.
 const AGENT: &str = "-agent";
 
 /// Whether a cgroup is one that the agent has put itself into.
 pub(super) fn is_beside_warm(cgroup: &Path) -> bool {
-    let name = cgroup.file_name().and_then(OsStr::to_str);
-    name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(AGENT))
+    let name = cgroup.file_name().map(OsStr::as_bytes);
+    name.is_some_and(|name| maker(name).is_some() && name.ends_with(AGENT.as_bytes()))
 }
 
 /// How long a cgroup may take to be empty once its last process was killed.
@@ -157,7 +156,7 @@ struct Moved {
 
 impl Moved {
     fn below(parent: OwnedFd) -> Result<Self, WarmCgroupError> {
-        let name = format!("{PREFIX}{}{AGENT}", std::process::id());
+        let name = format!("headstart-{}{AGENT}", std::process::id());
         let directory = make(&parent, &name)?;
         let moved = Self { parent, name };
         write(&directory, "cgroup.procs", "0").map_err(failed("moving to a cgroup below"))?;

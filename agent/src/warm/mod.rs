@@ -46,7 +46,7 @@ pub use measure::{MeasureError, measure};
 pub use others::{DiskUse, disk_use};
 pub use pace::Pace;
 pub use progress::Progress;
-pub use rate::Rate;
+pub use rate::{Rate, monotonic_ns};
 pub use report::{Arrival, ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
 pub use roots::{VolumeError, VolumeRoot, VolumeRoots};
 pub use sys::{be_nice, give_way};
@@ -142,6 +142,11 @@ impl Cancel {
     /// Stops what was given a clone of this handle, soon.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the other is a clone of this one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether [`Cancel::cancel`] was called.

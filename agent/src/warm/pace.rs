@@ -178,9 +178,7 @@ impl Pace {
 
     /// Whether who has something in flight is to see first that it comes.
     pub(super) fn is_quiet(&self) -> bool {
-        let now = Instant::now();
-        let others = &lock(&self.state).others;
-        others.is_quiet(now) || others.are_there(now)
+        lock(&self.state).others.is_quiet(Instant::now())
     }
 
     /// Asks for `bytes`.

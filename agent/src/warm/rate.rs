@@ -59,20 +59,13 @@ impl Rate {
         let Some(due) = self.dues.slot(self.slot) else {
             return true;
         };
-        let take = || try_take(due, self.per_second, bytes, monotonic_ns());
-        wait_to(take, stopped)
-    }
-}
-
-/// Waits as long as `take` says, until it says nothing, unless `stopped` says so before;
-/// whether it did.
-fn wait_to(mut take: impl FnMut() -> Option<Duration>, stopped: impl Fn() -> bool) -> bool {
-    loop {
-        match take() {
-            None => return true,
-            Some(_) if stopped() => return false,
-            Some(wait) => std::thread::sleep(wait.min(PAUSE)),
+        while let Some(wait) = try_take(due, self.per_second, bytes, monotonic_ns()) {
+            if stopped() {
+                return false;
+            }
+            std::thread::sleep(wait.min(PAUSE));
         }
+        true
     }
 }
 
@@ -96,8 +89,8 @@ fn try_take(due: &AtomicU64, per_second: u64, bytes: u64, now_ns: u64) -> Option
     }
 }
 
-/// The same in all processes.
-pub(super) fn monotonic_ns() -> u64 {
+/// `CLOCK_MONOTONIC`, ns: the same in all processes, and in the probes' records.
+pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * NS + now.tv_nsec as u64
 }

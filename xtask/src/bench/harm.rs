@@ -72,6 +72,8 @@ type Rounds<T> = [Vec<T>; ALL.len()];
 struct Scene<'a> {
     load: Load<'a>,
     agent: &'a Agent,
+    /// What starts does not fit into the memory that there is.
+    is_short: bool,
 }
 
 /// What was seen beside something.
@@ -183,6 +185,7 @@ impl Node {
         let scene = Scene {
             load: self.load(cgroup, if limits.is_some() { EVERY_SLOW } else { EVERY }),
             agent: &agent,
+            is_short: false,
         };
         self.rounds(|beside| {
             let neighbours = vec![
@@ -219,6 +222,7 @@ impl Node {
         let scene = Scene {
             load: self.load(starts.as_deref(), EVERY),
             agent: &agent,
+            is_short: starts.is_some() && bytes <= CACHED_BYTES + SHORT_BYTES,
         };
         let tight = bound.member("neighbour");
         self.rounds(|beside| {
@@ -285,8 +289,7 @@ impl Scene<'_> {
         let as_expected = match what {
             Beside::Nothing | Beside::Starts => !warms,
             Beside::Ahead => warms,
-            // Not where memory is short.
-            Beside::Warmed => true,
+            Beside::Warmed => warms || self.is_short,
         };
         ensure!(as_expected, "{what:?}: the agent warmed {bytes} bytes");
         Ok((seen?, bytes as f64 / began.elapsed().as_secs_f64()))
