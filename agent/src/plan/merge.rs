@@ -5,6 +5,9 @@ use crate::model::{DeviceCost, PAGE_SIZE};
 /// Longest read made by merging, pages: 8 MiB. Longer wanted runs stay whole.
 const MAX_MERGED: u64 = 2048;
 
+/// Where that is cut in two, pages: 2 MiB, so that the rest begins as huge folios do.
+const BLOCK: u64 = 512;
+
 /// Gaps that are considered, pages.
 const GAPS: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 
@@ -45,11 +48,20 @@ pub(super) fn merge(runs: &[Run], gap: u64, slack: u64) -> Vec<Run> {
         if let Some(last) = out.last_mut() {
             let between = run.start.saturating_sub(last.end);
             let near_in_time = last.first_use_ns.abs_diff(run.first_use_ns) <= slack;
-            if between <= gap && near_in_time && run.end - last.start <= MAX_MERGED {
-                last.end = run.end;
+            let most = last.start + MAX_MERGED;
+            let end = match run.end {
+                whole if whole <= most => whole,
+                _ if between == 0 && run.gap_pages == 0 => most - most % BLOCK,
+                _ => last.end,
+            };
+            if between <= gap && near_in_time && end > last.end {
+                last.end = end;
                 last.gap_pages += between;
                 last.first_use_ns = last.first_use_ns.min(run.first_use_ns);
                 last.certain |= run.certain;
+                if end < run.end {
+                    out.push(Run { start: end, ..*run });
+                }
                 continue;
             }
         }
@@ -204,6 +216,16 @@ mod tests {
     }
 
     #[test]
+    fn long_reads_are_cut_where_blocks_begin() {
+        let runs: Vec<Run> = (0..10).map(|i| run(100 + i * 600, 700 + i * 600)).collect();
+        let ends: Vec<u64> = merge(&runs, 0, u64::MAX).iter().map(|r| r.end).collect();
+        assert_eq!(ends, [2048, 4096, 6100]);
+        // Not through a gap.
+        let apart = [run(0, 2000), run(2001, 2200)];
+        assert_eq!(merge(&apart, 1, u64::MAX), apart);
+    }
+
+    #[test]
     fn long_sequential_stretches_are_left_to_readahead_after_their_first_window() {
         let at = |start, end, first_use_ns| Run {
             first_use_ns,
@@ -250,7 +272,9 @@ mod tests {
             let got: u64 = merged.iter().map(|r| r.end - r.start - r.gap_pages).sum();
             prop_assert_eq!(wanted, got);
             for run in &runs {
-                prop_assert!(merged.iter().any(|m| m.start <= run.start && run.end <= m.end && m.first_use_ns <= run.first_use_ns));
+                let covered: u64 = merged.iter().filter(|m| m.first_use_ns <= run.first_use_ns)
+                    .map(|m| m.end.min(run.end).saturating_sub(m.start.max(run.start))).sum();
+                prop_assert_eq!(covered, run.end - run.start);
             }
             prop_assert!(merged.windows(2).all(|w| w[0].end <= w[1].start));
         }

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use super::arrivals::Arrivals;
 use super::cursor::{Cursors, Part};
 use super::files::{Device, FileTable, Source, descriptors};
+use super::huge::HugeReads;
 use super::lookup::Opener;
 use super::progress::Progress;
 use super::report::{Failure, FailureKind, MAX_FAILURES, WarmReport};
 use super::roots::{VolumeRoot, VolumeRoots};
-use super::stream::Streams;
 use super::submit::Depth;
 use super::verify::{Check, MAX_RETRIES, Of};
 use super::work::Worker;
@@ -37,7 +37,7 @@ pub(super) struct Shared {
     served: Vec<bool>,
     pub(super) opener: Opener,
     pub(super) cursors: Cursors,
-    pub(super) streams: Streams,
+    pub(super) huge: HugeReads,
     /// Threads that share what may be in flight.
     pub(super) threads: usize,
     /// Filled for the second phase.
@@ -260,7 +260,7 @@ pub(super) fn execute(
         served,
         opener,
         cursors: Cursors::default(),
-        streams: Streams::of(options),
+        huge: HugeReads::of(options, &depth, plan.volumes.len()),
         threads,
         checks: Mutex::default(),
         next_check: AtomicUsize::new(0),

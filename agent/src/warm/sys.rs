@@ -76,17 +76,7 @@ pub(super) fn mincore(
     if pages == 0 {
         return Ok(());
     }
-    let map = Map::of(fd, start_page, pages, ProtFlags::empty())?;
-    let system = rustix::param::page_size();
-    let mut vector = vec![0u8; map.length.div_ceil(system)];
-    // SAFETY: the mapping is page aligned and `length` bytes long, and `vector` has one
-    // byte for each of its pages.
-    let result = unsafe { libc::mincore(map.address, map.length, vector.as_mut_ptr()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    resident.extend((0..pages).map(|page| vector[map.offset_of(page) / system] & 1));
-    Ok(())
+    Map::of(fd, start_page, pages, ProtFlags::empty())?.resident(pages, resident)
 }
 
 /// Pages of a file, mapped; unmapped when dropped. Nothing here accesses them, so a file
@@ -120,6 +110,19 @@ impl Map {
         })
     }
 
+    /// Sets `resident` to one byte for each of the first pages: whether it is there.
+    fn resident(&self, pages: usize, resident: &mut Vec<u8>) -> io::Result<()> {
+        let system = rustix::param::page_size();
+        let mut vector = vec![0u8; self.length.div_ceil(system)];
+        // SAFETY: the mapping is page aligned and `length` bytes long, and `vector` has one
+        // byte for each of its pages.
+        let result = unsafe { libc::mincore(self.address, self.length, vector.as_mut_ptr()) };
+        done(result.into())?;
+        resident.clear();
+        resident.extend((0..pages).map(|page| vector[self.offset_of(page) / system] & 1));
+        Ok(())
+    }
+
     /// Where a page begins, from the mapping's address on; `page` counts from the first.
     fn offset_of(&self, page: usize) -> usize {
         self.skipped + page * PAGE_SIZE as usize
@@ -149,35 +152,29 @@ pub(super) fn readahead(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Resu
     }
 }
 
-/// Reads pages through a mapping that is said to be read in order, and waits for them; how
-/// many there are before one that does not exist or can't be read. The kernel takes one
-/// byte of each, for `sink`, of which the first bytes are replaced: what faults there is
-/// an error, where an access of ours would be a signal.
+/// Has the first page of a block fault in a mapping that is to have huge pages and is said to
+/// be read at random, waits for it, and sets `resident` as [`mincore`] does for the block.
+/// What faults in the kernel is an error, where an access of ours would be a signal.
 ///
 /// # Errors
-/// EFAULT where that is the first; ENODEV where the file can't be mapped; what writing to
-/// `sink` says.
-pub(super) fn touch(
+/// EINVAL where the kernel has no huge pages, or before Linux 5.14; EFAULT where the page does
+/// not exist or can't be read; ENODEV where the file can't be mapped.
+pub(super) fn fault_block(
     fd: BorrowedFd<'_>,
     start_page: u64,
     pages: usize,
-    sink: BorrowedFd<'_>,
-) -> io::Result<usize> {
+    resident: &mut Vec<u8>,
+) -> io::Result<()> {
     let map = Map::of(fd, start_page, pages, ProtFlags::READ)?;
-    let bytes: Vec<libc::iovec> = (0..pages)
-        .map(|page| libc::iovec {
-            iov_base: map.address.wrapping_byte_add(map.offset_of(page)),
-            iov_len: 1,
-        })
-        .collect();
-    // SAFETY: a mapping of that length; the advice does not change what it holds. Each
-    // vector is one byte of it, which only the kernel reads.
-    let written = unsafe {
-        libc::madvise(map.address, map.length, libc::MADV_SEQUENTIAL);
-        let count = bytes.len() as libc::c_int;
-        libc::pwritev(sink.as_raw_fd(), bytes.as_ptr(), count, 0)
-    };
-    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    for (length, advice) in [
+        (map.length, libc::MADV_HUGEPAGE),
+        (map.length, libc::MADV_RANDOM),
+        (rustix::param::page_size(), libc::MADV_POPULATE_READ),
+    ] {
+        // SAFETY: a mapping of at least that length; none of these changes what it holds.
+        done(unsafe { libc::madvise(map.address, length, advice) }.into())?;
+    }
+    map.resident(pages, resident)
 }
 
 /// Drops clean pages from the page cache that nobody uses, as those are whose read

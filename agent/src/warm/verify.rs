@@ -224,6 +224,8 @@ impl Worker<'_> {
         }
         source.will_be_read();
         let outcome = shared.on_volume(self.slot, source.volume, || {
+            // All of them at once, so that each page's read below finds it coming.
+            ask_for(source, start, tried as u64);
             read_missing(source, start, &vec![0; tried], super::submit::MAX_RETRIES)
         });
         bytes.retract(outcome.gone * PAGE_SIZE, &bytes.gone);
@@ -235,5 +237,17 @@ impl Worker<'_> {
             settle(failed.start_page, failed.pages);
             self.name_failure(source, failed.errno, failed.start_page, failed.pages);
         }
+    }
+}
+
+/// Asks for pages, by as many calls as that takes; what fails is seen when they are read.
+fn ask_for(source: &Source, start: u64, pages: u64) {
+    let (mut at, end) = (start * PAGE_SIZE, (start + pages) * PAGE_SIZE);
+    while at < end {
+        let bytes = source.window.max(PAGE_SIZE).min(end - at);
+        if super::sys::readahead(source.fd(), at, bytes).is_err() {
+            break;
+        }
+        at += bytes;
     }
 }

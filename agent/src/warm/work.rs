@@ -9,19 +9,15 @@ use rustix::io::Errno;
 use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
+use super::huge::BLOCK_PAGES;
 use super::pace::Flight;
 use super::progress::Bytes;
 use super::rate::PAUSE;
 use super::report::FailureKind;
 use super::residency::{Missing, holes};
-use super::stream::{self, Stream, Streams};
 use super::submit::{Depth, Limits, Outcome, Step, Window};
 use super::verify::Of;
 use crate::model::{Action, PAGE_SIZE};
-
-/// Pages of a read that one thread takes at a time, so that several share a
-/// large one.
-const UNIT_PAGES: u32 = 512;
 
 /// Pages to read, or a name.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +108,10 @@ impl<'a> Worker<'a> {
         };
         cursor.action += next;
         let from = cursor.page;
-        let mut take = |pages: u32, unit: u32| {
-            let count = (pages - from).min(unit);
+        // A block at a time, so that several threads share a large read.
+        let mut take = |start_page: u64, pages: u32| {
+            let within = (start_page.wrapping_add(from.into()) % u64::from(BLOCK_PAGES)) as u32;
+            let count = (pages - from).min(BLOCK_PAGES - within);
             let ends = from + count == pages;
             (cursor.action, cursor.page) = if ends {
                 (cursor.action + 1, 0)
@@ -132,7 +130,7 @@ impl<'a> Worker<'a> {
                 start_page,
                 pages,
             } => {
-                let (count, _) = take(pages, UNIT_PAGES);
+                let (count, _) = take(start_page, pages);
                 Some(Unit::Blocks(
                     volume,
                     start_page.saturating_add(from.into()),
@@ -145,8 +143,7 @@ impl<'a> Worker<'a> {
                 pages,
                 ..
             } => {
-                let unit = shared.streams.unit(pages).unwrap_or(UNIT_PAGES);
-                let (count, ends) = take(pages, unit);
+                let (count, ends) = take(start_page, pages);
                 if ends {
                     shared.files.begun(file);
                 }
@@ -340,13 +337,13 @@ impl<'a> Worker<'a> {
     fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
         source.will_be_read();
         let mut at = 0;
-        let share = Streams::share(source, start, pages);
-        if let Some(stream) = self.shared.streams.begin(source, share) {
-            at = self.stream(&stream, source, start, share);
-        }
         while at < pages && !self.stopped() {
             let limits = self.limits();
-            let count = (pages - at).min(limits.step_pages(source));
+            let huge = self.shared.huge.begin(source, start, pages - at);
+            let count = match huge {
+                Some(_) => pages,
+                None => (pages - at).min(limits.step_pages(source)),
+            };
             let Some(flight) = self.may_read(count) else {
                 return;
             };
@@ -363,6 +360,16 @@ impl<'a> Worker<'a> {
                 _flight: flight,
             };
             at += count;
+            if let Some(block) = huge {
+                let mut vector = std::mem::take(&mut self.vector);
+                let read = || block.read(source, start, &mut vector);
+                let came = self.shared.on_volume(self.slot, source.volume, read);
+                self.vector = vector;
+                if came {
+                    self.settle(&step, Outcome::read(count.into()));
+                    continue;
+                }
+            }
             while let Some(oldest) = self.window.must_wait(step.bytes(), limits) {
                 self.finish(&oldest);
                 self.tell_pace(&oldest);
@@ -379,39 +386,6 @@ impl<'a> Worker<'a> {
                 Some(outcome) => self.settle(&step, outcome),
             }
         }
-    }
-
-    /// Reads a long run in order; how many pages of it, before one that is not there or
-    /// can't be read so.
-    fn stream(
-        &mut self,
-        stream: &Stream<'_>,
-        source: &Arc<Source>,
-        start_page: u64,
-        pages: u32,
-    ) -> u32 {
-        let mut done = 0;
-        while done < pages && !self.stopped() {
-            let count = (pages - done).min(stream::STEP_PAGES);
-            let Some(flight) = self.may_read(count) else {
-                break;
-            };
-            self.take_in();
-            let step = Step {
-                source: source.clone(),
-                start_page: start_page + u64::from(done),
-                pages: count,
-                asked_us: self.shared.now_us(),
-                _flight: flight,
-            };
-            let read = || stream.read(step.start_page, count);
-            if !self.shared.on_volume(self.slot, source.volume, read) {
-                break;
-            }
-            done += count;
-            self.settle(&step, Outcome::read(count.into()));
-        }
-        done
     }
 
     /// Tells of a read that was waited for.

@@ -1,0 +1,221 @@
+//! Long runs of pages, brought in as huge folios.
+//!
+//! `readahead(2)` brings in single pages (mm/readahead.c, `force_page_cache_ra`), and most of
+//! the processor time of a fast device's reads goes into making those. A fault in a mapping
+//! that is to have huge pages reads the 2 MiB around it, as one folio
+//! (mm/filemap.c, `do_sync_mmap_readahead`, since Linux 5.18, on filesystems that have large
+//! folios), for a tenth of that. In a mapping that is said to be read at random it reads no
+//! more than that, and no page counts as used (mm/memory.c, `vma_has_recency`), as with
+//! `readahead(2)`.
+//!
+//! Whether a block came is looked at each time, so that it need not be known before where
+//! this works; where it doesn't, one page was read.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::files::Source;
+use super::submit::Depth;
+use super::{Lead, WarmOptions, sys};
+use crate::model::PAGE_SIZE;
+
+/// Pages of a block: what one entry of a page table's second level maps, where pages are of
+/// 4 KiB.
+pub(super) const BLOCK_PAGES: u32 = 512;
+
+const BLOCK_BYTES: u64 = BLOCK_PAGES as u64 * PAGE_SIZE;
+
+/// After so many blocks of a volume that did not come, one after the other, none is tried.
+const MISSES: u32 = 2;
+
+/// Longest that another's read waits behind the blocks in flight ahead of a start.
+const WAIT_NS: f64 = 50e6;
+
+/// Where the kernel says how large a huge page is, and whether it is to make any.
+const SIZE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// What may be read this way, and how much is.
+#[derive(Debug)]
+pub(super) struct HugeReads {
+    /// Most bytes in flight.
+    most: u64,
+    in_flight: AtomicU64,
+    /// For each volume: blocks that did not come, since the last that did.
+    misses: Vec<AtomicU32>,
+}
+
+/// One block, which may be read as long as this lives.
+pub(super) struct Block<'a>(&'a HugeReads);
+
+impl HugeReads {
+    /// For executions over so many volumes. Where a [`super::Pace`] is to be kept to, none
+    /// is read so: by a block nothing is found out of how long less takes.
+    pub(super) fn of(options: &WarmOptions, depth: &Depth, volumes: usize) -> Self {
+        let most = match options.lead {
+            _ if options.pace_to_keep().is_some() || !are_made() => 0,
+            Lead::Ahead => (options.cost.bytes_per_s * WAIT_NS / 1e9) as u64,
+            Lead::Beside => depth.after_names.bytes,
+        };
+        Self {
+            most,
+            in_flight: AtomicU64::new(0),
+            misses: std::iter::repeat_with(AtomicU32::default)
+                .take(volumes)
+                .collect(),
+        }
+    }
+
+    /// May these pages, none of which is there, be read as a block? `None` too where so much
+    /// is in flight that another's read would wait too long.
+    pub(super) fn begin(&self, source: &Source, start_page: u64, pages: u32) -> Option<Block<'_>> {
+        let is_block = pages == BLOCK_PAGES && start_page.is_multiple_of(BLOCK_PAGES.into());
+        let misses = self.misses.get(source.volume as usize)?;
+        if !is_block
+            || source.file.is_none()
+            || !source.sight.allowed
+            || misses.load(Ordering::Relaxed) >= MISSES
+        {
+            return None;
+        }
+        self.in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                Some(now + BLOCK_BYTES).filter(|&then| then <= self.most)
+            })
+            .ok()?;
+        Some(Block(self))
+    }
+}
+
+impl Block<'_> {
+    /// Reads the block; whether all of it is there. What is not is still to be read, and
+    /// nothing stands in the way of that. `vector` is scratch.
+    pub(super) fn read(self, source: &Source, start_page: u64, vector: &mut Vec<u8>) -> bool {
+        let pages = BLOCK_PAGES as usize;
+        let faulted = sys::fault_block(source.fd(), start_page, pages, vector);
+        let came = faulted.is_ok() && vector.iter().all(|&resident| resident == 1);
+        if faulted.is_err() {
+            // Of a folio whose read failed not one page can be read, whichever it was.
+            source.forget(start_page, BLOCK_PAGES.into());
+        }
+        if let Some(misses) = self.0.misses.get(source.volume as usize) {
+            match came {
+                true => misses.store(0, Ordering::Relaxed),
+                false => _ = misses.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+        came
+    }
+}
+
+impl Drop for Block<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(BLOCK_BYTES, Ordering::Relaxed);
+    }
+}
+
+/// Whether the kernel makes huge pages of a block's size for who asks for them.
+fn are_made() -> bool {
+    let says = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    says(SIZE).trim().parse() == Ok(BLOCK_BYTES) && !says(ENABLED).contains("[never]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DeviceCost;
+    use crate::warm::residency::Sight;
+    use std::os::unix::fs::FileExt;
+
+    fn reads(most: u64) -> HugeReads {
+        HugeReads {
+            most,
+            in_flight: AtomicU64::new(0),
+            misses: vec![AtomicU32::new(0)],
+        }
+    }
+
+    /// A file of so many pages, none of which is in memory where its filesystem has a disk.
+    fn source(pages: u64) -> Source {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("file");
+        for at in 0..pages {
+            file.write_all_at(&[1; PAGE_SIZE as usize], at * PAGE_SIZE)
+                .expect("written");
+        }
+        file.sync_all().expect("clean");
+        let mut source = Source::device(file.into(), pages * PAGE_SIZE, 0, 128 << 10);
+        source.file = Some(0);
+        source.sight = Sight {
+            allowed: true,
+            counts: true,
+        };
+        source.forget(0, pages);
+        source
+    }
+
+    #[test]
+    fn whole_blocks_of_files_only() {
+        let (reads, mut source) = (reads(u64::MAX), source(1));
+        assert!(reads.begin(&source, 1024, BLOCK_PAGES).is_some());
+        assert!(reads.begin(&source, 1024, BLOCK_PAGES - 1).is_none());
+        assert!(reads.begin(&source, 1025, BLOCK_PAGES).is_none());
+        source.sight.allowed = false;
+        assert!(reads.begin(&source, 0, BLOCK_PAGES).is_none(), "unseen");
+        source.sight.allowed = true;
+        source.file = None;
+        assert!(reads.begin(&source, 0, BLOCK_PAGES).is_none(), "a device");
+    }
+
+    #[test]
+    fn no_more_is_in_flight_than_others_may_wait_for() {
+        let (reads, source) = (reads(2 * BLOCK_BYTES), source(1));
+        let first = reads.begin(&source, 0, BLOCK_PAGES).expect("one of two");
+        let _second = reads.begin(&source, 0, BLOCK_PAGES).expect("two of two");
+        assert!(reads.begin(&source, 0, BLOCK_PAGES).is_none());
+        drop(first);
+        assert!(reads.begin(&source, 0, BLOCK_PAGES).is_some());
+    }
+
+    #[test]
+    fn slow_devices_get_no_blocks() {
+        let of = |bytes_per_s, lead| {
+            let options = WarmOptions {
+                cost: DeviceCost {
+                    bytes_per_s,
+                    ..DeviceCost::UNMEASURED
+                },
+                lead,
+                ..WarmOptions::default()
+            };
+            HugeReads::of(&options, &Depth::of(&options.cost, lead), 1).most
+        };
+        for lead in [Lead::Ahead, Lead::Beside] {
+            assert!(of(20e6, lead) < BLOCK_BYTES, "{lead:?}");
+            assert!(!are_made() || of(2e9, lead) > BLOCK_BYTES, "{lead:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_there_after_it_was_read_or_is_left_to_be_read() {
+        let (reads, source) = (reads(u64::MAX), source(u64::from(BLOCK_PAGES) * 2));
+        let mut vector = Vec::new();
+        for start in [0, BLOCK_PAGES.into()] {
+            let block = reads.begin(&source, start, BLOCK_PAGES).expect("a block");
+            let came = block.read(&source, start, &mut vector);
+            let there = vector.iter().filter(|&&resident| resident == 1).count();
+            assert_eq!(came, there == BLOCK_PAGES as usize);
+            assert!(there > 0, "the page of the fault");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_tried_for_long() {
+        let (reads, source) = (reads(u64::MAX), source(1));
+        let mut vector = Vec::new();
+        for _ in 0..MISSES {
+            // Past the end of the file.
+            let block = reads.begin(&source, 512, BLOCK_PAGES).expect("a try");
+            assert!(!block.read(&source, 512, &mut vector));
+        }
+        assert!(reads.begin(&source, 512, BLOCK_PAGES).is_none());
+    }
+}
