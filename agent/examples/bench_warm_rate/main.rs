@@ -26,6 +26,12 @@ const EXTENT_PAGES: u64 = 4;
 /// Number of scattered extents.
 const EXTENTS: usize = 100_000;
 
+/// Where orders begin.
+const SEED: u64 = 0x2545_f491_4f6c_dd1d;
+
+/// Each extent by itself.
+const AS_IS: &str = "headstart, each extent by itself";
+
 /// Somebody who brings bytes in.
 struct Contestant<'a> {
     name: String,
@@ -50,8 +56,8 @@ fn main() -> anyhow::Result<()> {
     }
     let warming = Warming::on(&file)?;
 
-    let whole = warming.plan([(0, bytes / PAGE_SIZE)]);
-    let mut contestants = ours(&warming, &whole);
+    let whole = warming.plan(&[(0, bytes / PAGE_SIZE)]);
+    let mut contestants = ours(&warming, &whole, bytes);
     contestants.push(Contestant {
         name: "vmtouch -t".into(),
         is_fio: false,
@@ -61,9 +67,11 @@ fn main() -> anyhow::Result<()> {
     contestants.extend(SEQUENTIAL.iter().map(|rival| theirs(rival, &file, bytes)));
     let large = race(&mut contestants, rounds, 1048576.0, "MiB/s")?;
 
-    let scattered = warming.plan(scattered());
+    let extents = scattered();
+    let (planned, as_is) = (warming.plan(&extents), warming.as_is(&extents));
     let read = EXTENTS as u64 * EXTENT_PAGES * PAGE_SIZE;
-    let mut contestants = ours(&warming, &scattered);
+    let mut contestants = ours(&warming, &planned, read);
+    contestants.push(one(&warming, &as_is, read, AS_IS, Lead::Ahead, true));
     contestants.extend(RANDOM.iter().map(|rival| theirs(rival, &file, read)));
     let extent_bytes = (EXTENT_PAGES * PAGE_SIZE) as f64;
     let small = race(&mut contestants, rounds, extent_bytes, "extents/s")?;
@@ -71,7 +79,7 @@ fn main() -> anyhow::Result<()> {
     let cost = warming.cost();
     let findings = Findings::new(&format!(
         "Each contestant brings the same bytes in, in turn, in each of {rounds} rounds after one \
-         that is not counted; caches are dropped before each. `headstart warm` verifies at the end \
+         that is not counted, in another order each time; caches are dropped before each. `headstart warm` verifies at the end \
          (mincore), which its time includes; fio reads past the page cache where it says direct. \
          Rates: median (least to greatest); ratios are taken round by round. The disk was measured \
          as {:.0} MB/s, {:.0} reads a second, {:.0} µs for one alone.",
@@ -91,19 +99,31 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first is what `headstart warm` does.
-fn ours<'a>(warming: &'a Warming, plan: &'a warming::Shared) -> Vec<Contestant<'a>> {
-    let one = |name: &str, lead, verify| Contestant {
+/// The first is what `headstart warm` does, for `wanted` bytes.
+fn ours<'a>(warming: &'a Warming, plan: &'a warming::Shared, wanted: u64) -> Vec<Contestant<'a>> {
+    let ours = [
+        ("headstart warm", Lead::Ahead, true),
+        ("headstart, not verified", Lead::Ahead, false),
+        ("headstart beside a start", Lead::Beside, false),
+    ];
+    let contestant = |(name, lead, verify)| one(warming, plan, wanted, name, lead, verify);
+    ours.map(contestant).into()
+}
+
+fn one<'a>(
+    warming: &'a Warming,
+    plan: &'a warming::Shared,
+    wanted: u64,
+    name: &str,
+    lead: Lead,
+    verify: bool,
+) -> Contestant<'a> {
+    Contestant {
         name: name.to_owned(),
         is_fio: false,
-        run: Box::new(move || warming.rate(plan, lead, verify)),
+        run: Box::new(move || Ok(wanted as f64 / warming.seconds(plan, lead, verify)?)),
         rates: Vec::new(),
-    };
-    vec![
-        one("headstart warm", Lead::Ahead, true),
-        one("headstart, not verified", Lead::Ahead, false),
-        one("headstart beside a start", Lead::Beside, false),
-    ]
+    }
 }
 
 fn theirs<'a>(rival: &'a Rival, file: &'a std::path::Path, bytes: u64) -> Contestant<'a> {
@@ -122,9 +142,14 @@ fn race(
     unit_bytes: f64,
     unit: &str,
 ) -> anyhow::Result<Table> {
+    let mut order: Vec<usize> = (0..contestants.len()).collect();
+    let mut state = SEED;
     for round in 0..=rounds {
         eprintln!("round {round} of {rounds}");
-        for contestant in contestants.iter_mut() {
+        // In another order each time: what a disk gives depends on what came just before.
+        shuffle(&mut order, &mut state);
+        for &at in &order {
+            let contestant = &mut contestants[at];
             drop_caches()?;
             let rate = (contestant.run)().with_context(|| contestant.name.clone())?;
             if round > 0 {
@@ -161,13 +186,17 @@ fn scattered() -> Vec<(u64, u64)> {
     let mut extents: Vec<(u64, u64)> = (0..slots)
         .map(|slot| (slot * EXTENT_PAGES, EXTENT_PAGES))
         .collect();
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    for at in (1..extents.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        extents.swap(at, (state % (at as u64 + 1)) as usize);
-    }
+    shuffle(&mut extents, &mut { SEED });
     extents.truncate(EXTENTS);
     extents
+}
+
+/// An order of its own for each state (Marsaglia's xorshift, Fisher and Yates' shuffle).
+fn shuffle<T>(items: &mut [T], state: &mut u64) {
+    for at in (1..items.len()).rev() {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        items.swap(at, (*state % (at as u64 + 1)) as usize);
+    }
 }

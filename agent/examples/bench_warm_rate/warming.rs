@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 use headstart::model::{
     Action, DeviceCost, FileVersion, Plan, PlanFile, RelPath, Volume, VolumeId,
 };
+use headstart::plan::{PlanOptions, Timing, build};
+use headstart::predict::{Expected, ExpectedFile, Prediction, Sureness};
 use headstart::warm::{Cancel, Lead, Progress, VolumeRoots, WarmOptions, execute, measure};
 
 /// A plan that is carried out again and again.
@@ -38,8 +40,46 @@ impl Warming {
         self.cost
     }
 
-    /// Reads these runs of pages, in this order.
-    pub(crate) fn plan(&self, extents: impl IntoIterator<Item = (u64, u64)>) -> Shared {
+    /// As `headstart warm` reads these runs of pages, first used in this order.
+    pub(crate) fn plan(&self, extents: &[(u64, u64)]) -> Shared {
+        let mut expected: Vec<Expected> = extents
+            .iter()
+            .zip(0..)
+            .map(|(&(start_page, pages), at)| Expected {
+                start_page,
+                pages: pages as u32,
+                first_use_ns: at,
+                sureness: Sureness::Certain,
+            })
+            .collect();
+        expected.sort_by_key(|e| e.start_page);
+        let as_is = self.as_is(&[]);
+        let prediction = Prediction {
+            volumes: as_is.volumes.clone(),
+            files: as_is
+                .files
+                .iter()
+                .map(|file| ExpectedFile {
+                    volume: file.volume,
+                    path: file.path.clone(),
+                    version: file.version,
+                    extents: expected.clone(),
+                })
+                .collect(),
+            exact_runs: 1,
+            ..Prediction::default()
+        };
+        let options = PlanOptions {
+            budget: u64::MAX,
+            timing: Timing::Ahead,
+            maybe: true,
+            cost: self.cost,
+        };
+        Arc::new(build(&prediction, &options))
+    }
+
+    /// Reads just these runs of pages, in this order.
+    pub(crate) fn as_is(&self, extents: &[(u64, u64)]) -> Shared {
         let read = |(start_page, pages)| Action::Read {
             file: 0,
             start_page,
@@ -58,13 +98,13 @@ impl Warming {
                 path: self.name.clone(),
                 version: FileVersion::default(),
             }],
-            actions: extents.into_iter().map(read).collect(),
+            actions: extents.iter().copied().map(read).collect(),
             ..Plan::default()
         })
     }
 
-    /// Bytes a second, everything from the mount table to the last check in it.
-    pub(crate) fn rate(&self, plan: &Shared, lead: Lead, verify: bool) -> anyhow::Result<f64> {
+    /// Seconds, everything from the mount table to the last check in them.
+    pub(crate) fn seconds(&self, plan: &Shared, lead: Lead, verify: bool) -> anyhow::Result<f64> {
         let options = WarmOptions {
             lead,
             verify,
@@ -76,14 +116,14 @@ impl Warming {
         let progress = Arc::new(Progress::default());
         let mut report = execute(plan, &roots, &options, &progress, &Cancel::new());
         let seconds = began.elapsed().as_secs_f64();
-        let read = report.data.read;
-        // Of files that fill the memory the kernel takes some pages back.
-        if report.data.evicted < report.data.planned / 1000 {
+        // Of what nobody has used yet the kernel may take some back: memory is short, or
+        // something looks for pages that are idle (DAMON).
+        if report.data.evicted < report.data.planned / 50 {
             report.data.read += std::mem::take(&mut report.data.evicted);
         }
         // What came when would be a line for each read.
         report.arrivals.clear();
         ensure!(report.is_complete(), "not complete: {report:#?}");
-        Ok(read as f64 / seconds)
+        Ok(seconds)
     }
 }

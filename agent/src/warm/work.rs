@@ -19,6 +19,10 @@ use super::submit::{Depth, Limits, Outcome, Step, Window};
 use super::verify::Of;
 use crate::model::{Action, PAGE_SIZE};
 
+/// Least time between two looks at what has come by itself, µs: a look costs a system call
+/// and is as exact as anybody asks when something came.
+const LOOK_US: u32 = 250;
+
 /// Pages to read, or a name.
 #[derive(Clone, Copy, Debug)]
 enum Unit {
@@ -38,6 +42,8 @@ pub(super) struct Worker<'a> {
     at: usize,
     depth: Depth,
     window: Window,
+    /// When it was last looked what has come by itself, µs since the execution began.
+    looked_us: u32,
     /// Scratch: one byte a page.
     pub(super) vector: Vec<u8>,
 }
@@ -51,6 +57,7 @@ impl<'a> Worker<'a> {
             at: 0,
             depth,
             window: Window::default(),
+            looked_us: 0,
             vector: Vec::new(),
         }
     }
@@ -399,6 +406,11 @@ impl<'a> Worker<'a> {
 
     /// Takes in what has come by itself, so that it is known when it came.
     fn take_in(&mut self) {
+        let now_us = self.shared.now_us();
+        if now_us.saturating_sub(self.looked_us) < LOOK_US {
+            return;
+        }
+        self.looked_us = now_us;
         while let Some(step) = self.window.pop_if_there() {
             if let Some(pace) = self.shared.options.pace_to_keep() {
                 pace.came_by_itself(step.bytes());
