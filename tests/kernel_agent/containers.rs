@@ -375,6 +375,35 @@ fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
     });
 }
 
+/// crun makes other processes and cgroups on the way to the same container. It runs it
+/// privileged: to filter devices it wants a right that not every machine has.
+#[test]
+fn a_container_that_crun_runs_is_learned_and_warmed() {
+    let Some(scene) = Scene::new(&["crun"]) else {
+        return;
+    };
+    let podman = scene.podman("one");
+    let Some(mut node) = node(&scene, &podman.roots()) else {
+        return;
+    };
+    let shared = Shared::new(&scene);
+    let start = || {
+        let options = ["--runtime=crun", "--privileged"];
+        by_podman_with(&podman, &shared, &options, &["/bin/sh", "-c", READS])
+    };
+    node.start();
+    let child = spawn(&mut start());
+    shared.go();
+    ended(child);
+    let known = named(&node, "web", 1);
+    assert_eq!(known["image"], IMAGE_NAME, "{known}");
+    let image = image_file(&scene.path().join("one/graph/overlay"));
+    starts_warmed(&mut start(), &shared, &image);
+    let known = node.learned(&key(&known), 2);
+    was_warmed(&known, &["bundle", "cgroup"]);
+    node.stop(libc::SIGTERM);
+}
+
 #[test]
 fn a_pods_container_in_containerd_is_learned_and_warmed() {
     let Some(scene) = Scene::new(&["containerd", "ctr"]) else {

@@ -313,3 +313,52 @@ fn output_in_one_line(mut output: std::process::Output) -> std::process::Output 
     output.stdout.retain(|&b| b != b'\n');
     output
 }
+
+/// Touches a byte of each page of `data` through a mapping.
+const MAPS: &str = "import mmap, os
+m = mmap.mmap(os.open('data', os.O_RDONLY), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+sum(m[at] for at in range(0, len(m), 4096))";
+
+/// Where the file system has large folios, what is warmed in blocks of 2 MiB is mapped by one
+/// fault each, of which no hook tells.
+#[test]
+fn what_was_warmed_in_blocks_is_known_after_every_kind_of_run() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no python3, which maps a file");
+        return;
+    }
+    let all = 16 * MIB as u64;
+    let data = scene.file("data", 16 * MIB);
+    let run = |args: &[&str]| {
+        let output = scene.run(&[args, &["--profile", "p", "--", "python3", "-c", MAPS]].concat());
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        output
+    };
+    run(&["record"]);
+    for args in [
+        &["record", "--exact", "always"][..],
+        &["record", "--exact", "never"],
+        &["run"],
+    ] {
+        evict(&data);
+        let warmed = json(&scene.run(&["warm", "p", "--json"]));
+        assert_eq!(number(&warmed, "bytes_failed"), 0, "{warmed}");
+        let (there, pages) = resident(&data);
+        assert_eq!(there, pages, "{warmed}");
+        run(args);
+        let shown = json(&scene.run(&["profile", "show", "p", "--json"]));
+        let files = shown["files"].as_array().expect("files");
+        let is_data = |file: &&Value| file["path"].as_str().is_some_and(|p| p.ends_with("/data"));
+        let file = files.iter().find(is_data).expect("it was used");
+        let known = number(file, "certain_bytes") + number(file, "maybe_bytes");
+        assert_eq!(known, all, "after {args:?}: {file}");
+    }
+    let said = last_json(&run(&["run", "--json"]));
+    assert!(
+        number(&said["feedback"], "used_bytes") >= all,
+        "what was mapped at once was used: {said}"
+    );
+}

@@ -103,6 +103,11 @@ pub const TESTS: &[Package] = &[
         reason: "what Podman and containerd run containers with",
     },
     Package {
+        name: "crun",
+        brings: "crun",
+        reason: "what Podman runs containers with where it may choose",
+    },
+    Package {
         name: "containerd",
         brings: "containerd",
         reason: "containers that start as a kubelet's do",

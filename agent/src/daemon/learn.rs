@@ -11,7 +11,7 @@ use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
 use crate::profile::from_trace;
-use crate::run::{fill_blind, maybe_pages, run_id};
+use crate::run::{fill_blind, fill_blocks, maybe_pages, run_id};
 use crate::workload::{self, Workload};
 
 /// Runs that touched less than this are no start worth keeping: a shell that failed.
@@ -77,13 +77,16 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     let touches = trace.files.iter().flat_map(|file| &file.touches);
     let first = touches.map(|touch| touch.first_use_ns).min();
     view.lead_seconds = first.map(|ns| (start.notice + Duration::from_nanos(ns)).as_secs_f64());
+    let known = shared.store.get(&key).ok().flatten();
+    if let Some(known) = &known {
+        fill_blocks(&mut trace, known);
+    }
     if let Warming::Over(Some(carried)) = &start.warming {
         let (all, files) = carried.judge(start.began, &trace);
         judged(&mut view, &all, files);
     }
     // A page that was mapped around a fault all the same says that it was not.
     let exact = start.narrow && start.seen_whole && trace.lost == 0 && maybe_pages(&trace) == 0;
-    let known = shared.store.get(&key).ok().flatten();
     if let Some(known) = &known {
         fill_blind(&mut trace, known);
     }

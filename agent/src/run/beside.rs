@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use super::blind::fill_blocks;
 use super::cgroup::Cgroup;
 use super::child::{Child, Ended, HeldSignals, LaunchError, Output};
 use super::feedback::{Feedback, feedback};
@@ -48,7 +49,7 @@ pub fn run_beside(
         let mut child = Child::spawn(command, place, Output::Inherit).inspect_err(|_| {
             cancel.cancel();
         })?;
-        let recording = match &cgroup {
+        let mut recording = match &cgroup {
             Ok(cgroup) => Recorder::new(ring_bytes)
                 .and_then(|mut recorder| recorder.join(cgroup, &mut child, None)),
             Err(error) => Err(RecordError::Io {
@@ -64,10 +65,11 @@ pub fn run_beside(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (plan, warm) = warmed;
-        let feedback = match (&recording, &warm) {
+        let feedback = match (&mut recording, &warm) {
             (Ok(recording), Some(warm)) => {
                 let began_ns = warm.began_since(child.started);
-                let trace = &recording.trace;
+                let trace = &mut recording.trace;
+                fill_blocks(trace, profile);
                 Some(feedback(&plan, &warm.arrivals, began_ns, trace))
             }
             _ => None,

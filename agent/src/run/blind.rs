@@ -1,6 +1,17 @@
-//! What a run did before the probes were there. Pure.
+//! What a run did that the probes can't see. Pure.
 
-use crate::model::{Certainty, FileTouches, NameTouch, PageTouch, Profile, Trace};
+use std::collections::{HashMap, HashSet};
+
+use crate::model::{
+    Certainty, Extent, FileTouches, NameTouch, PageTouch, Profile, ProfileFile, RelPath, Trace,
+    Volume,
+};
+
+/// Pages that one entry of a page table's second level maps: 2 MiB.
+const BLOCK: u64 = 512;
+
+/// A block is known to be used where so many of its pages were.
+const MOST: u64 = BLOCK / 2;
 
 /// Adds to a trace what earlier runs did in the time this one was not seen.
 ///
@@ -11,19 +22,7 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
         return;
     }
     let blind = trace.blind_ns;
-    let volumes: Vec<u32> = profile
-        .volumes
-        .iter()
-        .map(
-            |volume| match trace.volumes.iter().position(|v| v.id == volume.id) {
-                Some(index) => index as u32,
-                None => {
-                    trace.volumes.push(volume.clone());
-                    trace.volumes.len() as u32 - 1
-                }
-            },
-        )
-        .collect();
+    let volumes = volumes_of(trace, profile);
     for file in &profile.files {
         let touches: Vec<PageTouch> = file
             .extents
@@ -64,10 +63,110 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
     }
 }
 
+/// Adds to a trace the blocks of 2 MiB that earlier runs used most of, in files that this
+/// one used, where it was seen to use none of a block.
+///
+/// Where a block is in memory as one folio, the kernel maps it by one fault, of which no
+/// hook tells (docs/what-is-seen.md, "Huge pages"), and blocks that are warmed are. Maybe
+/// used, they neither count against what is known nor keep it beyond the runs that are
+/// remembered.
+pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
+    let volumes = volumes_of(trace, profile);
+    let names = trace.names.iter().map(|name| (name.volume, &name.path));
+    let opened: HashSet<(u32, &RelPath)> = names.collect();
+    let mut seen: HashMap<(u32, &RelPath), Vec<&PageTouch>> = HashMap::new();
+    for file in &trace.files {
+        let touches = seen.entry((file.volume, &file.path)).or_default();
+        touches.extend(&file.touches);
+    }
+    let mut added = Vec::new();
+    for file in &profile.files {
+        let volume = volumes[file.volume as usize];
+        let key = (volume, &file.path);
+        let touches = seen.get(&key).map(Vec::as_slice);
+        if touches.is_none() && !opened.contains(&key) {
+            continue;
+        }
+        let touches = unseen_blocks(file, touches.unwrap_or_default());
+        if !touches.is_empty() {
+            added.push(FileTouches {
+                volume,
+                path: file.path.clone(),
+                version: file.version,
+                touches,
+            });
+        }
+    }
+    trace.files.extend(added);
+}
+
+/// What is known of the blocks of a file of which `touches` tell of at most one page.
+fn unseen_blocks(file: &ProfileFile, touches: &[&PageTouch]) -> Vec<PageTouch> {
+    let mut used: HashMap<u64, u64> = HashMap::new();
+    let mut found: HashMap<u64, u64> = HashMap::new();
+    let known = file.extents.iter().filter(|extent| extent.certain != 0);
+    for (block, part) in known.clone().flat_map(parts) {
+        *used.entry(block).or_default() += u64::from(part.pages);
+    }
+    for touch in touches {
+        for (block, pages) in blocks(touch.start_page, touch.pages) {
+            *found.entry(block).or_default() += pages;
+        }
+    }
+    let is_unseen = |block: &u64| {
+        used.get(block).is_some_and(|&pages| pages >= MOST)
+            && found.get(block).is_none_or(|&pages| pages <= 1)
+    };
+    known
+        .flat_map(parts)
+        .filter(|(block, _)| is_unseen(block))
+        .map(|(_, part)| PageTouch {
+            start_page: part.start_page,
+            pages: part.pages,
+            certainty: Certainty::Maybe,
+            first_use_ns: part.first_use_ns,
+        })
+        .collect()
+}
+
+/// The blocks that pages lie in, and how many of them in each.
+fn blocks(start_page: u64, pages: u32) -> impl Iterator<Item = (u64, u64)> {
+    let end = start_page.saturating_add(pages.into());
+    (start_page / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
+        let from = start_page.max(block * BLOCK);
+        (block, end.min((block + 1) * BLOCK) - from)
+    })
+}
+
+/// An extent, cut where blocks end.
+fn parts(extent: &Extent) -> impl Iterator<Item = (u64, Extent)> + use<> {
+    let extent = *extent;
+    blocks(extent.start_page, extent.pages).map(move |(block, pages)| {
+        let part = Extent {
+            start_page: extent.start_page.max(block * BLOCK),
+            pages: pages as u32,
+            ..extent
+        };
+        (block, part)
+    })
+}
+
+/// For each volume of a profile its index in the trace, which gets those that it lacks.
+fn volumes_of(trace: &mut Trace, profile: &Profile) -> Vec<u32> {
+    let mut index = |volume: &Volume| match trace.volumes.iter().position(|v| v.id == volume.id) {
+        Some(index) => index as u32,
+        None => {
+            trace.volumes.push(volume.clone());
+            trace.volumes.len() as u32 - 1
+        }
+    };
+    profile.volumes.iter().map(&mut index).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Extent, FileVersion, ProfileFile, RelPath, Volume, VolumeId};
+    use crate::model::{FileVersion, NameKind, VolumeId};
 
     #[test]
     fn only_what_came_before_the_probes_is_filled_in() {
@@ -104,5 +203,81 @@ mod tests {
         let mut seen = Trace::default();
         fill_blind(&mut seen, &profile);
         assert_eq!(seen, Trace::default());
+    }
+
+    #[test]
+    fn what_may_have_been_mapped_at_once_is_kept() {
+        let extent = |start_page, pages, certain| Extent {
+            start_page,
+            pages,
+            first_use_ns: 7,
+            certain,
+            seen: 1,
+        };
+        let path = |path: &str| RelPath::new(path.as_bytes()).expect("path");
+        let file = |name: &str, extents| ProfileFile {
+            volume: 0,
+            path: path(name),
+            version: FileVersion::default(),
+            changed: 0,
+            extents,
+        };
+        let volume = Volume {
+            id: VolumeId("uuid:1".into()),
+            fs_type: "ext4".into(),
+            mount_point: b"/".to_vec(),
+        };
+        let profile = Profile {
+            volumes: vec![volume.clone()],
+            files: vec![
+                // Three blocks: whole, whole, and a quarter; then one that was never certain.
+                file("opened", vec![extent(0, 1152, 1), extent(1536, 512, 0)]),
+                file("unused", vec![extent(0, 512, 1)]),
+            ],
+            ..Profile::default()
+        };
+        let touch = |start_page, pages| PageTouch {
+            start_page,
+            pages,
+            certainty: Certainty::Certain,
+            first_use_ns: 9,
+        };
+        let mut trace = Trace {
+            // Its volumes are in an order of their own.
+            volumes: vec![
+                Volume {
+                    id: VolumeId("uuid:0".into()),
+                    ..volume.clone()
+                },
+                volume,
+            ],
+            names: vec![NameTouch {
+                volume: 1,
+                path: path("opened"),
+                kind: NameKind::File,
+                listed: false,
+                first_use_ns: 1,
+            }],
+            ..Trace::default()
+        };
+        let kept = |trace: &Trace| -> Vec<(u64, u32)> {
+            let files = trace.files.iter().filter(|f| f.path == path("opened"));
+            let touches = files.flat_map(|f| &f.touches);
+            let maybe = touches.filter(|t| t.certainty == Certainty::Maybe);
+            maybe.map(|t| (t.start_page, t.pages)).collect()
+        };
+        let mut blind = trace.clone();
+        fill_blocks(&mut blind, &profile);
+        assert_eq!(kept(&blind), [(0, 512), (512, 512)]);
+        assert_eq!(blind.files.len(), 1, "{:?}", blind.files);
+        assert_eq!(blind.files[0].volume, 1);
+        trace.files.push(FileTouches {
+            volume: 1,
+            path: path("opened"),
+            version: FileVersion::default(),
+            touches: vec![touch(5, 1), touch(600, 2)],
+        });
+        fill_blocks(&mut trace, &profile);
+        assert_eq!(kept(&trace), [(0, 512)], "of the second it tells");
     }
 }

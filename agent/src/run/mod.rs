@@ -24,7 +24,7 @@ mod warm_cgroup;
 mod warmup;
 
 pub use beside::{Beside, run_beside};
-pub use blind::fill_blind;
+pub use blind::{fill_blind, fill_blocks};
 pub use cgroup::{
     Cgroup, CgroupError, Tree, existing_cgroups, existing_paths, read as read_of_cgroup,
 };

@@ -26,7 +26,7 @@ pub(super) struct Descriptors {
     pub(super) errors: RawFd,
     /// Where it tells the time, and why it could not exec.
     pub(super) told: RawFd,
-    /// Where it waits for a byte.
+    /// Where it waits for a byte, to be recorded page by page then.
     pub(super) gate: RawFd,
     /// The process (and thread) with which it is to die; 0 for none.
     pub(super) dies_with: i32,
@@ -84,6 +84,7 @@ pub(super) unsafe fn clone_and_exec(
             if fds.gate >= 0 {
                 let mut byte = 0u8;
                 libc::read(fds.gate, (&raw mut byte).cast(), 1);
+                no_huge_pages();
             }
             let mut now = std::mem::zeroed::<libc::timespec>();
             libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
@@ -97,6 +98,20 @@ pub(super) unsafe fn clone_and_exec(
     }
     // SAFETY: the kernel stored a fresh descriptor.
     Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Has this process, and what it becomes and makes, map files without huge pages, of whose
+/// faults no hook tells (Linux 6.12, mm/memory.c, `do_set_pmd`): where that can be said (Linux
+/// 6.18), but for those that it asks for itself. Async-signal-safe.
+fn no_huge_pages() {
+    const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
+    let disable = |flags: libc::c_ulong| {
+        let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+        // SAFETY: integers only; it concerns nothing but how this process's memory is mapped.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, flags, none, none) == 0 }
+    };
+    // That it can't be said is no reason not to record.
+    let _ = disable(EXCEPT_ADVISED) || disable(0);
 }
 
 /// Waits for a child and forgets it.
