@@ -153,16 +153,20 @@ pub(super) fn readahead(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Resu
 }
 
 /// Has the first page of a block fault in a mapping that is to have huge pages and is said to
-/// be read at random, waits for it, and sets `resident` as [`mincore`] does for the block.
-/// What faults in the kernel is an error, where an access of ours would be a signal.
+/// be read at random, waits for it, and sets `resident` as [`mincore`] does for the block. Of
+/// each page that is there the kernel then takes one byte, for `sink`, of which the first
+/// bytes are replaced. What faults in the kernel is an error, where an access of ours would
+/// be a signal.
 ///
 /// # Errors
 /// EINVAL where the kernel has no huge pages, or before Linux 5.14; EFAULT where the page does
-/// not exist or can't be read; ENODEV where the file can't be mapped.
+/// not exist or can't be read; ENODEV where the file can't be mapped; what writing to `sink`
+/// says.
 pub(super) fn fault_block(
     fd: BorrowedFd<'_>,
     start_page: u64,
     pages: usize,
+    sink: BorrowedFd<'_>,
     resident: &mut Vec<u8>,
 ) -> io::Result<()> {
     let map = Map::of(fd, start_page, pages, ProtFlags::READ)?;
@@ -174,7 +178,23 @@ pub(super) fn fault_block(
         // SAFETY: a mapping of at least that length; none of these changes what it holds.
         done(unsafe { libc::madvise(map.address, length, advice) }.into())?;
     }
-    map.resident(pages, resident)
+    map.resident(pages, resident)?;
+    let there = (0..pages).filter(|&page| resident[page] == 1);
+    let bytes: Vec<libc::iovec> = there
+        .map(|page| libc::iovec {
+            iov_base: map.address.wrapping_byte_add(map.offset_of(page)),
+            iov_len: 1,
+        })
+        .collect();
+    // SAFETY: each vector is one byte of the mapping, which only the kernel reads.
+    let written = unsafe {
+        let count = bytes.len() as libc::c_int;
+        libc::pwritev(sink.as_raw_fd(), bytes.as_ptr(), count, 0)
+    };
+    match written {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Drops clean pages from the page cache that nobody uses, as those are whose read
