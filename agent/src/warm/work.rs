@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
-use super::huge::BLOCK_PAGES;
+use super::huge::{BLOCK_PAGES, LONG_PAGES};
 use super::pace::Flight;
 use super::progress::Bytes;
 use super::rate::PAUSE;
@@ -28,8 +28,8 @@ const LOOK_US: u32 = 250;
 enum Unit {
     Name(u32),
     Blocks(u32, u64, u32),
-    /// File, first page, pages.
-    Read(u32, u64, u32),
+    /// File, first page, pages; whether they are of a long run.
+    Read(u32, u64, u32, bool),
 }
 
 /// One thread.
@@ -78,7 +78,7 @@ impl<'a> Worker<'a> {
             match unit {
                 Unit::Name(name) => self.name(name),
                 Unit::Blocks(volume, start, pages) => self.blocks(volume, start, pages),
-                Unit::Read(file, start, pages) => self.read(file, start, pages),
+                Unit::Read(file, start, pages, long) => self.read(file, start, pages, long),
             }
         }
         self.finish_all();
@@ -158,6 +158,7 @@ impl<'a> Worker<'a> {
                     file,
                     start_page.saturating_add(from.into()),
                     count,
+                    pages >= LONG_PAGES,
                 ))
             }
         }
@@ -184,13 +185,13 @@ impl<'a> Worker<'a> {
         }
         let (counts, bytes) = (&shared.progress.blocks, u64::from(pages) * PAGE_SIZE);
         match shared.on_volume(self.slot, volume, || shared.device(volume)) {
-            Device::Open(device) => self.pages(&device, start, pages),
+            Device::Open(device) => self.pages(&device, start, pages, false),
             Device::Unreadable => counts.skipped.add(bytes),
             Device::NoVolume => counts.failed.add(bytes),
         }
     }
 
-    fn read(&mut self, file: u32, start: u64, pages: u32) {
+    fn read(&mut self, file: u32, start: u64, pages: u32, long: bool) {
         let shared = self.shared;
         let bytes = u64::from(pages) * PAGE_SIZE;
         let data = &shared.progress.data;
@@ -214,7 +215,7 @@ impl<'a> Worker<'a> {
         }
         drop(opening);
         match opened {
-            Ok(source) => self.pages(&source, start, pages),
+            Ok(source) => self.pages(&source, start, pages, long),
             Err(refusal) if refusal.kind.is_none() => data.gone.add(bytes),
             Err(_) => data.failed.add(bytes),
         }
@@ -252,7 +253,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Brings pages of an open source in, except those that are there.
-    fn pages(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
+    fn pages(&mut self, source: &Arc<Source>, start: u64, pages: u32, long: bool) {
         let shared = self.shared;
         let bytes = self.bytes_of(source);
         let there = source.pages.saturating_sub(start).min(u64::from(pages)) as u32;
@@ -273,7 +274,8 @@ impl<'a> Worker<'a> {
                 bytes.resident_before.add(u64::from(there) * PAGE_SIZE);
                 shared.arrivals.found(source, start, there, us);
             }
-            Missing::All | Missing::Unknown => self.submit(source, start, there),
+            Missing::All if long => self.submit(source, start, there, true),
+            Missing::All | Missing::Unknown => self.submit(source, start, there, false),
             Missing::Some => {
                 let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
                 bytes.resident_before.add(resident * PAGE_SIZE);
@@ -285,7 +287,7 @@ impl<'a> Worker<'a> {
                         shared.arrivals.found(source, from, pages, us);
                     }
                     if length > 0 {
-                        self.submit(source, start + at as u64, length as u32);
+                        self.submit(source, start + at as u64, length as u32, false);
                     }
                     seen = at + length;
                 }
@@ -341,12 +343,16 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
+    /// Reads pages, of a `long` run in blocks.
+    fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32, long: bool) {
         source.will_be_read();
         let mut at = 0;
         while at < pages && !self.stopped() {
             let limits = self.limits();
-            let huge = self.shared.huge.begin(source, start, pages - at);
+            let huge = match long {
+                true => self.shared.huge.begin(source, start, pages - at),
+                false => None,
+            };
             let count = match huge {
                 Some(_) => pages,
                 None => (pages - at).min(limits.step_pages(source)),
