@@ -11,7 +11,7 @@ use super::record::{RecordError, Recorder, Recording};
 use super::warmup::Warmup;
 use crate::model::{Plan, Profile};
 use crate::plan::Timing;
-use crate::warm::{Cancel, Progress, WarmReport, give_way};
+use crate::warm::{Cancel, Progress, WarmReport};
 
 /// What a run with warming beside it was like.
 #[derive(Debug)]
@@ -85,8 +85,7 @@ pub fn run_beside(
 }
 
 fn warm(profile: &Profile, warmup: &Warmup, cancel: &Cancel) -> (Plan, Option<WarmReport>) {
-    give_way();
-    let plan = warmup.plan(profile, Timing::Beside);
+    let plan = warmup.plan_beside(profile);
     let progress = Arc::new(Progress::default());
     match warmup.execute(plan.clone(), Timing::Beside, &progress, cancel) {
         Ok(report) => (plan, Some(report)),

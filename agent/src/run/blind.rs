@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::{
-    Certainty, Extent, FileTouches, NameTouch, PageTouch, Profile, ProfileFile, RelPath, Trace,
-    Volume,
+    Certainty, Extent, FileTouches, NameTouch, PageTouch, Profile, ProfileFile, RelPath, RunMask,
+    Trace, Volume,
 };
 
 /// Pages that one entry of a page table's second level maps: 2 MiB.
@@ -12,6 +12,12 @@ const BLOCK: u64 = 512;
 
 /// A block is known to be used where so many of its pages were.
 const MOST: u64 = BLOCK / 2;
+
+/// In this many of the newest runs it was seen that they were, by one of them at least.
+const RECENT: usize = 8;
+
+/// Of a file that is read, and not mapped, runs of more pages than this are seen.
+const FAULTS: u32 = 2;
 
 /// Adds to a trace what earlier runs did in the time this one was not seen.
 ///
@@ -63,13 +69,12 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
     }
 }
 
-/// Adds to a trace the blocks of 2 MiB that earlier runs used most of, in files that this
-/// one used, where it was seen to use none of a block.
+/// Adds to a trace the blocks of 2 MiB that recent runs used most of, in files that this one
+/// mapped or at least opened, where it was seen to use none of a block.
 ///
 /// Where a block is in memory as one folio, the kernel maps it by one fault, of which no
-/// hook tells (docs/what-is-seen.md, "Huge pages"), and blocks that are warmed are. Maybe
-/// used, they neither count against what is known nor keep it beyond the runs that are
-/// remembered.
+/// hook tells (docs/what-is-seen.md, "Huge pages"), and blocks that are warmed are. What is
+/// read is always seen, so of files that this run was seen to read nothing is added.
 pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
     let volumes = volumes_of(trace, profile);
     let names = trace.names.iter().map(|name| (name.volume, &name.path));
@@ -79,6 +84,7 @@ pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
         let touches = seen.entry((file.volume, &file.path)).or_default();
         touches.extend(&file.touches);
     }
+    let recent = newest(profile.runs.len());
     let mut added = Vec::new();
     for file in &profile.files {
         let volume = volumes[file.volume as usize];
@@ -87,7 +93,11 @@ pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
         if touches.is_none() && !opened.contains(&key) {
             continue;
         }
-        let touches = unseen_blocks(file, touches.unwrap_or_default());
+        let touches = touches.unwrap_or_default();
+        if is_read(touches) {
+            continue;
+        }
+        let touches = unseen_blocks(file, recent, touches);
         if !touches.is_empty() {
             added.push(FileTouches {
                 volume,
@@ -100,11 +110,29 @@ pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
     trace.files.extend(added);
 }
 
-/// What is known of the blocks of a file of which `touches` tell of at most one page.
-fn unseen_blocks(file: &ProfileFile, touches: &[&PageTouch]) -> Vec<PageTouch> {
+/// The newest of so many runs.
+fn newest(runs: usize) -> RunMask {
+    let all = RunMask::MAX
+        .checked_shr(RunMask::BITS.saturating_sub(runs as u32))
+        .unwrap_or(0);
+    let old = (runs.saturating_sub(RECENT)) as u32;
+    all & RunMask::MAX.checked_shl(old).unwrap_or(0)
+}
+
+/// Whether a file is read rather than mapped: faults name single pages and windows.
+fn is_read(touches: &[&PageTouch]) -> bool {
+    let is_mapped = |touch: &&PageTouch| touch.certainty == Certainty::Maybe;
+    let is_long = |touch: &&PageTouch| touch.pages > FAULTS;
+    !touches.iter().any(is_mapped) && touches.iter().any(is_long)
+}
+
+/// What is known by `recent` runs of the blocks of a file of which `touches` tell of at most
+/// one page.
+fn unseen_blocks(file: &ProfileFile, recent: RunMask, touches: &[&PageTouch]) -> Vec<PageTouch> {
     let mut used: HashMap<u64, u64> = HashMap::new();
     let mut found: HashMap<u64, u64> = HashMap::new();
-    let known = file.extents.iter().filter(|extent| extent.certain != 0);
+    let known = file.extents.iter();
+    let known = known.filter(|extent| extent.certain & recent != 0);
     for (block, part) in known.clone().flat_map(parts) {
         *used.entry(block).or_default() += u64::from(part.pages);
     }
@@ -166,7 +194,7 @@ fn volumes_of(trace: &mut Trace, profile: &Profile) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FileVersion, NameKind, VolumeId};
+    use crate::model::{FileVersion, NameKind, RunInfo, VolumeId};
 
     #[test]
     fn only_what_came_before_the_probes_is_filled_in() {
@@ -227,13 +255,28 @@ mod tests {
             fs_type: "ext4".into(),
             mount_point: b"/".to_vec(),
         };
+        let run = |at: u64| RunInfo {
+            started_ms: at,
+            id: 1,
+            duration_ns: 1,
+            exact: false,
+        };
         let profile = Profile {
             volumes: vec![volume.clone()],
             files: vec![
-                // Three blocks: whole, whole, and a quarter; then one that was never certain.
-                file("opened", vec![extent(0, 1152, 1), extent(1536, 512, 0)]),
-                file("unused", vec![extent(0, 512, 1)]),
+                // Three blocks: whole, whole, and a quarter; then one that was never certain,
+                // and one that an old run used.
+                file(
+                    "opened",
+                    vec![
+                        extent(0, 1152, 1 << 9),
+                        extent(1536, 512, 0),
+                        extent(2048, 512, 1),
+                    ],
+                ),
+                file("unused", vec![extent(0, 512, 1 << 9)]),
             ],
+            runs: (0..10).map(run).collect(),
             ..Profile::default()
         };
         let touch = |start_page, pages| PageTouch {
@@ -279,5 +322,10 @@ mod tests {
         });
         fill_blocks(&mut trace, &profile);
         assert_eq!(kept(&trace), [(0, 512)], "of the second it tells");
+        let mut reads = trace.clone();
+        reads.files.truncate(1);
+        reads.files[0].touches = vec![touch(1536, 64)];
+        fill_blocks(&mut reads, &profile);
+        assert_eq!(kept(&reads), [], "what is read is seen");
     }
 }

@@ -9,7 +9,7 @@ use super::child::{Child, Ended, Output};
 use super::warmup::Warmup;
 use crate::model::Profile;
 use crate::plan::Timing;
-use crate::warm::{Cancel, Progress, WarmReport, give_way};
+use crate::warm::{Cancel, Progress, WarmReport};
 
 /// How a start was prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -157,8 +157,7 @@ fn zero_lead(
     let began = Instant::now();
     std::thread::scope(|scope| {
         let warming = scope.spawn(|| {
-            give_way();
-            let plan = warmup.plan(profile, Timing::Beside);
+            let plan = warmup.plan_beside(profile);
             let report = warm(warmup, plan, Timing::Beside);
             (report, began.elapsed().as_secs_f64())
         });

@@ -8,7 +8,11 @@ use crate::plan::{PlanOptions, Timing, build};
 use crate::predict::predict;
 use crate::warm::{
     Cancel, IoClass, Lead, Pace, Progress, Rate, VolumeRoots, WarmOptions, WarmReport, execute,
+    give_way, when_idle,
 };
+
+/// Names of which a plan takes longer than a moment to make: milliseconds.
+const MANY_NAMES: usize = 4096;
 
 /// What to warm, and how.
 #[derive(Clone, Debug)]
@@ -57,6 +61,17 @@ impl Warmup {
             cost: self.cost,
         };
         build(&predict(profile), &options)
+    }
+
+    /// The plan for a run that begins now, made by a thread that gives way to it. Who looks
+    /// very many names up does so on all processors, and has no time to spare for a plan.
+    pub fn plan_beside(&self, profile: &Profile) -> Plan {
+        give_way();
+        let plan = || self.plan(profile, Timing::Beside);
+        match profile.names.len() > MANY_NAMES {
+            true => when_idle(plan),
+            false => plan(),
+        }
     }
 
     /// Carries a plan out.
