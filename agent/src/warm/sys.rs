@@ -259,20 +259,6 @@ pub fn give_way() {
     be_nice(10);
 }
 
-/// Has this thread do something in time that nobody else wants (`SCHED_IDLE`, sched(7)). Not
-/// for what takes a lock that others wait for: who has it may not run for long.
-pub fn when_idle<T>(work: impl FnOnce() -> T) -> T {
-    if let Err(error) = set_policy(libc::SCHED_IDLE) {
-        tracing::debug!(%error, "a thread's policy stays as it is");
-        return work();
-    }
-    let result = work();
-    if let Err(error) = set_policy(libc::SCHED_OTHER) {
-        tracing::debug!(%error, "a thread stays idle");
-    }
-    result
-}
-
 /// Has this thread preempt nobody when it wakes up (`SCHED_BATCH`, sched(7)). It runs as
 /// much as others of its nice value all the same, so that nobody waits for long for a page
 /// that it has locked.
@@ -280,16 +266,12 @@ pub fn when_idle<T>(work: impl FnOnce() -> T) -> T {
 /// # Errors
 /// It is not allowed.
 pub(super) fn be_batch() -> io::Result<()> {
-    set_policy(libc::SCHED_BATCH)
-}
-
-fn set_policy(policy: libc::c_int) -> io::Result<()> {
     // musl's function of this name only says ENOSYS. The kernel's sched_param is one int.
     let priority: libc::c_int = 0;
     let call = libc::SYS_sched_setscheduler;
     // SAFETY: the pointer is to an int that outlives the call, which keeps none; 0 stands for
     // the calling thread.
-    let result = unsafe { libc::syscall(call, 0, policy, &raw const priority) };
+    let result = unsafe { libc::syscall(call, 0, libc::SCHED_BATCH, &raw const priority) };
     done(result)
 }
 
@@ -298,19 +280,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_become_batches_and_idle_for_as_long_as_they_are_to() {
-        let policy = || {
+    fn a_thread_becomes_a_batch() {
+        std::thread::spawn(|| {
+            be_batch().expect("needs no right");
             let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("its own");
             let mut fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
             // proc_pid_stat(5): the 41st, of which two stand before this.
-            fields.nth(38).map(str::to_owned)
-        };
-        std::thread::spawn(move || {
-            let name = |number: i32| Some(number.to_string());
-            assert_eq!(when_idle(policy), name(libc::SCHED_IDLE));
-            assert_eq!(policy(), name(libc::SCHED_OTHER));
-            be_batch().expect("needs no right");
-            assert_eq!(policy(), name(libc::SCHED_BATCH));
+            assert_eq!(fields.nth(38), Some("3"));
         })
         .join()
         .expect("it ends");
