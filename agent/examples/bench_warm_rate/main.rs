@@ -79,10 +79,10 @@ fn main() -> anyhow::Result<()> {
     let cost = warming.cost();
     let findings = Findings::new(&format!(
         "Each contestant brings the same bytes in, in turn, in each of {rounds} rounds after one \
-         that is not counted, in another order each time; caches are dropped before each. `headstart warm` verifies at the end \
-         (mincore), which its time includes; fio reads past the page cache where it says direct. \
-         Rates: median (least to greatest); ratios are taken round by round. The disk was measured \
-         as {:.0} MB/s, {:.0} reads a second, {:.0} µs for one alone.",
+         that is not counted, in another order each time; caches are dropped before each. \
+         `headstart warm` verifies at the end (mincore), which its time includes; fio reads past \
+         the page cache where it says direct. Rates: median (least to greatest); ratios are taken \
+         round by round. The disk was measured as {:.0} MB/s, {:.0} reads a second, {:.0} µs for one alone.",
         cost.bytes_per_s / 1e6,
         1e9 / cost.read_ns,
         cost.latency_ns / 1e3

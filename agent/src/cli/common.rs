@@ -14,7 +14,7 @@ use crate::model::{DeviceCost, Profile, RunInfo, escape};
 use crate::profile::{Access, Store, from_trace};
 use crate::run::{
     Child, FaultAround, Left, Output, RecordError, Recorder, Recording, Summary, Warmup,
-    fill_blind, fill_blocks, now_ms, put_back_left, run_id, summarize,
+    fill_blind, now_ms, put_back_left, run_id, summarize,
 };
 
 /// Identity of a run that was just recorded.
@@ -34,9 +34,6 @@ pub(super) fn profile_of(recording: &mut Recording, before: Option<&Profile>) ->
     let info = run_info(recording);
     if let Some(before) = before {
         fill_blind(&mut recording.trace, before);
-        if !recording.is_exact() {
-            fill_blocks(&mut recording.trace, before);
-        }
     }
     from_trace(&recording.trace, info)
 }

@@ -10,7 +10,7 @@ use super::{common, context, format, stages};
 use crate::model::Profile;
 use crate::predict::wants_exact;
 use crate::profile::{Store, check_name};
-use crate::run::{Output, RecordError, Recorder, Recording};
+use crate::run::{Output, RecordError, Recorder, Recording, fill_blocks};
 
 pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.profile)?;
@@ -73,6 +73,12 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
 
 /// Merges the run into its profile; what that is now.
 fn keep(store: &Store, args: &RecordArgs, recording: &mut Recording) -> anyhow::Result<Profile> {
+    // An exact run maps nothing at once that it was not seen to use.
+    if !recording.is_exact()
+        && let Ok(Some(known)) = store.get(&args.profile)
+    {
+        fill_blocks(&mut recording.trace, &known);
+    }
     let run = common::profile_of(recording, None);
     let merged = store
         .record_into(&args.profile, &run)

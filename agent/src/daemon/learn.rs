@@ -85,7 +85,8 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         let (all, files) = carried.judge(start.began, &trace);
         judged(&mut view, &all, files);
     }
-    // A page that was mapped around a fault all the same says that it was not.
+    // A page that was mapped around a fault all the same, or with a block, says that it was
+    // not.
     let exact = start.narrow && start.seen_whole && trace.lost == 0 && maybe_pages(&trace) == 0;
     if let Some(known) = &known {
         fill_blind(&mut trace, known);

@@ -30,5 +30,9 @@ pub use volume::{FileVersion, NameKind, Volume, VolumeId};
 /// too: a profile must mean the same on every node.
 pub const PAGE_SIZE: u64 = 4096;
 
+/// Pages of a huge page, where pages are of [`PAGE_SIZE`]: what one entry of a page table's
+/// second level maps, 2 MiB.
+pub const HUGE_PAGE_PAGES: u64 = 512;
+
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;

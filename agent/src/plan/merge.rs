@@ -1,12 +1,12 @@
 //! Merging neighbours: which gaps are worth reading through.
 
-use crate::model::{DeviceCost, PAGE_SIZE};
+use crate::model::{DeviceCost, HUGE_PAGE_PAGES, PAGE_SIZE};
 
 /// Longest read made by merging, pages: 8 MiB. Longer wanted runs stay whole.
 const MAX_MERGED: u64 = 2048;
 
-/// Where that is cut in two, pages: 2 MiB, so that the rest begins as huge folios do.
-const BLOCK: u64 = 512;
+/// Where that is cut in two, pages: so that the rest begins as huge folios do.
+const BLOCK: u64 = HUGE_PAGE_PAGES;
 
 /// Gaps that are considered, pages.
 const GAPS: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];

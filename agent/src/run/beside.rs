@@ -65,11 +65,13 @@ pub fn run_beside(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (plan, warm) = warmed;
-        let feedback = match (&mut recording, &warm) {
+        if let Ok(recording) = &mut recording {
+            fill_blocks(&mut recording.trace, profile);
+        }
+        let feedback = match (&recording, &warm) {
             (Ok(recording), Some(warm)) => {
                 let began_ns = warm.began_since(child.started);
-                let trace = &mut recording.trace;
-                fill_blocks(trace, profile);
+                let trace = &recording.trace;
                 Some(feedback(&plan, &warm.arrivals, began_ns, trace))
             }
             _ => None,

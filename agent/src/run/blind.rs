@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::{
-    Certainty, Extent, FileTouches, NameTouch, PageTouch, Profile, ProfileFile, RelPath, RunMask,
-    Trace, Volume,
+    Certainty, Extent, FileTouches, HUGE_PAGE_PAGES, NameTouch, PageTouch, Profile, ProfileFile,
+    RelPath, RunMask, Trace, Volume,
 };
 
-/// Pages that one entry of a page table's second level maps: 2 MiB.
-const BLOCK: u64 = 512;
+/// Pages that one fault maps where they lie in one folio.
+const BLOCK: u64 = HUGE_PAGE_PAGES;
 
 /// A block is known to be used where so many of its pages were.
 const MOST: u64 = BLOCK / 2;

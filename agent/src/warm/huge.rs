@@ -26,11 +26,10 @@ use rustix::fs::MemfdFlags;
 
 use super::files::Source;
 use super::{Lead, WarmOptions, sys};
-use crate::model::PAGE_SIZE;
+use crate::model::{HUGE_PAGE_PAGES, PAGE_SIZE};
 
-/// Pages of a block: what one entry of a page table's second level maps, where pages are of
-/// 4 KiB.
-pub(super) const BLOCK_PAGES: u32 = 512;
+/// Pages of a block.
+pub(super) const BLOCK_PAGES: u32 = HUGE_PAGE_PAGES as u32;
 
 /// Pages of a run that is long enough to be read in blocks. Of what programs map there are
 /// shorter ones, of which some pages are used here and there: `rustc`'s start after 110 MiB
