@@ -11,6 +11,7 @@ use headstart::profile::decode;
 use headstart::workload::Roots;
 use serde_json::Value;
 
+use crate::arrival::Arrival;
 use crate::node::{Node, evict, until};
 use crate::residency::resident_pages;
 use crate::scene::{Daemon, IMAGE_NAME, Podman, Scene, done};
@@ -195,10 +196,6 @@ pub(crate) fn image_file(store: &Path) -> PathBuf {
     file
 }
 
-fn is_resident(path: &Path) -> bool {
-    resident_pages(path).iter().all(|&there| there)
-}
-
 fn is_away(path: &Path) -> bool {
     resident_pages(path).iter().all(|&there| !there)
 }
@@ -235,8 +232,10 @@ fn spawn_warmed(start: &mut Command, shared: &Shared, image: &Path) -> Child {
     evict(&model);
     assert!(is_away(image) && is_away(&model));
     let child = spawn(start);
+    let mut arrivals = [image, &model].map(Arrival::of);
     until("its files are in memory", || {
-        (is_resident(image) && is_resident(&model)).then_some(())
+        let arrived = arrivals.iter_mut().all(|one| one.look().is_some());
+        arrived.then_some(())
     });
     child
 }
@@ -370,9 +369,8 @@ fn a_container_is_learned_and_the_next_of_its_kind_is_warmed() {
     third.start();
     evict(&image);
     third.notify(&key(&known));
-    until("the image's file is in memory", || {
-        is_resident(&image).then_some(())
-    });
+    let mut arrival = Arrival::of(&image);
+    until("the image's file is in memory", || arrival.look());
 }
 
 /// crun makes other processes and cgroups on the way to the same container. It runs it
@@ -485,7 +483,7 @@ fn a_container_or_an_image_that_goes_under_its_plan_costs_nothing_else() {
     done(podman.command().args(["rm", "-f", "-t", "0", "web"]));
     until("it has ended", || child.try_wait().expect("waited"));
     warming(&node, 0);
-    assert!(!is_resident(&image));
+    assert!(resident_pages(&image).iter().any(|&there| !there));
 
     // The image goes, while it is warmed for a start that was told of.
     node.notify(&key(&known));

@@ -3,6 +3,7 @@
 //! Needs root and a kernel that the probes load into; what is missing is said on standard
 //! error.
 
+mod arrival;
 mod charge;
 mod clock;
 mod containers;

@@ -1,19 +1,22 @@
 //! A node: a state directory, an agent over it, and cgroups in which things start.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use headstart::attribute::mountinfo;
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::residency::resident_pages;
+use crate::arrival::Arrival;
 
 pub(crate) const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
 
@@ -172,8 +175,7 @@ impl Node {
 
     /// Starts an agent, and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        let child = self.headstart(&["agent"]).spawn().expect("it starts");
-        self.follow(child);
+        self.follow(Self::spawn(self.headstart(&["agent"])));
     }
 
     /// As [`Node::start`], in mounts of its own after a shell's `setup`, in which `$0` is
@@ -190,8 +192,7 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = apart.spawn().expect("it starts");
-        self.follow(child);
+        self.follow(Self::spawn(apart));
     }
 
     /// As [`Node::start`], in the cgroup whose `cgroup.procs` this is.
@@ -216,13 +217,24 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = within.spawn().expect("it starts");
-        self.follow(child);
+        self.follow(Self::spawn(within));
     }
 
     /// The agent's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.agent.as_ref().expect("started").child.id()
+    }
+
+    /// Starts the agent: it ends when the test's thread does, however that ends.
+    fn spawn(mut command: Command) -> Child {
+        // SAFETY: between fork and exec it makes one system call, and nothing else.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                Ok(())
+            });
+        }
+        command.spawn().expect("it starts")
     }
 
     fn follow(&mut self, mut child: Child) {
@@ -344,21 +356,16 @@ impl Node {
 
     /// Waits until a file that a workload reads is in memory.
     pub(crate) fn warmed(&self, key: &str, path: &Path) {
+        let arrival = RefCell::new(Arrival::of(path));
         let why = || {
-            let pages = resident_pages(path);
             format!(
-                "{} of {} pages of {} are in memory\n{:#}\n{:#}",
-                pages.iter().filter(|&&there| there).count(),
-                pages.len(),
-                path.display(),
+                "{}\n{:#}\n{:#}",
+                arrival.borrow().told(),
                 self.workload(key).unwrap_or_default(),
                 self.json(&["explain", key]).unwrap_or_default()
             )
         };
-        until_or(why, || {
-            let pages = resident_pages(path);
-            pages.iter().all(|&there| there).then_some(())
-        });
+        until_or(why, || arrival.borrow_mut().look());
     }
 
     /// Throws a file's pages out of memory that the agent has just read for a workload:
@@ -392,7 +399,7 @@ impl Drop for Node {
 }
 
 pub(crate) fn send(pid: u32, signal: i32) {
-    let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
+    let signal = Signal::from_named_raw(signal).expect("a signal");
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
     rustix::process::kill_process(pid, signal).expect("it is there");
 }
@@ -459,7 +466,6 @@ impl Unit {
         command.args(args);
         // SAFETY: between fork and exec it writes to an open descriptor, and nothing else.
         unsafe {
-            use std::os::unix::process::CommandExt;
             command.pre_exec(move || {
                 rustix::io::write(&procs, b"0")?;
                 Ok(())
@@ -472,6 +478,20 @@ impl Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         let path = format!("{}/{}", self.slice, self.name);
+        if std::thread::panicking() {
+            // What still waits in it would wait for ever.
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let kill = format!("{path}/cgroup.kill");
+            if let Ok(kill) = rustix::fs::openat(&self.root, kill, flags, Mode::empty()) {
+                let _ = rustix::io::write(&kill, b"1");
+            }
+            let began = Instant::now();
+            let removed = || rustix::fs::unlinkat(&self.root, &*path, AtFlags::REMOVEDIR).is_ok();
+            while !removed() && began.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return;
+        }
         until("the cgroup is empty", || {
             rustix::fs::unlinkat(&self.root, &*path, AtFlags::REMOVEDIR).ok()
         });
