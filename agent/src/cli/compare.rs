@@ -11,7 +11,7 @@ use super::{common, context, format, profile};
 use crate::model::{Action, Profile, escape};
 use crate::plan::Timing;
 use crate::profile::Access;
-use crate::run::{CompareError, Output, Recorder, Start, WAYS, Warmup, Way, start};
+use crate::run::{CompareError, Output, Recorder, Start, WAYS, Warmup, Way, in_order, start};
 
 /// The starts of one way.
 struct Series {
@@ -36,12 +36,11 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
     let bar = rounds_bar(global, args.rounds);
     for round in 0..=args.rounds {
         last.clear();
-        for series in &mut series {
-            let start = start(series.way, &args.command, &profile, &warmup)?;
+        for way in in_order(round) {
+            let start = start(way, &args.command, &profile, &warmup)?;
             // The first round settles what is paid once: not counted.
-            if round > 0 {
-                series.seconds.push(start.seconds);
-            }
+            let series = series.iter_mut().filter(|one| one.way == way && round > 0);
+            series.for_each(|one| one.seconds.push(start.seconds));
             last.push(start);
         }
         bar.set_position(u64::from(round));

@@ -26,9 +26,23 @@ pub enum Way {
     Hot,
 }
 
-/// All ways, in the order of a round: hot follows cold, which leaves cached
-/// what the command uses.
+/// All ways, in the order in which they are told of.
 pub const WAYS: [Way; 4] = [Way::Cold, Way::Hot, Way::ZeroLead, Way::Warmed];
+
+/// The ways in the order of a round: another in each of six, for what came just before
+/// decides in which memory a start's pages come to lie. Hot always follows cold, which
+/// leaves cached what the command uses.
+pub fn in_order(round: u32) -> [Way; 4] {
+    use Way::{Cold, Hot, Warmed, ZeroLead};
+    match round % 6 {
+        0 => [Cold, Hot, ZeroLead, Warmed],
+        1 => [Warmed, ZeroLead, Cold, Hot],
+        2 => [ZeroLead, Cold, Hot, Warmed],
+        3 => [Cold, Hot, Warmed, ZeroLead],
+        4 => [Warmed, Cold, Hot, ZeroLead],
+        _ => [ZeroLead, Warmed, Cold, Hot],
+    }
+}
 
 /// One start.
 #[derive(Clone, Debug)]
@@ -200,4 +214,29 @@ fn wait(child: &mut Child) -> Result<Ended, CompareError> {
         return Err(CompareError::Interrupted);
     }
     Ok(ended.unwrap_or(Ended::Exited(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_a_way_differs_from_round_to_round() {
+        let rounds: Vec<[Way; 4]> = (0..6).map(in_order).collect();
+        for round in &rounds {
+            assert!(WAYS.iter().all(|way| round.contains(way)));
+            let cold = round.iter().position(|&way| way == Way::Cold);
+            let hot = round.iter().position(|&way| way == Way::Hot);
+            assert_eq!(hot, cold.map(|at| at + 1));
+        }
+        let row = rounds.concat();
+        for way in [Way::Cold, Way::ZeroLead, Way::Warmed] {
+            let before: Vec<Way> = row
+                .windows(2)
+                .filter(|two| two[1] == way)
+                .map(|two| two[0])
+                .collect();
+            assert!(before.iter().any(|&one| one != before[0]), "{way:?}");
+        }
+    }
 }

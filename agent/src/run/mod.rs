@@ -29,7 +29,7 @@ pub use cgroup::{
     Cgroup, CgroupError, Tree, existing_cgroups, existing_paths, read as read_of_cgroup,
 };
 pub use child::{Child, Ended, LaunchError, Output};
-pub use compare::{CompareError, Start, WAYS, Way, drop_caches, start};
+pub use compare::{CompareError, Start, WAYS, Way, drop_caches, in_order, start};
 pub use device::{device_cost, main_volume, measured_cost, now_ms, run_id};
 pub use exact::{Traced, may_trace};
 pub use fault_around::{

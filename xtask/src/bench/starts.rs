@@ -181,7 +181,8 @@ fn findings(all: &[Measured], rounds: u32, slow: bool, speed: Speed) -> Findings
         "{disk} Each program is run once, then one hot run of it is recorded. Then come {rounds} \
          rounds and one before them that is not counted; each round starts the program cold (page \
          cache, dentries and inodes dropped), hot, with zero lead (all dropped, warming begins \
-         together with the program) and with lead (all dropped, warmed, started). This is done \
+         together with the program) and with lead (all dropped, warmed, started), hot after cold, \
+         the others in another order each round. This is done \
          three times: with a profile as `headstart record` makes it of a first run (traced, page \
          by page); with one recorded untraced (`--exact never`), in which pages that only were in \
          the windows of faults are *maybe* used; and with that one, but no maybe pages in the plan. \

@@ -237,17 +237,25 @@ fn perform(suite: &Suite, answers: &mut Answers) {
     for test in tests.filter(|test| suite.has(test)) {
         let name = format!("{}::{test}", suite.name);
         let variant = suite.variant.clone();
-        answers.send(&Message::Begin { test: name.clone() });
-        let start = Instant::now();
-        let (outcome, output) =
-            one(suite, test).unwrap_or_else(|error| (Outcome::Failed, error.to_string()));
-        answers.send(&Message::Test {
-            test: name,
-            variant,
-            outcome,
-            seconds: start.elapsed().as_secs_f64(),
-            output,
-        });
+        for may_fail in [true, false] {
+            answers.send(&Message::Begin { test: name.clone() });
+            let start = Instant::now();
+            let (mut outcome, output) =
+                one(suite, test).unwrap_or_else(|error| (Outcome::Failed, error.to_string()));
+            if outcome == Outcome::Failed && may_fail {
+                outcome = Outcome::Again;
+            }
+            answers.send(&Message::Test {
+                test: name.clone(),
+                variant: variant.clone(),
+                outcome,
+                seconds: start.elapsed().as_secs_f64(),
+                output,
+            });
+            if outcome != Outcome::Again {
+                break;
+            }
+        }
     }
 }
 

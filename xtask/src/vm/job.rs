@@ -116,6 +116,8 @@ pub enum Outcome {
     Passed,
     /// It failed, or ran out of time.
     Failed,
+    /// The same, and it is tried a second time.
+    Again,
     /// It said that something is missing here.
     Skipped,
 }

@@ -13,6 +13,8 @@ pub struct Run {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    /// Failed, and were tried once more.
+    again: Vec<String>,
     /// Facts that tests printed, by name.
     facts: Vec<(String, String)>,
 }
@@ -35,6 +37,7 @@ impl Run {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
+        self.again.extend(other.again);
         self.facts.extend(other.facts);
     }
 
@@ -77,10 +80,15 @@ impl Run {
                     test.push_str(&of);
                 }
                 println!("{}: {outcome:?} {test}, {seconds:.1} s", self.name);
-                if verbose || outcome == Outcome::Failed {
+                if verbose || matches!(outcome, Outcome::Failed | Outcome::Again) {
                     println!("{output}");
                 }
-                for line in output.lines() {
+                // What a failed try found out is said again by the next.
+                let told = match outcome {
+                    Outcome::Again => "",
+                    _ => output.as_str(),
+                };
+                for line in told.lines() {
                     // The test's runner may have left the beginning of a line there.
                     let rest = line.split_once(" ... ").map_or(line, |(_, rest)| rest);
                     let fact = rest
@@ -96,6 +104,7 @@ impl Run {
                     Outcome::Passed => self.passed += 1,
                     Outcome::Failed => self.failed.push(test),
                     Outcome::Skipped => self.skipped.push(test),
+                    Outcome::Again => self.again.push(test),
                 }
             }
         }
@@ -185,6 +194,11 @@ impl Table {
                     .iter()
                     .map(|what| format!("SKIPPED {name}: {what}")),
             );
+            lines.extend(
+                run.again
+                    .iter()
+                    .map(|what| format!("FLAKY {name}: {what} (tried twice)")),
+            );
         }
         lines.join("\n")
     }
@@ -224,6 +238,7 @@ mod tests {
             test("a", Outcome::Passed, "x\nfact read: fentry f\n"),
             false,
         );
+        run.take(test("b", Outcome::Again, "fact read: none"), false);
         run.take(test("b", Outcome::Failed, ""), false);
         let mut table = Table::default();
         table.add("6.1", run);
@@ -238,6 +253,7 @@ mod tests {
         assert!(text.contains("| version | 6.1.0 |  |"), "{text}");
         assert!(text.contains("| more | 1 | — |"), "{text}");
         assert!(text.contains("FAILED 6.1: b"), "{text}");
+        assert!(text.contains("FLAKY 6.1: b (tried twice)"), "{text}");
         assert_eq!(table.verdict(), "vm: 2 passed, 1 failed, 1 skipped");
     }
 }
