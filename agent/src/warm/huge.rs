@@ -20,11 +20,14 @@
 //! this works; where it doesn't, one page was read.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::MemfdFlags;
 
 use super::files::Source;
+use super::submit::Outcome;
+use super::work::Worker;
 use super::{Lead, WarmOptions, sys};
 use crate::model::{HUGE_PAGE_PAGES, PAGE_SIZE};
 
@@ -123,6 +126,33 @@ impl Block<'_> {
                 true => misses.store(0, Ordering::Relaxed),
                 false => _ = misses.fetch_add(1, Ordering::Relaxed),
             }
+        }
+        came
+    }
+}
+
+impl Worker<'_> {
+    /// Reads pages of a long run as a block, if they are one; whether they came.
+    pub(super) fn block(
+        &mut self,
+        source: &Arc<Source>,
+        start: u64,
+        pages: u32,
+        vector: &mut Vec<u8>,
+    ) -> bool {
+        let shared = self.shared;
+        let Some(block) = shared.huge.begin(source, start, pages) else {
+            return false;
+        };
+        let Ok(flight) = self.may_read(pages) else {
+            return false;
+        };
+        self.take_in();
+        let step = self.step(source, start, pages, flight);
+        let read = || block.read(source, start, vector);
+        let came = shared.on_volume(self.slot, source.volume, read);
+        if came {
+            self.settle(&step, Outcome::read(pages.into()));
         }
         came
     }

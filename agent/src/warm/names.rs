@@ -21,7 +21,7 @@ impl Worker<'_> {
         if shared.is_served(index) || shared.is_stuck(name.volume) {
             return;
         }
-        let Some(_flight) = self.may_ask(0) else {
+        let Ok(_flight) = self.may_ask(0) else {
             return;
         };
         let stopped = || shared.stopped();

@@ -32,6 +32,10 @@ enum Unit {
     Read(u32, u64, u32, bool),
 }
 
+/// Nothing more is to be begun.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
 /// One thread.
 pub(super) struct Worker<'a> {
     pub(super) shared: &'a Arc<Shared>,
@@ -200,7 +204,7 @@ impl<'a> Worker<'a> {
             return;
         }
         // Opening reads directories and inodes, where they are not in memory.
-        let Some(opening) = self.may_ask(0) else {
+        let Ok(opening) = self.may_ask(0) else {
             return;
         };
         let mut opened = self.open(file, false);
@@ -274,8 +278,8 @@ impl<'a> Worker<'a> {
                 bytes.resident_before.add(u64::from(there) * PAGE_SIZE);
                 shared.arrivals.found(source, start, there, us);
             }
-            Missing::All if long => self.submit(source, start, there, true),
-            Missing::All | Missing::Unknown => self.submit(source, start, there, false),
+            Missing::All if long && self.block(source, start, there, &mut vector) => {}
+            Missing::All | Missing::Unknown => self.submit(source, start, there),
             Missing::Some => {
                 let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
                 bytes.resident_before.add(resident * PAGE_SIZE);
@@ -287,7 +291,7 @@ impl<'a> Worker<'a> {
                         shared.arrivals.found(source, from, pages, us);
                     }
                     if length > 0 {
-                        self.submit(source, start + at as u64, length as u32, false);
+                        self.submit(source, start + at as u64, length as u32);
                     }
                     seen = at + length;
                 }
@@ -296,22 +300,25 @@ impl<'a> Worker<'a> {
         self.vector = vector;
     }
 
-    /// Waits until so many pages may be read; `None` if it is to stop.
-    fn may_read(&mut self, pages: u32) -> Option<Option<Flight>> {
+    /// Waits until so many pages may be read; see [`Worker::may_ask`].
+    pub(super) fn may_read(&mut self, pages: u32) -> Result<Option<Flight>, Stopped> {
         let bytes = u64::from(pages) * PAGE_SIZE;
         let mut rates = self.shared.options.rates.iter();
         if !rates.all(|rate| rate.take(bytes, || self.stopped())) {
-            return None;
+            return Err(Stopped);
         }
         self.may_ask(bytes)
     }
 
-    /// Waits until a disk may be asked for something, so many bytes of data among it, as the
-    /// pace is, where one is to be kept; `None` if it is to stop.
-    pub(super) fn may_ask(&mut self, bytes: u64) -> Option<Option<Flight>> {
+    /// Waits until a disk may be asked for something, so many bytes of data among it. Where a
+    /// pace is to be kept: what that has in flight.
+    ///
+    /// # Errors
+    /// It is to stop.
+    pub(super) fn may_ask(&mut self, bytes: u64) -> Result<Option<Flight>, Stopped> {
         let shared = self.shared;
         let Some(pace) = shared.options.pace_to_keep() else {
-            return Some(None);
+            return Ok(None);
         };
         while !self.stopped() {
             // What this thread has in flight is not to keep others waiting for quiet.
@@ -324,12 +331,12 @@ impl<'a> Worker<'a> {
                     if flight.in_turn().is_some() && bytes > 0 {
                         shared.progress.in_turns.add(1);
                     }
-                    return Some(Some(flight));
+                    return Ok(Some(flight));
                 }
                 Err(wait) => std::thread::sleep(wait.min(PAUSE)),
             }
         }
-        None
+        Err(Stopped)
     }
 
     /// Waits for all that this thread has in flight.
@@ -343,21 +350,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Reads pages, of a `long` run in blocks.
-    fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32, long: bool) {
+    /// Asks for pages, step by step.
+    fn submit(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
         source.will_be_read();
         let mut at = 0;
         while at < pages && !self.stopped() {
             let limits = self.limits();
-            let huge = match long {
-                true => self.shared.huge.begin(source, start, pages - at),
-                false => None,
-            };
-            let count = match huge {
-                Some(_) => pages,
-                None => (pages - at).min(limits.step_pages(source)),
-            };
-            let Some(flight) = self.may_read(count) else {
+            let count = (pages - at).min(limits.step_pages(source));
+            let Ok(flight) = self.may_read(count) else {
                 return;
             };
             let in_turn = flight.as_ref().and_then(Flight::in_turn);
@@ -365,24 +365,8 @@ impl<'a> Worker<'a> {
             let most = in_turn.map_or(count, |bytes| (bytes / PAGE_SIZE) as u32);
             let count = count.min(most);
             self.take_in();
-            let step = Step {
-                source: source.clone(),
-                start_page: start + u64::from(at),
-                pages: count,
-                asked_us: self.shared.now_us(),
-                _flight: flight,
-            };
+            let step = self.step(source, start + u64::from(at), count, flight);
             at += count;
-            if let Some(block) = huge {
-                let mut vector = std::mem::take(&mut self.vector);
-                let read = || block.read(source, start, &mut vector);
-                let came = self.shared.on_volume(self.slot, source.volume, read);
-                self.vector = vector;
-                if came {
-                    self.settle(&step, Outcome::read(count.into()));
-                    continue;
-                }
-            }
             while let Some(oldest) = self.window.must_wait(step.bytes(), limits) {
                 self.finish(&oldest);
                 self.tell_pace(&oldest);
@@ -401,6 +385,23 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// A read that is asked for now.
+    pub(super) fn step(
+        &self,
+        source: &Arc<Source>,
+        start_page: u64,
+        pages: u32,
+        flight: Option<Flight>,
+    ) -> Step {
+        Step {
+            source: source.clone(),
+            start_page,
+            pages,
+            asked_us: self.shared.now_us(),
+            _flight: flight,
+        }
+    }
+
     /// Tells of a read that was waited for.
     fn tell_pace(&self, step: &Step) {
         let asked = Duration::from_micros(step.asked_us.into());
@@ -411,7 +412,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Takes in what has come by itself, so that it is known when it came.
-    fn take_in(&mut self) {
+    pub(super) fn take_in(&mut self) {
         let now_us = self.shared.now_us();
         if now_us.saturating_sub(self.looked_us) < LOOK_US {
             return;
@@ -436,7 +437,7 @@ impl<'a> Worker<'a> {
         self.settle(step, outcome);
     }
 
-    fn settle(&self, step: &Step, outcome: Outcome) {
+    pub(super) fn settle(&self, step: &Step, outcome: Outcome) {
         let bytes = self.bytes_of(&step.source);
         bytes.read.add(outcome.read * PAGE_SIZE);
         // Pages that failed or are gone are settled as missing below; of one that was only
