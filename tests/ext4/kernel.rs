@@ -13,10 +13,9 @@ use std::process::Command;
 use headstart::attribute::ext4::{DeviceSource, Ext4, InodeNeed, Metadata, Need};
 use headstart::model::PAGE_SIZE;
 
+use super::cachestat::cached_pages;
 use super::support::{name, pages_found, run};
 
-/// Number of the system call, the same on all architectures.
-const CACHESTAT: libc::c_long = 451;
 /// Files in the large directory.
 const NAMES: usize = 20_000;
 /// Pages of the fragmented file.
@@ -59,20 +58,13 @@ impl Loop {
         let end = rustix::fs::seek(&device, rustix::fs::SeekFrom::End(0)).expect("length");
         let mut cached = BTreeSet::new();
         for page in 0..end.div_ceil(PAGE_SIZE) {
-            let range = [page * PAGE_SIZE, PAGE_SIZE];
-            let mut counts = [0_u64; 5];
-            // SAFETY: `struct cachestat_range` is two u64, `struct cachestat`
-            // five; both live across the call.
-            let failed = unsafe {
-                let fd = std::os::fd::AsRawFd::as_raw_fd(&device);
-                libc::syscall(CACHESTAT, fd, range.as_ptr(), counts.as_mut_ptr(), 0_u32)
-            };
-            if failed != 0 {
-                eprintln!("skipped: cachestat: {}", io::Error::last_os_error());
-                return None;
-            }
-            if counts[0] != 0 {
-                cached.insert(page);
+            match cached_pages(&device, page * PAGE_SIZE, PAGE_SIZE) {
+                Ok(0) => {}
+                Ok(_) => _ = cached.insert(page),
+                Err(error) => {
+                    eprintln!("skipped: cachestat: {error}");
+                    return None;
+                }
             }
         }
         Some(cached)

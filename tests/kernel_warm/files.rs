@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::cachestat::cached_pages;
 use headstart::model::{Action, DeviceCost, FileVersion, NameKind, PAGE_SIZE, PlanFile, RelPath};
 use headstart::warm::{Cancel, FailureKind, Lead, WarmOptions};
 
@@ -61,15 +62,29 @@ fn a_long_run_is_read_to_its_end_and_no_further() {
     let report = f.run_with(&options, &Cancel::new());
     assert!(report.is_complete() && report.verified, "{report:#?}");
     assert_eq!(report.data.read, (20_000 + 2049) * PAGE_SIZE);
-    for (page, &there) in resident(&path).iter().enumerate() {
-        assert_eq!(there, (512..20_512).contains(&page), "page {page}");
-    }
+    let is_as_planned = || {
+        for (page, &there) in resident(&path).iter().enumerate() {
+            assert_eq!(there, (512..20_512).contains(&page), "page {page}");
+        }
+    };
+    is_as_planned();
     assert_eq!(count(&resident(&whole)), 2049);
     // Of the end, which is no block, it is waited for the last page, which uses it.
     match used_pages(&whole, 2048) {
         Some(used) => assert_eq!(used, 0, "pages count as used before the program came"),
         None => eprintln!("SKIPPED: what /proc/kpageflags says: it can't be read"),
     }
+    // Nor does who comes to it have more read ahead.
+    let file = File::open(&path).expect("open");
+    for page in 512..20_512 {
+        let read = file.read_exact_at(&mut [0], page * PAGE_SIZE);
+        read.expect("it is there");
+    }
+    match cached_pages(&file, 20_512 * PAGE_SIZE, 0) {
+        Ok(more) => assert_eq!(more, 0, "pages after it are asked for"),
+        Err(error) => eprintln!("SKIPPED: what is asked for after it: cachestat: {error}"),
+    }
+    is_as_planned();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Needs root for dropping caches, loop devices and overlay mounts; what can't
 //! be done is said on standard error.
 
+#[path = "../common/cachestat.rs"]
+mod cachestat;
 #[path = "../common/residency.rs"]
 mod residency;
 mod files;

@@ -260,7 +260,7 @@ pub(super) fn execute(
         served,
         opener,
         cursors: Cursors::default(),
-        huge: HugeReads::of(options, plan.volumes.len()),
+        huge: HugeReads::of(options, plan),
         threads,
         checks: Mutex::default(),
         next_check: AtomicUsize::new(0),

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::cursor::{Cursor, Part};
 use super::engine::{Shared, Slot, lock};
 use super::files::{Device, Refusal, Source};
-use super::huge::{BLOCK_PAGES, LONG_PAGES};
+use super::huge::BLOCK_PAGES;
 use super::pace::Flight;
 use super::progress::Bytes;
 use super::rate::PAUSE;
@@ -28,8 +28,7 @@ const LOOK_US: u32 = 250;
 enum Unit {
     Name(u32),
     Blocks(u32, u64, u32),
-    /// File, first page, pages; whether they are of a long run.
-    Read(u32, u64, u32, bool),
+    Read(u32, u64, u32),
 }
 
 /// Nothing more is to be begun.
@@ -82,7 +81,7 @@ impl<'a> Worker<'a> {
             match unit {
                 Unit::Name(name) => self.name(name),
                 Unit::Blocks(volume, start, pages) => self.blocks(volume, start, pages),
-                Unit::Read(file, start, pages, long) => self.read(file, start, pages, long),
+                Unit::Read(file, start, pages) => self.read(file, start, pages),
             }
         }
         self.finish_all();
@@ -162,7 +161,6 @@ impl<'a> Worker<'a> {
                     file,
                     start_page.saturating_add(from.into()),
                     count,
-                    pages >= LONG_PAGES,
                 ))
             }
         }
@@ -189,13 +187,13 @@ impl<'a> Worker<'a> {
         }
         let (counts, bytes) = (&shared.progress.blocks, u64::from(pages) * PAGE_SIZE);
         match shared.on_volume(self.slot, volume, || shared.device(volume)) {
-            Device::Open(device) => self.pages(&device, start, pages, false),
+            Device::Open(device) => self.pages(&device, start, pages),
             Device::Unreadable => counts.skipped.add(bytes),
             Device::NoVolume => counts.failed.add(bytes),
         }
     }
 
-    fn read(&mut self, file: u32, start: u64, pages: u32, long: bool) {
+    fn read(&mut self, file: u32, start: u64, pages: u32) {
         let shared = self.shared;
         let bytes = u64::from(pages) * PAGE_SIZE;
         let data = &shared.progress.data;
@@ -219,7 +217,7 @@ impl<'a> Worker<'a> {
         }
         drop(opening);
         match opened {
-            Ok(source) => self.pages(&source, start, pages, long),
+            Ok(source) => self.pages(&source, start, pages),
             Err(refusal) if refusal.kind.is_none() => data.gone.add(bytes),
             Err(_) => data.failed.add(bytes),
         }
@@ -257,7 +255,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Brings pages of an open source in, except those that are there.
-    fn pages(&mut self, source: &Arc<Source>, start: u64, pages: u32, long: bool) {
+    fn pages(&mut self, source: &Arc<Source>, start: u64, pages: u32) {
         let shared = self.shared;
         let bytes = self.bytes_of(source);
         let there = source.pages.saturating_sub(start).min(u64::from(pages)) as u32;
@@ -278,7 +276,7 @@ impl<'a> Worker<'a> {
                 bytes.resident_before.add(u64::from(there) * PAGE_SIZE);
                 shared.arrivals.found(source, start, there, us);
             }
-            Missing::All if long && self.block(source, start, there, &mut vector) => {}
+            Missing::All if self.block(source, start, there, &mut vector) => {}
             Missing::All | Missing::Unknown => self.submit(source, start, there),
             Missing::Some => {
                 let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
