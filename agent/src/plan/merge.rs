@@ -16,17 +16,35 @@ const GAPS: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 /// took 0.35 s cold and 0.50 s with the same data read beside it.)
 const LONG_WINDOWS: u64 = 4;
 
-/// Chance that a page in a near gap is used after all by the next run. Counted over
-/// five traced runs each of seven programs: of rustc's 4,564 pages in gaps of up to
-/// [`near_pages`] after one run 5 were, after two 2 of 2,426, after three none.
-const MISS_CHANCE: f64 = 1e-3;
-
 /// Runs of one program differ by a few pages, nearly always between pages that all of
-/// them use: in gaps of at most so many pages, given how many runs were recorded page
-/// by page. (Of the 13 new pages of second runs two were in wider gaps, of the 2 of
-/// third ones, javac's aside, none; javac's are anywhere.)
-pub(super) fn near_pages(exact_runs: usize) -> u64 {
-    if exact_runs < 2 { 8 } else { 4 }
+/// them use. Gaps of up to so many pages, and the chance that a page in such a gap is used
+/// by the next run all the same, given how many runs were recorded page by page. (Counted
+/// by what was resident after five cold runs each of rustc, node, python, javac, clang and
+/// java without readahead: of 10,878 pages in gaps of up to 8 another run used 6.8 on
+/// average, of 8,366 in gaps of 9 to 16 0.7, all of them rustc's, of 34,000 in gaps of up to
+/// 64 and near ends none. Of rustc's 2,426 in gaps of up to 4 after two runs 2, after three
+/// none.)
+pub(super) fn near(exact_runs: usize) -> &'static [(u64, f64)] {
+    match exact_runs {
+        0 | 1 => &[(8, 6e-4), (16, 1e-4)],
+        _ => &[(4, 8e-4)],
+    }
+}
+
+/// Where a page that is missed has the program read so much around it, bytes, even rare ones
+/// are worth reading ahead of a start. (With windows of 8 MiB on a disk of 100 MB/s one of
+/// them made rustc's start 0.13 s instead of 0.06; of 1.8 GB/s some 4 ms more.)
+const WIDE_WINDOW: u64 = 2 << 20;
+
+/// Least gap that is read through ahead of a start: there is time to leave it no page to
+/// miss.
+pub(super) fn near_ahead(exact_runs: usize, cost: &DeviceCost) -> u64 {
+    let near = near(exact_runs);
+    let counts = match cost.readahead_bytes >= WIDE_WINDOW {
+        true => near,
+        false => &near[..1],
+    };
+    counts.last().map_or(0, |&(gap, _)| gap)
 }
 
 /// Pages `start..end` of one file.
@@ -142,22 +160,59 @@ pub(super) fn read_ns(files: &[Vec<Run>], near: u64, cost: &DeviceCost) -> u64 {
     by_bytes.max(reads as f64 * cost.read_ns) as u64
 }
 
-/// The gap for which a start waits least: for its reads and for its bytes (what comes
-/// next waits for both); and a page in a gap that is used all the same costs the program
-/// a fault, which reads all that is missing from the readahead window around it; such
-/// are in gaps of up to `near` pages. Of equals the smallest.
-pub(super) fn choose_gap(files: &[Vec<Run>], near: u64, slack: u64, cost: &DeviceCost) -> u64 {
-    let bytes_s = |bytes: u64| bytes as f64 / cost.bytes_per_s;
-    let miss_s = cost.latency_ns / 1e9 + bytes_s(cost.readahead_bytes);
-    let (_, near_pages) = batch(files, near, slack);
-    let seconds = |gap: u64| {
+/// How long reads of so many bytes take, s, where what comes next waits for both.
+pub(super) fn in_turn(reads: u64, bytes: u64, cost: &DeviceCost) -> f64 {
+    reads as f64 * cost.read_ns / 1e9 + bytes as f64 / cost.bytes_per_s
+}
+
+/// Reads that looking a name up takes, when nothing is in memory. (Counted by a throttle
+/// while what a start uses was warmed: 2.2 for each of rustc's 331 names, 2.3 of python's 472,
+/// 3 to 4 of those of clang and java.)
+const READS_OF_NAME: u64 = 2;
+
+/// How long reads of so many bytes take beside a start, s: a device that is given many at
+/// once, names among them, takes as long as its bytes or its reads do, whichever is longer.
+/// (On a disk of 100 MB/s and 2,000 reads a second gaps of 16 pages instead of 8, by which
+/// clang's start needs 343 reads of 68 MiB, not 535 of 59, made it 0.92 s instead of 0.72.)
+pub(super) fn at_once(reads: u64, bytes: u64, names: usize, cost: &DeviceCost) -> f64 {
+    let reads = reads.saturating_add(READS_OF_NAME * names as u64);
+    let by_reads = reads as f64 * cost.read_ns / 1e9;
+    by_reads.max(bytes as f64 / cost.bytes_per_s)
+}
+
+/// The gap for which a start waits least: for its reads and their bytes, which take
+/// `seconds`; and a page in a gap that is used all the same costs the program a fault, which
+/// reads all that is missing from the readahead window around it; such are in gaps that
+/// are `near`. Of equals the smallest.
+pub(super) fn choose_gap(
+    files: &[Vec<Run>],
+    near: &[(u64, f64)],
+    slack: u64,
+    cost: &DeviceCost,
+    seconds: impl Fn(u64, u64) -> f64,
+) -> u64 {
+    let miss_s = cost.latency_ns / 1e9 + cost.readahead_bytes as f64 / cost.bytes_per_s;
+    // Pages with all such gaps, and the chance for those that the next smaller lacks.
+    let near: Vec<(u64, f64)> = near
+        .iter()
+        .map(|&(gap, chance)| (batch(files, gap, slack).1, chance))
+        .collect();
+    let misses = |pages: u64| {
+        let mut read = pages;
+        let missed = near.iter().map(|&(all, chance)| {
+            let missing = all.saturating_sub(read);
+            read = read.max(all);
+            missing as f64 * chance
+        });
+        missed.sum::<f64>()
+    };
+    let time = |gap: u64| {
         let (reads, pages) = batch(files, gap, slack);
-        let misses = near_pages.saturating_sub(pages) as f64 * MISS_CHANCE;
-        reads as f64 * cost.read_ns / 1e9 + bytes_s(pages * PAGE_SIZE) + misses * miss_s
+        seconds(reads, pages * PAGE_SIZE) + misses(pages) * miss_s
     };
     let mut best = (f64::INFINITY, 0);
     for gap in GAPS {
-        let time = seconds(gap);
+        let time = time(gap);
         if time < best.0 * 0.99 {
             best = (time, gap);
         }
@@ -194,15 +249,47 @@ mod tests {
     fn a_gap_is_read_through_where_a_read_costs_more() {
         let files = vec![(0..100).map(|i| run(i * 4, i * 4 + 1)).collect::<Vec<_>>()];
         // 100 reads of 1 ms against 300 more pages at 1 GB/s.
-        assert!(choose_gap(&files, 8, u64::MAX, &cost(1e6, 1e9)) >= 3);
+        let near = near(1);
+        let chosen = |cost: &DeviceCost| {
+            choose_gap(&files, near, u64::MAX, cost, |reads, bytes| {
+                in_turn(reads, bytes, cost)
+            })
+        };
+        assert!(chosen(&cost(1e6, 1e9)) >= 3);
         // Reads cost nothing.
-        assert_eq!(choose_gap(&files, 8, u64::MAX, &cost(0.0, 1e6)), 0);
+        assert_eq!(chosen(&cost(0.0, 1e6)), 0);
         // They cost nothing, but a page too little costs 8 MiB.
         let wide = DeviceCost {
             readahead_bytes: 8 << 20,
             ..cost(0.0, 1e6)
         };
-        assert_eq!(choose_gap(&files, 8, u64::MAX, &wide), 4);
+        assert_eq!(chosen(&wide), 4);
+    }
+
+    #[test]
+    fn beside_a_start_reads_and_bytes_go_on_at_once() {
+        let files = vec![(0..100).map(|i| run(i * 4, i * 4 + 1)).collect::<Vec<_>>()];
+        let chosen = |names, cost: &DeviceCost| {
+            choose_gap(&files, &[], u64::MAX, cost, |reads, bytes| {
+                at_once(reads, bytes, names, cost)
+            })
+        };
+        // Its bytes take 1 ms, with the gaps 4 ms; 100 reads of 9 µs less.
+        assert_eq!(chosen(0, &cost(9e3, 4096e5)), 0);
+        // They take longer; and so they do by those for names.
+        assert_eq!(chosen(0, &cost(50e3, 4096e5)), 4);
+        assert_eq!(chosen(300, &cost(9e3, 4096e5)), 4);
+    }
+
+    #[test]
+    fn rare_misses_count_where_windows_are_wide() {
+        let narrow = cost(1e5, 1e8);
+        let wide = DeviceCost {
+            readahead_bytes: 8 << 20,
+            ..narrow
+        };
+        assert_eq!((near_ahead(1, &narrow), near_ahead(1, &wide)), (8, 16));
+        assert_eq!((near_ahead(2, &narrow), near_ahead(3, &wide)), (4, 4));
     }
 
     #[test]

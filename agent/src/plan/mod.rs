@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::model::{Action, DeviceCost, PAGE_SIZE, Plan, PlanFile, PlanName, PlanTotals};
 use crate::predict::{ExpectedName, Prediction, Sureness};
-use merge::{Run, choose_gap, leave_sequential, merge, near_pages, read_ns, subtract};
+use merge::{
+    Run, at_once, choose_gap, in_turn, leave_sequential, merge, near, near_ahead, read_ns, subtract,
+};
 
 /// When the workload starts, which decides the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +45,8 @@ struct Step {
 /// Builds the plan for a prediction.
 pub fn build(prediction: &Prediction, options: &PlanOptions) -> Plan {
     if options.timing == Timing::Ahead {
-        // There is time to leave the start no page to miss, whatever the device.
-        let plan = build_with(prediction, options, near_pages(prediction.exact_runs));
+        let least_gap = near_ahead(prediction.exact_runs, &options.cost);
+        let plan = build_with(prediction, options, least_gap);
         if plan.totals.over_budget_bytes == 0 {
             return plan;
         }
@@ -61,7 +63,14 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
     let mut steps = Vec::new();
     block_steps(prediction, &options.cost, &mut steps, &mut totals);
     let names = name_steps(prediction, options.timing, &mut steps, &mut totals);
-    read_steps(prediction, options, least_gap, &mut steps, &mut totals);
+    read_steps(
+        prediction,
+        options,
+        least_gap,
+        names.len(),
+        &mut steps,
+        &mut totals,
+    );
     steps.sort_by_key(|step| (step.rank, step.first_use_ns));
 
     let mut actions = Vec::with_capacity(steps.len());
@@ -129,7 +138,9 @@ fn block_steps(
         runs.sort_by_key(|run| run.start);
     }
     let (volumes, runs): (Vec<u32>, Vec<Vec<Run>>) = volumes.into_iter().unzip();
-    let gap = choose_gap(&runs, 0, u64::MAX, cost);
+    let gap = choose_gap(&runs, &[], u64::MAX, cost, |reads, bytes| {
+        in_turn(reads, bytes, cost)
+    });
     for (volume, runs) in volumes.into_iter().zip(&runs) {
         for run in merge(runs, gap, u64::MAX) {
             let pages = u32::try_from(run.end.saturating_sub(run.start)).unwrap_or(u32::MAX);
@@ -204,6 +215,7 @@ fn read_steps(
     prediction: &Prediction,
     options: &PlanOptions,
     least_gap: u64,
+    names: usize,
     steps: &mut Vec<Step>,
     totals: &mut PlanTotals,
 ) {
@@ -230,7 +242,8 @@ fn read_steps(
         first.push(sure);
         second.push(unsure);
     }
-    let near = near_pages(prediction.exact_runs);
+    let near = near(prediction.exact_runs);
+    let cost = &options.cost;
     let slack = match options.timing {
         Timing::Ahead => u64::MAX,
         // Order counts as long as the device keeps up with the program. Where it takes
@@ -239,17 +252,17 @@ fn read_steps(
         // 1,300 reads for javac and a start in 0.72 s, 930 and 0.55 s so; clang's 1.05 s
         // became 0.76. On one of 1 GB/s and 16,000 reads, without regard to order at
         // all, clang's 0.17 s became 0.20.)
-        Timing::Beside => {
-            (prediction.duration_ns / 8).max(read_ns(&first, near, &options.cost) / 2)
-        }
+        Timing::Beside => (prediction.duration_ns / 8).max(read_ns(&first, near[0].0, cost) / 2),
     };
-    let gap = choose_gap(&first, near, slack, &options.cost).max(least_gap);
+    let seconds = |reads, bytes| match options.timing {
+        Timing::Ahead => in_turn(reads, bytes, cost),
+        Timing::Beside => at_once(reads, bytes, names, cost),
+    };
+    let gap = choose_gap(&first, near, slack, cost, seconds).max(least_gap);
     // Beside a start a stretch that the program reads in order gains nothing by being
     // read by two.
     let window = match options.timing {
-        Timing::Beside if options.cost.readahead_keeps_up() => {
-            options.cost.readahead_bytes / PAGE_SIZE
-        }
+        Timing::Beside if cost.readahead_keeps_up() => cost.readahead_bytes / PAGE_SIZE,
         _ => 0,
     };
     for (file, (sure, unsure)) in first.iter().zip(&second).enumerate() {

@@ -19,10 +19,12 @@ const LARGE: usize = 1 << 20;
 /// Least length of what can be measured: four large reads lie apart.
 const LEAST: u64 = 1 << 20;
 
-/// Most reads of each part: below 110 MiB in all, with those that look closer.
+/// Most reads of each part, and so many times as many of those that look closer: 220 MiB in
+/// all.
 const ALONE_READS: u64 = 32;
 const DEEP_READS: u64 = 4096;
 const WIDE_READS: u64 = 36;
+const CLOSER: u64 = 3;
 
 /// Time for each of the three parts to begin reads in.
 const ALONE: Duration = Duration::from_millis(20);
@@ -30,8 +32,10 @@ const DEEP: Duration = Duration::from_millis(30);
 const WIDE: Duration = Duration::from_millis(40);
 
 /// The same for a part that was not through in time. Linux' block throttle lets
-/// a burst of 100 ms' worth pass before it holds reads up: this is several.
-const STEADY: Duration = Duration::from_millis(300);
+/// a burst of 100 ms' worth pass before it holds reads up, and then lets as much pass every
+/// 100 ms: this is several after the burst.
+const STEADY: Duration = Duration::from_millis(500);
+const BURST: Duration = Duration::from_millis(90);
 
 /// Time after which the device is taken to be dead.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -63,8 +67,8 @@ pub enum MeasureError {
 /// Measures a block device, or the device below a regular file without holes,
 /// by direct reads, which leave the page cache alone.
 ///
-/// Takes about 100 ms and reads at most 110 MiB. Below 900 MB/s or 130,000 reads
-/// a second it takes longer, some 800 ms: a throttle lets a burst pass, so that
+/// Takes about 100 ms and reads at most 220 MiB. Below 900 MB/s or 130,000 reads
+/// a second it takes longer, some 1.2 s: a throttle lets a burst pass, so that
 /// only a closer look tells whether there is one.
 ///
 /// # Errors
@@ -162,11 +166,12 @@ impl Part {
         // Slow, or held up: some of it may be a burst that a throttle let pass.
         let steady = Part {
             time: STEADY,
+            most: self.most * CLOSER,
             seed: self.seed ^ 1 << 32,
             ..self
         };
         let ends = steady.run()?;
-        Ok(slope_ns(&ends).unwrap_or(mean))
+        Ok(steady_ns(&ends).unwrap_or(mean))
     }
 
     /// Reads at random offsets until the time or the number is up. When reads
@@ -227,8 +232,17 @@ impl Part {
     }
 }
 
-/// ns from one end to the next, by least squares: bursts at the beginning and
-/// steps in between weigh little. `None` for too few.
+/// ns from one end to the next once a burst is over, if one was. `None` for too few.
+fn steady_ns(ends: &[Duration]) -> Option<f64> {
+    let later = &ends[ends.partition_point(|end| *end < BURST)..];
+    match later.len() * 4 > ends.len() {
+        true => slope_ns(later),
+        false => slope_ns(ends),
+    }
+}
+
+/// ns from one end to the next, by least squares: steps in between weigh little. `None` for
+/// too few.
 fn slope_ns(ends: &[Duration]) -> Option<f64> {
     if ends.len() < 4 {
         return None;
@@ -275,14 +289,17 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_at_the_beginning_hides_a_throttles_rate_only_a_little() {
+    fn a_burst_at_the_beginning_does_not_hide_a_throttles_rate() {
         let ms = Duration::from_millis;
-        // 10 at once, then one each 10 ms.
-        let throttled: Vec<Duration> = std::iter::repeat_n(ms(1), 10)
-            .chain((1..30).map(|i| ms(i * 10)))
+        // 20 at once, then ten each 100 ms.
+        let throttled: Vec<Duration> = std::iter::repeat_n(ms(1), 20)
+            .chain((10..60).map(|i| ms(i / 10 * 100)))
             .collect();
-        let slope = slope_ns(&throttled).expect("enough");
-        assert!((7e6..=10e6).contains(&slope), "{slope}");
+        let steady = steady_ns(&throttled).expect("enough");
+        assert!((9.5e6..=10.5e6).contains(&steady), "{steady}");
+        // All was over by then.
+        let quick: Vec<Duration> = (1..40).map(ms).collect();
+        assert!((steady_ns(&quick).expect("enough") - 1e6).abs() < 1.0);
         let even: Vec<Duration> = (1..30).map(|i| ms(i * 10)).collect();
         assert!((slope_ns(&even).expect("enough") - 10e6).abs() < 1.0);
         assert_eq!(slope_ns(&even[..3]), None);
