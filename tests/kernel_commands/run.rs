@@ -45,7 +45,8 @@ fn it_warms_beside_the_command_and_tells_what_came_of_it() {
         feedback("used_bytes")
             + feedback("late_bytes")
             + feedback("wasted_bytes")
-            + feedback("not_read_bytes"),
+            + feedback("not_read_bytes")
+            + feedback("unknown_bytes"),
         "{said}"
     );
     assert!(feedback("planned_bytes") >= 8 * MIB as u64, "{said}");

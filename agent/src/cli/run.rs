@@ -105,6 +105,17 @@ fn keep(
     }
 }
 
+/// The part of the sentence that tells of what nobody could see.
+fn unknown(bytes: u64) -> String {
+    match bytes {
+        0 => String::new(),
+        _ => format!(
+            ", {} not known (there before the probes were)",
+            format::bytes(bytes)
+        ),
+    }
+}
+
 fn text(args: &RunArgs, beside: &Beside, known: bool, kept: Option<usize>) -> String {
     use std::fmt::Write;
     let mut out = String::new();
@@ -118,12 +129,13 @@ fn text(args: &RunArgs, beside: &Beside, known: bool, kept: Option<usize>) -> St
     if let Some(feedback) = beside.feedback.filter(|_| known) {
         let _ = writeln!(
             out,
-            "warmed beside it: {} used, {} late ({} of it on the way when the command used it), {} wasted, {} not read; {} used that was not planned",
+            "warmed beside it: {} used, {} late ({} of it on the way when the command used it), {} wasted, {} not read{}; {} used that was not planned",
             format::bytes(feedback.used_bytes),
             format::bytes(feedback.late_bytes),
             format::bytes(feedback.on_the_way_bytes),
             format::bytes(feedback.wasted_bytes),
             format::bytes(feedback.not_read_bytes),
+            unknown(feedback.unknown_bytes),
             format::bytes(feedback.missed_bytes),
         );
     }

@@ -6,7 +6,7 @@ use crate::model::{Action, Certainty, PAGE_SIZE, Plan, RelPath, Trace, escape};
 use crate::warm::Arrival;
 
 /// A plan held against the run it was for; bytes of file data. `planned` is
-/// `used + late + wasted + not_read`.
+/// `used + late + wasted + not_read + unknown`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Feedback {
     /// Asked for by the plan.
@@ -23,6 +23,9 @@ pub struct Feedback {
     pub wasted_bytes: u64,
     /// Not got to, not readable, or gone from memory again while it was warmed.
     pub not_read_bytes: u64,
+    /// There before the run could be seen ([`Trace::blind_ns`]), and not seen to be used since:
+    /// it may have been used before.
+    pub unknown_bytes: u64,
     /// Certainly used, and not in the plan.
     pub missed_bytes: u64,
 }
@@ -47,6 +50,7 @@ impl Feedback {
         self.gained_bytes += other.gained_bytes;
         self.wasted_bytes += other.wasted_bytes;
         self.not_read_bytes += other.not_read_bytes;
+        self.unknown_bytes += other.unknown_bytes;
         self.missed_bytes += other.missed_bytes;
     }
 }
@@ -116,6 +120,7 @@ pub fn feedback_by_file(
 ) -> (Feedback, Vec<FileFeedback>) {
     let (used, mut certain) = touches(trace);
     let came = by_file(arrivals, began_ns);
+    let seen_ns = i64::try_from(trace.blind_ns).unwrap_or(i64::MAX);
     let mut of_files: HashMap<u32, Feedback> = HashMap::new();
     let mut planned: ByName<'_, Vec<Pages>> = HashMap::new();
     for action in &plan.actions {
@@ -135,7 +140,8 @@ pub fn feedback_by_file(
         let (start, end) = (start_page, start_page + u64::from(pages));
         planned.entry(name).or_default().push((start, end));
         let out = of_files.entry(index).or_default();
-        out.add(&judge(used.get(&name), came.get(&index), start, end));
+        let (used, came) = (used.get(&name), came.get(&index));
+        out.add(&judge(used, came, seen_ns, (start, end)));
     }
     let mut out = Feedback::default();
     of_files.values().for_each(|file| out.add(file));
@@ -207,8 +213,13 @@ fn by_file(arrivals: &[Arrival], began_ns: i64) -> HashMap<u32, Spans<Came>> {
         .collect()
 }
 
-/// What became of the planned pages `start..end` of a file.
-fn judge(used: Option<&Spans<u64>>, came: Option<&Spans<Came>>, start: u64, end: u64) -> Feedback {
+/// What became of planned pages of a file, of a run that was seen from `seen_ns` on.
+fn judge(
+    used: Option<&Spans<u64>>,
+    came: Option<&Spans<Came>>,
+    seen_ns: i64,
+    (start, end): Pages,
+) -> Feedback {
     let mut out = Feedback {
         planned_bytes: (end - start) * PAGE_SIZE,
         ..Feedback::default()
@@ -225,6 +236,7 @@ fn judge(used: Option<&Spans<u64>>, came: Option<&Spans<Came>>, start: u64, end:
     for (came, used) in came.into_iter().zip(used) {
         let (Some(came), Some(&first_use)) = (came, used) else {
             let nothing = match came {
+                Some(came) if came.there_ns < seen_ns => &mut out.unknown_bytes,
                 Some(_) => &mut out.wasted_bytes,
                 None => &mut out.not_read_bytes,
             };
@@ -362,7 +374,21 @@ mod tests {
                 wasted_bytes: pages(4),
                 // Page 14 of the second read, and the third.
                 not_read_bytes: pages(3),
+                unknown_bytes: 0,
                 missed_bytes: pages(3),
+            }
+        );
+        // Page 3 was there before anything was seen; of pages 11 to 13 it is known.
+        let blind = Trace {
+            blind_ns: 55_000,
+            ..trace
+        };
+        assert_eq!(
+            feedback(&plan, &arrivals, -10_000, &blind),
+            Feedback {
+                wasted_bytes: pages(3),
+                unknown_bytes: pages(1),
+                ..seen
             }
         );
     }
