@@ -1,15 +1,17 @@
 //! Beside somebody else who uses the disk.
 
+use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headstart::model::PAGE_SIZE;
+use headstart::model::{Action, PAGE_SIZE, PlanFile, RelPath};
 use headstart::warm::{Cancel, Dues, Pace, WarmOptions, disk_use};
 
-use crate::support::{Fixture, count, drop_caches, resident};
+use crate::support::{Fixture, count, drop_caches, resident, version, volume, write};
 
 /// Reads from the disk, nearly all the time, while it lives.
 struct Other {
@@ -74,6 +76,116 @@ fn reader(path: &Path, pages: u64) -> Option<impl FnMut() + Send + 'static> {
             .expect("a page");
         page += 1;
     })
+}
+
+/// Where disks in memory are made that count as disks.
+const NULLB: &str = "/sys/kernel/config/nullb";
+
+/// A disk in memory, with ext4 on it; gone when dropped.
+struct Disk {
+    settings: PathBuf,
+    device: PathBuf,
+    mount: PathBuf,
+}
+
+impl Disk {
+    /// `None`, and says so, where there can be none.
+    fn new(f: &Fixture, name: &str) -> Option<Self> {
+        let config = Path::new("/sys/kernel/config");
+        if !config.join("nullb").exists() {
+            let _ = command("mount", &["-t", "configfs", "none", "/sys/kernel/config"]);
+        }
+        let settings = Path::new(NULLB).join(format!("headstart-{name}"));
+        if let Err(error) = fs::create_dir(&settings) {
+            eprintln!("SKIPPED: no disk in memory (null_blk): {error}");
+            return None;
+        }
+        let mount = f.path(name);
+        fs::create_dir(&mount).expect("dir");
+        let mut disk = Self {
+            settings,
+            device: PathBuf::new(),
+            mount,
+        };
+        for (key, value) in [("size", "64"), ("memory_backed", "1"), ("power", "1")] {
+            fs::write(disk.settings.join(key), value).expect("a setting");
+        }
+        let number = fs::read_to_string(disk.settings.join("index")).expect("its number");
+        disk.device = format!("/dev/nullb{}", number.trim()).into();
+        let device = disk.device.display().to_string();
+        command("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0", &device])?;
+        command("mount", &[&device, &disk.mount.display().to_string()])?;
+        Some(disk)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = command("umount", &["-l", &self.mount.display().to_string()]);
+        let _ = fs::write(self.settings.join("power"), "0");
+        let _ = fs::remove_dir(&self.settings);
+    }
+}
+
+/// `None`, and says so, where it can't be done.
+fn command(program: &str, args: &[&str]) -> Option<()> {
+    match Command::new(program).args(args).output() {
+        Ok(output) if output.status.success() => Some(()),
+        Ok(output) => {
+            eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
+            None
+        }
+        Err(error) => {
+            eprintln!("SKIPPED: {program}: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn who_uses_another_disk_is_nobody_to_wait_for() {
+    const PAGES: u32 = 2048;
+    let mut f = Fixture::new();
+    let Some([ours, theirs]) = Disk::new(&f, "ours")
+        .zip(Disk::new(&f, "theirs"))
+        .map(<[_; 2]>::from)
+    else {
+        return;
+    };
+    let data = ours.mount.join("data");
+    write(&data, PAGES as usize * PAGE_SIZE as usize);
+    f.plan.volumes = vec![volume(&ours.mount)];
+    f.plan.files.push(PlanFile {
+        volume: 0,
+        path: RelPath::new(b"data").expect("valid"),
+        version: version(&data),
+    });
+    f.plan.actions.push(Action::Read {
+        file: 0,
+        start_page: 0,
+        pages: PAGES,
+        gap_pages: 0,
+        certain: true,
+    });
+    let warmed = |device: &Path| {
+        if !drop_caches() {
+            return None;
+        }
+        let _other = Other::reads(device, 1024)?;
+        let dues = Arc::new(Dues::new().expect("memory"));
+        let options = WarmOptions {
+            pace: Some(Arc::new(Pace::new(dues))),
+            ..WarmOptions::default()
+        };
+        let report = f.run_with(&options, &Cancel::new());
+        assert_eq!(count(&resident(&data)), u64::from(PAGES));
+        Some(report.in_turns)
+    };
+    let (Some(beside), Some(alone)) = (warmed(&ours.device), warmed(&theirs.device)) else {
+        return;
+    };
+    assert!(beside >= u64::from(PAGES) / 32, "{beside}");
+    assert_eq!(alone, 0);
 }
 
 #[test]

@@ -170,14 +170,18 @@ pub(super) fn in_turn(reads: u64, bytes: u64, cost: &DeviceCost) -> f64 {
 /// 3 to 4 of those of clang and java.)
 const READS_OF_NAME: u64 = 2;
 
+/// Processor time to ask for a read, which the program wants too, s.
+const ASK_S: f64 = 8e-6;
+
 /// How long reads of so many bytes take beside a start, s: a device that is given many at
 /// once, names among them, takes as long as its bytes or its reads do, whichever is longer.
-/// (On a disk of 100 MB/s and 2,000 reads a second gaps of 16 pages instead of 8, by which
-/// clang's start needs 343 reads of 68 MiB, not 535 of 59, made it 0.92 s instead of 0.72.)
+/// (With gaps of 4, 8 and 16 pages rustc started in 0.136, 0.145 and 0.164 s from a disk of
+/// 1.8 GB/s and 110,000 reads a second, and in 0.91, 0.83 and 1.02 s from one of 100 MB/s and
+/// 2,000; clang in 0.137, 0.155 and 0.162 s, and in 0.69, 0.72 and 0.92 s.)
 pub(super) fn at_once(reads: u64, bytes: u64, names: usize, cost: &DeviceCost) -> f64 {
-    let reads = reads.saturating_add(READS_OF_NAME * names as u64);
-    let by_reads = reads as f64 * cost.read_ns / 1e9;
-    by_reads.max(bytes as f64 / cost.bytes_per_s)
+    let with_names = reads.saturating_add(READS_OF_NAME * names as u64);
+    let by_reads = with_names as f64 * cost.read_ns / 1e9;
+    by_reads.max(bytes as f64 / cost.bytes_per_s) + reads as f64 * ASK_S
 }
 
 /// The gap for which a start waits least: for its reads and their bytes, which take
@@ -274,11 +278,13 @@ mod tests {
                 at_once(reads, bytes, names, cost)
             })
         };
-        // Its bytes take 1 ms, with the gaps 4 ms; 100 reads of 9 µs less.
-        assert_eq!(chosen(0, &cost(9e3, 4096e5)), 0);
+        // Its bytes take 4 ms, with the gaps 16 ms; 100 reads of 9 µs less.
+        assert_eq!(chosen(0, &cost(9e3, 1024e5)), 0);
         // They take longer; and so they do by those for names.
-        assert_eq!(chosen(0, &cost(50e3, 4096e5)), 4);
-        assert_eq!(chosen(300, &cost(9e3, 4096e5)), 4);
+        assert_eq!(chosen(0, &cost(200e3, 1024e5)), 4);
+        assert_eq!(chosen(1000, &cost(9e3, 1024e5)), 4);
+        // What its bytes take is next to nothing: fewer are to be asked for.
+        assert_eq!(chosen(0, &cost(1e3, 4e9)), 4);
     }
 
     #[test]

@@ -254,11 +254,16 @@ fn read_steps(
         // all, clang's 0.17 s became 0.20.)
         Timing::Beside => (prediction.duration_ns / 8).max(read_ns(&first, near[0].0, cost) / 2),
     };
-    let seconds = |reads, bytes| match options.timing {
-        Timing::Ahead => in_turn(reads, bytes, cost),
-        Timing::Beside => at_once(reads, bytes, names, cost),
-    };
-    let gap = choose_gap(&first, near, slack, cost, seconds).max(least_gap);
+    let gap = match options.timing {
+        Timing::Ahead => choose_gap(&first, near, slack, cost, |reads, bytes| {
+            in_turn(reads, bytes, cost)
+        }),
+        // Most of what lies around a page that is missed is there, or on its way.
+        Timing::Beside => choose_gap(&first, &[], slack, cost, |reads, bytes| {
+            at_once(reads, bytes, names, cost)
+        }),
+    }
+    .max(least_gap);
     // Beside a start a stretch that the program reads in order gains nothing by being
     // read by two.
     let window = match options.timing {

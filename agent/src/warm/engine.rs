@@ -142,7 +142,12 @@ impl Shared {
         let root = state.root.get_or_init(|| {
             let volume = self.plan.volumes.get(volume as usize)?;
             match self.roots.resolve(volume) {
-                Ok(root) => Some(root),
+                Ok(root) => {
+                    if let Some(pace) = self.options.pace_to_keep() {
+                        pace.reads_from(root.device);
+                    }
+                    Some(root)
+                }
                 Err(error) => {
                     self.fail(Failure {
                         volume: volume.id.0.clone(),

@@ -15,6 +15,7 @@
 
 mod arrivals;
 mod cursor;
+mod disks;
 mod dues;
 mod engine;
 mod files;

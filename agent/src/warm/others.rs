@@ -3,12 +3,14 @@
 //! However little one keeps in flight: a disk that is never idle keeps everybody waiting,
 //! who read alone before. So who is in no hurry looks whether it is alone, as on a shared
 //! wire (carrier sense): now and then nothing is asked for, and once all that was in flight
-//! has come, what the kernel counts as done on disks in the next moment is others'. From
+//! has come, what the kernel counts as done on those disks in the next moment is others'. From
 //! then on, for a while, one read after the other is made, with pauses between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use super::disks::Number;
 
 /// How often it is listened, and for how long each time.
 const EVERY: Duration = Duration::from_millis(250);
@@ -135,6 +137,11 @@ impl Others {
         self.phase != Phase::Reads || self.is_due(now)
     }
 
+    /// What was heard was of other disks.
+    pub(super) fn listen_anew(&mut self) {
+        (self.phase, self.listened, self.heard) = (Phase::Reads, None, None);
+    }
+
     fn ends(&mut self, now: Instant, heard: bool) {
         self.phase = Phase::Reads;
         self.listened = Some(now);
@@ -197,17 +204,30 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Whether what is read from a device of this name is read from another one, or from memory.
+pub(super) fn ends_elsewhere(name: &str) -> bool {
+    let kinds = ["loop", "ram", "zram"];
+    kinds.iter().any(|kind| name.starts_with(kind))
+}
+
 /// What disks have done, of the text of `/proc/diskstats` (the kernel's
 /// Documentation/admin-guide/iostats.rst). Not loop devices and memory, which end on other
 /// disks or on none. Lines of another form count nothing.
 pub fn disk_use(diskstats: &str) -> DiskUse {
+    use_of(diskstats, None)
+}
+
+/// The same of some disks `only`.
+fn use_of(diskstats: &str, only: Option<&BTreeSet<Number>>) -> DiskUse {
     let disks = diskstats.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace();
-        let name = fields.nth(2)?;
-        if ["loop", "ram", "zram"]
-            .iter()
-            .any(|of| name.starts_with(of))
-        {
+        let device = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let name = fields.next()?;
+        let counts = match only {
+            Some(disks) => disks.contains(&device),
+            None => !ends_elsewhere(name),
+        };
+        if !counts {
             return None;
         }
         let mut number = |skip| -> Option<u64> { fields.nth(skip)?.parse().ok() };
@@ -221,9 +241,9 @@ pub fn disk_use(diskstats: &str) -> DiskUse {
 }
 
 /// The same of this node, now.
-pub(super) fn disk_use_now() -> Option<DiskUse> {
+pub(super) fn disk_use_now(only: Option<&BTreeSet<Number>>) -> Option<DiskUse> {
     let text = std::fs::read_to_string("/proc/diskstats").ok()?;
-    Some(disk_use(&text))
+    Some(use_of(&text, only))
 }
 
 #[cfg(test)]
@@ -357,6 +377,9 @@ mod tests {
             under_way: 4,
         };
         assert_eq!(disk_use(text), expected);
+        let only = |disks: &[Number]| use_of(text, Some(&disks.iter().copied().collect())).done;
+        assert_eq!(only(&[(254, 1)]), 3);
+        assert_eq!(only(&[(254, 0), (8, 0), (9, 9)]), 30);
         assert_eq!(disk_use(""), DiskUse::default());
     }
 }

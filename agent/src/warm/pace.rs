@@ -14,9 +14,11 @@
 //!
 //! And all of that is for who is alone with a device: see [`super::others`].
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::disks::{self, Disks, Number};
 use super::dues::Dues;
 use super::engine::lock;
 use super::others::{Others, disk_use_now, give_turn, take_turn};
@@ -78,6 +80,8 @@ pub struct Pace {
 #[derive(Debug)]
 struct State {
     others: Others,
+    /// Of executions since there were none.
+    disks: Disks,
     allowed: u64,
     look: Look,
     /// Bytes a second that were the most when it was seen that more are too many.
@@ -118,6 +122,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             others: Others::default(),
+            disks: Disks::default(),
             allowed: FIRST,
             look: Look::default(),
             rate: None,
@@ -160,10 +165,24 @@ impl Pace {
         if state.executions == 0 {
             // Nothing was asked for.
             state.look = Look::default();
+            state.disks = Disks::default();
         }
         state.executions += 1;
         drop(state);
         Paced(self)
+    }
+
+    /// Something is to be read from a device. Until that is said of the first, who uses any
+    /// disk is taken for somebody else.
+    pub(super) fn reads_from(&self, device: Number) {
+        if lock(&self.state).disks.has(device) {
+            return;
+        }
+        let below = disks::below(Path::new("/sys"), device);
+        let mut state = lock(&self.state);
+        if state.disks.add(device, below) {
+            state.others.listen_anew();
+        }
     }
 
     /// Bytes that one of the `threads` of an execution may have in flight, in two steps.
@@ -187,7 +206,8 @@ impl Pace {
     /// How long to wait before it may be time for them.
     pub(super) fn take(self: &Arc<Self>, bytes: u64) -> Result<Flight, Duration> {
         let (mut state, now) = (lock(&self.state), Instant::now());
-        if let Some(wait) = state.others.wait(now, disk_use_now) {
+        let State { others, disks, .. } = &mut *state;
+        if let Some(wait) = others.wait(now, || disk_use_now(disks.known())) {
             return Err(wait);
         }
         let turn = match state.others.are_there(now) {

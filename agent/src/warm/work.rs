@@ -197,9 +197,12 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let bytes = u64::from(pages) * PAGE_SIZE;
         let data = &shared.progress.data;
-        let volume = shared.plan.files.get(file as usize).map(|f| f.volume);
-        if volume.is_some_and(|v| shared.is_stuck(v)) {
-            return;
+        if let Some(planned) = shared.plan.files.get(file as usize) {
+            if shared.is_stuck(planned.volume) {
+                return;
+            }
+            // By which it is known whose use of disks matters.
+            shared.on_volume(self.slot, planned.volume, || shared.root(planned.volume));
         }
         // Opening reads directories and inodes, where they are not in memory.
         let Ok(opening) = self.may_ask(0) else {

@@ -28,6 +28,7 @@ pub const MODULE_NAMES: &[&str] = &[
     "dm_mod",
     "dm_delay",
     "dm_flakey",
+    "null_blk",
 ];
 
 /// Programs that the tests start: this machine's, or those of packages.
@@ -267,6 +268,7 @@ const CHOSEN: &[Chosen] = &[
             "a_second_look",
             "a_volume_is_found",
             "overlay_files",
+            "who_uses_another_disk",
         ],
         ..TRUTH
     },
