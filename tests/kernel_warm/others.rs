@@ -95,7 +95,8 @@ impl Disk {
         if !config.join("nullb").exists() {
             let _ = command("mount", &["-t", "configfs", "none", "/sys/kernel/config"]);
         }
-        let settings = Path::new(NULLB).join(format!("headstart-{name}"));
+        let called = format!("headstart-{name}");
+        let settings = Path::new(NULLB).join(&called);
         if let Err(error) = fs::create_dir(&settings) {
             eprintln!("SKIPPED: no disk in memory (null_blk): {error}");
             return None;
@@ -111,7 +112,10 @@ impl Disk {
             fs::write(disk.settings.join(key), value).expect("a setting");
         }
         let number = fs::read_to_string(disk.settings.join("index")).expect("its number");
-        disk.device = format!("/dev/nullb{}", number.trim()).into();
+        // Older kernels call it by its number.
+        let names = [called, format!("nullb{}", number.trim())];
+        let mut devices = names.iter().map(|name| Path::new("/dev").join(name));
+        disk.device = devices.find(|path| path.exists()).expect("a device");
         let device = disk.device.display().to_string();
         command("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0", &device])?;
         command("mount", &[&device, &disk.mount.display().to_string()])?;
