@@ -38,7 +38,7 @@ const STEADY: Duration = Duration::from_millis(500);
 const BURST: Duration = Duration::from_millis(90);
 
 /// Time after which the device is taken to be dead.
-const GIVE_UP: Duration = Duration::from_secs(2);
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 /// Reads in flight of the second and third part.
 const DEEP_THREADS: usize = 32;
@@ -59,7 +59,7 @@ pub enum MeasureError {
     /// Too little of it to measure anything.
     #[error("only {0} bytes long; 1 MiB is needed")]
     TooSmall(u64),
-    /// It did not answer within two seconds.
+    /// It did not answer within three seconds.
     #[error("no answer within {} seconds", GIVE_UP.as_secs())]
     NoAnswer,
 }
