@@ -97,7 +97,11 @@ impl Warmup {
         progress: &Arc<Progress>,
         cancel: &Cancel,
     ) -> std::io::Result<WarmReport> {
-        let roots = Arc::new(VolumeRoots::read()?);
+        // Who has nothing to do takes nothing from a start.
+        let roots = Arc::new(match plan.actions.is_empty() {
+            true => VolumeRoots::new(Vec::new()),
+            false => VolumeRoots::read()?,
+        });
         let options = self.options(timing);
         Ok(execute(&Arc::new(plan), &roots, &options, progress, cancel))
     }

@@ -286,7 +286,8 @@ pub(super) fn execute(
         changed: Condvar::new(),
     });
     let share = depth.share(threads);
-    run_phase(&shared, Phase::Warm, threads, share);
+    let hands = threads * usize::from(!plan.actions.is_empty());
+    run_phase(&shared, Phase::Warm, hands, share);
     let warm = shared.began.elapsed();
     let mut verified = false;
     if options.verify && !shared.stopped() {
