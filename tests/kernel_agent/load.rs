@@ -61,10 +61,8 @@ fn cgroups_that_come_and_go_are_all_noticed_and_leave_nothing() {
     let churned = || {
         let known = node.json(&["workloads"]).expect("it answers");
         let all = known["workloads"].as_array().cloned().expect("a list");
-        let name = |one: &Value| one["name"].as_str().map(str::to_owned);
-        all.into_iter()
-            .filter(|one| name(one).is_some_and(|name| name.starts_with("churn")))
-            .collect::<Vec<_>>()
+        let is_ours = |one: &Value| one["name"].as_str().is_some_and(|n| n.starts_with("churn"));
+        all.into_iter().filter(is_ours).collect::<Vec<_>>()
     };
     let all_noticed = |n: usize| {
         until("all are noticed, and gone", || {

@@ -478,23 +478,21 @@ impl Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         let path = format!("{}/{}", self.slice, self.name);
+        let removed = || rustix::fs::unlinkat(&self.root, &*path, AtFlags::REMOVEDIR).ok();
         if std::thread::panicking() {
-            // What still waits in it would wait for ever.
+            // What still waits in it would wait for ever; and to panic once more is to abort.
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             let kill = format!("{path}/cgroup.kill");
             if let Ok(kill) = rustix::fs::openat(&self.root, kill, flags, Mode::empty()) {
                 let _ = rustix::io::write(&kill, b"1");
             }
             let began = Instant::now();
-            let removed = || rustix::fs::unlinkat(&self.root, &*path, AtFlags::REMOVEDIR).is_ok();
-            while !removed() && began.elapsed() < Duration::from_secs(5) {
+            while removed().is_none() && began.elapsed() < Duration::from_secs(5) {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            return;
+        } else {
+            until("the cgroup is empty", removed);
         }
-        until("the cgroup is empty", || {
-            rustix::fs::unlinkat(&self.root, &*path, AtFlags::REMOVEDIR).ok()
-        });
         // Others may be in it.
         let _ = rustix::fs::unlinkat(&self.root, &*self.slice, AtFlags::REMOVEDIR);
     }

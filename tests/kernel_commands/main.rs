@@ -3,6 +3,8 @@
 //! Most need root and a kernel that the probes load into; what is missing is
 //! said on standard error.
 
+#[path = "../common/prepare.rs"]
+mod prepare;
 #[path = "../common/residency.rs"]
 mod residency;
 mod cgroups;

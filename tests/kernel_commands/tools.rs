@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub(crate) use crate::prepare::prepare;
 
 /// Longest that anything here may take; a failure, not a measurement.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -68,23 +70,4 @@ pub(crate) fn send(pid: u32, signal: i32) {
 pub(crate) fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
-}
-
-/// Runs a program; what it printed, or `None` and why.
-pub(crate) fn prepare(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output();
-    match output {
-        Ok(output) if output.status.success() => {
-            Some(crate::scene::stdout(&output).trim().to_owned())
-        }
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            eprintln!("SKIPPED: {program} {args:?}: {}", said.trim());
-            None
-        }
-        Err(error) => {
-            eprintln!("SKIPPED: {program}: {error}");
-            None
-        }
-    }
 }

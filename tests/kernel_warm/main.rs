@@ -5,6 +5,8 @@
 
 #[path = "../common/cachestat.rs"]
 mod cachestat;
+#[path = "../common/prepare.rs"]
+mod prepare;
 #[path = "../common/residency.rs"]
 mod residency;
 mod files;

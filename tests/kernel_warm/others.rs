@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headstart::model::{Action, PAGE_SIZE, PlanFile, RelPath};
+use headstart::model::PAGE_SIZE;
 use headstart::warm::{Cancel, Dues, Pace, WarmOptions, disk_use};
 
+use crate::prepare::prepare;
 use crate::support::{Fixture, count, drop_caches, resident, version, volume, write};
 
 /// Reads from the disk, nearly all the time, while it lives.
@@ -93,7 +94,7 @@ impl Disk {
     fn new(f: &Fixture, name: &str) -> Option<Self> {
         let config = Path::new("/sys/kernel/config");
         if !config.join("nullb").exists() {
-            let _ = command("mount", &["-t", "configfs", "none", "/sys/kernel/config"]);
+            prepare("mount", &["-t", "configfs", "none", "/sys/kernel/config"])?;
         }
         let called = format!("headstart-{name}");
         let settings = Path::new(NULLB).join(&called);
@@ -117,32 +118,26 @@ impl Disk {
         let mut devices = names.iter().map(|name| Path::new("/dev").join(name));
         disk.device = devices.find(|path| path.exists()).expect("a device");
         let device = disk.device.display().to_string();
-        command("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0", &device])?;
-        command("mount", &[&device, &disk.mount.display().to_string()])?;
+        prepare("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0", &device])?;
+        prepare("mount", &[&device, &disk.mount.display().to_string()])?;
         Some(disk)
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = command("umount", &["-l", &self.mount.display().to_string()]);
+        let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
         let _ = fs::write(self.settings.join("power"), "0");
         let _ = fs::remove_dir(&self.settings);
     }
 }
 
-/// `None`, and says so, where it can't be done.
-fn command(program: &str, args: &[&str]) -> Option<()> {
-    match Command::new(program).args(args).output() {
-        Ok(output) if output.status.success() => Some(()),
-        Ok(output) => {
-            eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
-            None
-        }
-        Err(error) => {
-            eprintln!("SKIPPED: {program}: {error}");
-            None
-        }
+/// Of an execution that nobody waits for.
+fn unhurried() -> WarmOptions {
+    let dues = Arc::new(Dues::new().expect("memory"));
+    WarmOptions {
+        pace: Some(Arc::new(Pace::new(dues))),
+        ..WarmOptions::default()
     }
 }
 
@@ -159,29 +154,13 @@ fn who_uses_another_disk_is_nobody_to_wait_for() {
     let data = ours.mount.join("data");
     write(&data, PAGES as usize * PAGE_SIZE as usize);
     f.plan.volumes = vec![volume(&ours.mount)];
-    f.plan.files.push(PlanFile {
-        volume: 0,
-        path: RelPath::new(b"data").expect("valid"),
-        version: version(&data),
-    });
-    f.plan.actions.push(Action::Read {
-        file: 0,
-        start_page: 0,
-        pages: PAGES,
-        gap_pages: 0,
-        certain: true,
-    });
+    f.read_version(b"data", version(&data), &[(0, PAGES)]);
     let warmed = |device: &Path| {
         if !drop_caches() {
             return None;
         }
         let _other = Other::reads(device, 1024)?;
-        let dues = Arc::new(Dues::new().expect("memory"));
-        let options = WarmOptions {
-            pace: Some(Arc::new(Pace::new(dues))),
-            ..WarmOptions::default()
-        };
-        let report = f.run_with(&options, &Cancel::new());
+        let report = f.run_with(&unhurried(), &Cancel::new());
         assert_eq!(count(&resident(&data)), u64::from(PAGES));
         Some(report.in_turns)
     };
@@ -205,12 +184,7 @@ fn ahead_of_a_start_turns_are_taken_and_all_is_read() {
     let Some(_other) = Other::reads(&others, 1024) else {
         return;
     };
-    let dues = Arc::new(Dues::new().expect("memory"));
-    let options = WarmOptions {
-        pace: Some(Arc::new(Pace::new(dues))),
-        ..WarmOptions::default()
-    };
-    let report = f.run_with(&options, &Cancel::new());
+    let report = f.run_with(&unhurried(), &Cancel::new());
     assert!(report.verified && report.data.read > 0, "{report:#?}");
     assert_eq!(count(&resident(&data)), u64::from(PAGES));
     // At most 128 KiB each.

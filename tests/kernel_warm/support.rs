@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::prepare::prepare;
 pub(crate) use crate::residency::resident_pages as resident;
 use headstart::model::{
     Action, FileVersion, NameKind, Plan, PlanFile, PlanName, RelPath, Volume, VolumeId,
@@ -168,25 +169,12 @@ impl Loop {
             .expect("image");
         let mount = f.path("mount");
         std::fs::create_dir(&mount).expect("dir");
-        let mut made = Command::new("mkfs.ext4");
-        made.args(["-q", "-E", "nodiscard,lazy_itable_init=0", "-i", "4096"])
-            .arg(&image);
-        let output = |c: &mut Command| -> Option<String> {
-            let output = c.output().ok()?;
-            if !output.status.success() {
-                eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
-                return None;
-            }
-            Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
-        output(&mut made)?;
-        let device = output(
-            Command::new("losetup")
-                .args(["--find", "--show"])
-                .arg(&image),
-        )?;
+        let [image, at] = [&image, &mount].map(|path| path.display().to_string());
+        let options = "nodiscard,lazy_itable_init=0";
+        prepare("mkfs.ext4", &["-q", "-E", options, "-i", "4096", &image])?;
+        let device = prepare("losetup", &["--find", "--show", &image])?;
         let this = Self { device, mount };
-        output(Command::new("mount").arg(&this.device).arg(&this.mount))?;
+        prepare("mount", &[&this.device, &at])?;
         Some(this)
     }
 

@@ -39,8 +39,10 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
         for way in in_order(round) {
             let start = start(way, &args.command, &profile, &warmup)?;
             // The first round settles what is paid once: not counted.
-            let series = series.iter_mut().filter(|one| one.way == way && round > 0);
-            series.for_each(|one| one.seconds.push(start.seconds));
+            let series = series.iter_mut().find(|series| series.way == way);
+            if let Some(series) = series.filter(|_| round > 0) {
+                series.seconds.push(start.seconds);
+            }
             last.push(start);
         }
         bar.set_position(u64::from(round));

@@ -248,7 +248,7 @@ pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileF
     view.on_the_way = feedback.on_the_way_bytes;
     view.gained = feedback.gained_bytes;
     view.wasted = feedback.wasted_bytes;
-    view.unknown = feedback.not_read_bytes + feedback.unknown_bytes;
+    view.unknown = feedback.undecided_bytes();
     view.missed = feedback.missed_bytes;
     let mut files = files;
     files.sort_by_key(|file| std::cmp::Reverse(file.bytes.planned_bytes));
@@ -260,7 +260,7 @@ pub(super) fn judged(view: &mut StartView, feedback: &Feedback, files: Vec<FileF
         used: file.bytes.used_bytes,
         late: file.bytes.late_bytes,
         wasted: file.bytes.wasted_bytes,
-        unknown: file.bytes.not_read_bytes + file.bytes.unknown_bytes,
+        unknown: file.bytes.undecided_bytes(),
     });
     view.files = shown.collect();
 }

@@ -8,6 +8,7 @@ mod device;
 mod path;
 mod plan;
 mod profile;
+pub mod ranges;
 mod size;
 mod stage;
 mod trace;

@@ -17,7 +17,7 @@ const GAPS: [u64; 8] = [0, 1, 2, 4, 8, 16, 32, 64];
 const LONG_WINDOWS: u64 = 4;
 
 /// Runs of one program differ by a few pages, nearly always between pages that all of
-/// them use. Gaps of up to so many pages, and the chance that a page in such a gap is used
+/// them use. Gaps (of [`GAPS`]) of up to so many pages, and the chance that a page in such a gap is used
 /// by the next run all the same, given how many runs were recorded page by page. (Counted
 /// by what was resident after five cold runs each of rustc, node, python, javac, clang and
 /// java without readahead: of 10,878 pages in gaps of up to 8 another run used 6.8 on
@@ -160,9 +160,9 @@ pub(super) fn read_ns(files: &[Vec<Run>], near: u64, cost: &DeviceCost) -> u64 {
     by_bytes.max(reads as f64 * cost.read_ns) as u64
 }
 
-/// How long reads of so many bytes take, s, where what comes next waits for both.
-pub(super) fn in_turn(reads: u64, bytes: u64, cost: &DeviceCost) -> f64 {
-    reads as f64 * cost.read_ns / 1e9 + bytes as f64 / cost.bytes_per_s
+/// How long so many reads of so many bytes take, s, where what comes next waits for both.
+pub(super) fn in_turn(cost: &DeviceCost) -> impl Fn(u64, u64) -> f64 {
+    |reads, bytes| reads as f64 * cost.read_ns / 1e9 + bytes as f64 / cost.bytes_per_s
 }
 
 /// Reads that looking a name up takes, when nothing is in memory. (Counted by a throttle
@@ -173,15 +173,17 @@ const READS_OF_NAME: u64 = 2;
 /// Processor time to ask for a read, which the program wants too, s.
 const ASK_S: f64 = 8e-6;
 
-/// How long reads of so many bytes take beside a start, s: a device that is given many at
+/// How long so many reads of so many bytes take beside a start, s: a device that is given many at
 /// once, names among them, takes as long as its bytes or its reads do, whichever is longer.
 /// (With gaps of 4, 8 and 16 pages rustc started in 0.136, 0.145 and 0.164 s from a disk of
 /// 1.8 GB/s and 110,000 reads a second, and in 0.91, 0.83 and 1.02 s from one of 100 MB/s and
 /// 2,000; clang in 0.137, 0.155 and 0.162 s, and in 0.69, 0.72 and 0.92 s.)
-pub(super) fn at_once(reads: u64, bytes: u64, names: usize, cost: &DeviceCost) -> f64 {
-    let with_names = reads.saturating_add(READS_OF_NAME * names as u64);
-    let by_reads = with_names as f64 * cost.read_ns / 1e9;
-    by_reads.max(bytes as f64 / cost.bytes_per_s) + reads as f64 * ASK_S
+pub(super) fn at_once(cost: &DeviceCost, names: usize) -> impl Fn(u64, u64) -> f64 {
+    move |reads, bytes| {
+        let with_names = reads.saturating_add(READS_OF_NAME * names as u64);
+        let by_reads = with_names as f64 * cost.read_ns / 1e9;
+        by_reads.max(bytes as f64 / cost.bytes_per_s) + reads as f64 * ASK_S
+    }
 }
 
 /// The gap for which a start waits least: for its reads and their bytes, which take
@@ -196,27 +198,25 @@ pub(super) fn choose_gap(
     seconds: impl Fn(u64, u64) -> f64,
 ) -> u64 {
     let miss_s = cost.latency_ns / 1e9 + cost.readahead_bytes as f64 / cost.bytes_per_s;
-    // Pages with all such gaps, and the chance for those that the next smaller lacks.
-    let near: Vec<(u64, f64)> = near
-        .iter()
-        .map(|&(gap, chance)| (batch(files, gap, slack).1, chance))
-        .collect();
+    let batches = GAPS.map(|gap| (gap, batch(files, gap, slack)));
+    let pages_with = |gap: u64| {
+        let with = batches.iter().find(|(other, _)| *other == gap);
+        with.map_or(0, |(_, (_, pages))| *pages)
+    };
+    // Of pages in near gaps those that are not read, each by the chance of the narrowest.
     let misses = |pages: u64| {
         let mut read = pages;
-        let missed = near.iter().map(|&(all, chance)| {
+        let missed = near.iter().map(|&(gap, chance)| {
+            let all = pages_with(gap);
             let missing = all.saturating_sub(read);
             read = read.max(all);
             missing as f64 * chance
         });
         missed.sum::<f64>()
     };
-    let time = |gap: u64| {
-        let (reads, pages) = batch(files, gap, slack);
-        seconds(reads, pages * PAGE_SIZE) + misses(pages) * miss_s
-    };
     let mut best = (f64::INFINITY, 0);
-    for gap in GAPS {
-        let time = time(gap);
+    for (gap, (reads, pages)) in batches {
+        let time = seconds(reads, pages * PAGE_SIZE) + misses(pages) * miss_s;
         if time < best.0 * 0.99 {
             best = (time, gap);
         }
@@ -254,11 +254,7 @@ mod tests {
         let files = vec![(0..100).map(|i| run(i * 4, i * 4 + 1)).collect::<Vec<_>>()];
         // 100 reads of 1 ms against 300 more pages at 1 GB/s.
         let near = near(1);
-        let chosen = |cost: &DeviceCost| {
-            choose_gap(&files, near, u64::MAX, cost, |reads, bytes| {
-                in_turn(reads, bytes, cost)
-            })
-        };
+        let chosen = |cost: &DeviceCost| choose_gap(&files, near, u64::MAX, cost, in_turn(cost));
         assert!(chosen(&cost(1e6, 1e9)) >= 3);
         // Reads cost nothing.
         assert_eq!(chosen(&cost(0.0, 1e6)), 0);
@@ -274,9 +270,7 @@ mod tests {
     fn beside_a_start_reads_and_bytes_go_on_at_once() {
         let files = vec![(0..100).map(|i| run(i * 4, i * 4 + 1)).collect::<Vec<_>>()];
         let chosen = |names, cost: &DeviceCost| {
-            choose_gap(&files, &[], u64::MAX, cost, |reads, bytes| {
-                at_once(reads, bytes, names, cost)
-            })
+            choose_gap(&files, &[], u64::MAX, cost, at_once(cost, names))
         };
         // Its bytes take 4 ms, with the gaps 16 ms; 100 reads of 9 µs less.
         assert_eq!(chosen(0, &cost(9e3, 1024e5)), 0);
@@ -296,6 +290,8 @@ mod tests {
         };
         assert_eq!((near_ahead(1, &narrow), near_ahead(1, &wide)), (8, 16));
         assert_eq!((near_ahead(2, &narrow), near_ahead(3, &wide)), (4, 4));
+        let mut all = (0..4).flat_map(near);
+        assert!(all.all(|(gap, _)| GAPS.contains(gap)), "they are tried");
     }
 
     #[test]

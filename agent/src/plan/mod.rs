@@ -138,9 +138,7 @@ fn block_steps(
         runs.sort_by_key(|run| run.start);
     }
     let (volumes, runs): (Vec<u32>, Vec<Vec<Run>>) = volumes.into_iter().unzip();
-    let gap = choose_gap(&runs, &[], u64::MAX, cost, |reads, bytes| {
-        in_turn(reads, bytes, cost)
-    });
+    let gap = choose_gap(&runs, &[], u64::MAX, cost, in_turn(cost));
     for (volume, runs) in volumes.into_iter().zip(&runs) {
         for run in merge(runs, gap, u64::MAX) {
             let pages = u32::try_from(run.end.saturating_sub(run.start)).unwrap_or(u32::MAX);
@@ -255,13 +253,9 @@ fn read_steps(
         Timing::Beside => (prediction.duration_ns / 8).max(read_ns(&first, near[0].0, cost) / 2),
     };
     let gap = match options.timing {
-        Timing::Ahead => choose_gap(&first, near, slack, cost, |reads, bytes| {
-            in_turn(reads, bytes, cost)
-        }),
+        Timing::Ahead => choose_gap(&first, near, slack, cost, in_turn(cost)),
         // Most of what lies around a page that is missed is there, or on its way.
-        Timing::Beside => choose_gap(&first, &[], slack, cost, |reads, bytes| {
-            at_once(reads, bytes, names, cost)
-        }),
+        Timing::Beside => choose_gap(&first, &[], slack, cost, at_once(cost, names)),
     }
     .max(least_gap);
     // Beside a start a stretch that the program reads in order gains nothing by being

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::model::ranges::{total, union};
 use crate::model::{Action, Certainty, PAGE_SIZE, Plan, RelPath, Trace, escape};
 use crate::warm::Arrival;
 
@@ -42,6 +43,11 @@ pub struct FileFeedback {
 }
 
 impl Feedback {
+    /// Planned, and nobody knows whether it would have been or was of use.
+    pub fn undecided_bytes(&self) -> u64 {
+        self.not_read_bytes + self.unknown_bytes
+    }
+
     fn add(&mut self, other: &Self) {
         self.planned_bytes += other.planned_bytes;
         self.used_bytes += other.used_bytes;
@@ -261,22 +267,6 @@ fn judge(
 
 fn volume(volumes: &[crate::model::Volume], index: u32) -> &str {
     volumes.get(index as usize).map_or("", |v| v.id.0.as_str())
-}
-
-fn union(mut runs: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    runs.sort_unstable();
-    let mut out: Vec<(u64, u64)> = Vec::with_capacity(runs.len());
-    for (start, end) in runs {
-        match out.last_mut() {
-            Some(last) if start <= last.1 => last.1 = last.1.max(end),
-            _ => out.push((start, end)),
-        }
-    }
-    out
-}
-
-fn total(runs: &[(u64, u64)]) -> u64 {
-    runs.iter().map(|(start, end)| end - start).sum()
 }
 
 #[cfg(test)]

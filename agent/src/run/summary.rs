@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::ranges::{total, union};
 use crate::model::{Certainty, NameKind, PAGE_SIZE, Trace};
 
 /// What a run used, summed up.
@@ -78,20 +79,9 @@ pub fn summarize(trace: &Trace) -> Summary {
 }
 
 /// (pages in the union, number of separate runs).
-fn joined(mut runs: Vec<(u64, u64)>) -> (u64, u64) {
-    runs.sort_unstable();
-    let (mut pages, mut count, mut end) = (0, 0, 0);
-    for (start, stop) in runs {
-        if count == 0 || start > end {
-            count += 1;
-            pages += stop - start;
-            end = stop;
-        } else if stop > end {
-            pages += stop - end;
-            end = stop;
-        }
-    }
-    (pages, count)
+fn joined(runs: Vec<(u64, u64)>) -> (u64, u64) {
+    let runs = union(runs);
+    (total(&runs), runs.len() as u64)
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use super::files::Source;
 use super::submit::Outcome;
 use super::work::Worker;
 use super::{Lead, WarmOptions, sys};
+use crate::model::ranges::union;
 use crate::model::{Action, HUGE_PAGE_PAGES, PAGE_SIZE, Plan};
 
 /// Pages of a block.
@@ -141,16 +142,8 @@ impl Stretches {
             }
         }
         for parts in files.values_mut() {
-            parts.sort_unstable();
-            let mut joined: Vec<(u64, u64)> = Vec::new();
-            for &(start, end) in parts.iter() {
-                match joined.last_mut() {
-                    Some(last) if start <= last.1 => last.1 = last.1.max(end),
-                    _ => joined.push((start, end)),
-                }
-            }
-            joined.retain(|(start, end)| end - start >= LONG_PAGES);
-            *parts = joined;
+            *parts = union(std::mem::take(parts));
+            parts.retain(|(start, end)| end - start >= LONG_PAGES);
         }
         files.retain(|_, parts| !parts.is_empty());
         Self(files)
@@ -202,7 +195,7 @@ impl Worker<'_> {
         let Some(block) = shared.huge.begin(source, start, pages) else {
             return false;
         };
-        let Ok(flight) = self.may_read(pages) else {
+        let Ok(flight) = self.may_read(source.volume, pages) else {
             return false;
         };
         self.take_in();

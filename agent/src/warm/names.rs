@@ -21,8 +21,7 @@ impl Worker<'_> {
         if shared.is_served(index) || shared.is_stuck(name.volume) {
             return;
         }
-        shared.on_volume(self.slot, name.volume, || shared.root(name.volume));
-        let Ok(_flight) = self.may_ask(0) else {
+        let Ok(_flight) = self.may_ask(name.volume, 0) else {
             return;
         };
         let stopped = || shared.stopped();

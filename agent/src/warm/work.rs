@@ -197,15 +197,15 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let bytes = u64::from(pages) * PAGE_SIZE;
         let data = &shared.progress.data;
-        if let Some(planned) = shared.plan.files.get(file as usize) {
-            if shared.is_stuck(planned.volume) {
-                return;
-            }
-            // By which it is known whose use of disks matters.
-            shared.on_volume(self.slot, planned.volume, || shared.root(planned.volume));
+        let Some(volume) = shared.plan.files.get(file as usize).map(|f| f.volume) else {
+            data.failed.add(bytes);
+            return;
+        };
+        if shared.is_stuck(volume) {
+            return;
         }
         // Opening reads directories and inodes, where they are not in memory.
-        let Ok(opening) = self.may_ask(0) else {
+        let Ok(opening) = self.may_ask(volume, 0) else {
             return;
         };
         let mut opened = self.open(file, false);
@@ -302,25 +302,27 @@ impl<'a> Worker<'a> {
     }
 
     /// Waits until so many pages may be read; see [`Worker::may_ask`].
-    pub(super) fn may_read(&mut self, pages: u32) -> Result<Option<Flight>, Stopped> {
+    pub(super) fn may_read(&mut self, volume: u32, pages: u32) -> Result<Option<Flight>, Stopped> {
         let bytes = u64::from(pages) * PAGE_SIZE;
         let mut rates = self.shared.options.rates.iter();
         if !rates.all(|rate| rate.take(bytes, || self.stopped())) {
             return Err(Stopped);
         }
-        self.may_ask(bytes)
+        self.may_ask(volume, bytes)
     }
 
-    /// Waits until a disk may be asked for something, so many bytes of data among it. Where a
+    /// Waits until a volume's disk may be asked for something, so many bytes of data among it. Where a
     /// pace is to be kept: what that has in flight.
     ///
     /// # Errors
     /// It is to stop.
-    pub(super) fn may_ask(&mut self, bytes: u64) -> Result<Option<Flight>, Stopped> {
+    pub(super) fn may_ask(&mut self, volume: u32, bytes: u64) -> Result<Option<Flight>, Stopped> {
         let shared = self.shared;
         let Some(pace) = shared.options.pace_to_keep() else {
             return Ok(None);
         };
+        // By its root it is known which disk that is, and so whose use of disks matters.
+        shared.on_volume(self.slot, volume, || shared.root(volume));
         while !self.stopped() {
             // What this thread has in flight is not to keep others waiting for quiet.
             if pace.is_quiet() {
@@ -358,7 +360,7 @@ impl<'a> Worker<'a> {
         while at < pages && !self.stopped() {
             let limits = self.limits();
             let count = (pages - at).min(limits.step_pages(source));
-            let Ok(flight) = self.may_read(count) else {
+            let Ok(flight) = self.may_read(source.volume, count) else {
                 return;
             };
             let in_turn = flight.as_ref().and_then(Flight::in_turn);
