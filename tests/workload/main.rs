@@ -27,7 +27,7 @@ fn who(running: &Running) -> Workload {
     };
     assert_eq!(*id, running.id);
     let clients = Containerd::of(&running.roots);
-    match identify(&place, &running.roots, &running.mounts, &clients) {
+    match identify(&place, &running.roots, || &running.mounts, &clients) {
         Identified::Workload(workload) => *workload,
         other => panic!("a running container is {other:?}"),
     }
@@ -157,7 +157,7 @@ fn containerd_tells_image_labels_and_layers() {
     // Without its API it has neither labels nor layers, and is known by less.
     let place = place(&by_containerd.cgroup).expect("a place");
     let Identified::Workload(alone) =
-        identify(&place, &by_containerd.roots, &by_containerd.mounts, &[])
+        identify(&place, &by_containerd.roots, || &by_containerd.mounts, &[])
     else {
         panic!("its files are there");
     };

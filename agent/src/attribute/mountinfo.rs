@@ -3,7 +3,12 @@
 //! Paths are bytes: the kernel escapes space, tab, newline and backslash as
 //! three octal digits and passes everything else through.
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
 
 /// One mount of this mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +63,47 @@ pub fn parse(text: &[u8]) -> Result<Vec<Mount>, ParseError> {
 pub fn read() -> io::Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     parse(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// This process's table, read again only where it has changed. The kernel tells of that by
+/// `poll(2)` (`mounts_poll`, fs/namespace.c), which costs 1 µs; a table of 1,600 mounts takes
+/// 2 ms to be printed.
+#[derive(Debug, Default)]
+pub struct Table {
+    watched: Option<File>,
+    mounts: Option<Arc<[Mount]>>,
+}
+
+impl Table {
+    /// The table as it is now.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn now(&mut self) -> io::Result<Arc<[Mount]>> {
+        // Before it is read: what changes meanwhile is told of by the next question.
+        let is_as_before = !self.has_changed()?;
+        if let Some(mounts) = self.mounts.as_ref().filter(|_| is_as_before) {
+            return Ok(mounts.clone());
+        }
+        self.mounts = None;
+        let mounts: Arc<[Mount]> = read()?.into();
+        self.mounts = Some(mounts.clone());
+        Ok(mounts)
+    }
+
+    fn has_changed(&mut self) -> io::Result<bool> {
+        let watched = match self.watched.take() {
+            Some(file) => file,
+            None => File::open("/proc/self/mountinfo")?,
+        };
+        let mut asked = [PollFd::new(&watched, PollFlags::PRI)];
+        poll(&mut asked, Some(&Timespec::default()))?;
+        let has_changed = asked[0]
+            .revents()
+            .intersects(PollFlags::PRI | PollFlags::ERR);
+        self.watched = Some(watched);
+        Ok(has_changed)
+    }
 }
 
 /// The mount that `path` (absolute, no symbolic links in it) lies in.

@@ -11,7 +11,7 @@ use super::guest::{Except, Guest};
 use super::options::{ChargeTo, Settings};
 use super::start::Warmed;
 use super::wishes::{Mode, Wishes};
-use crate::attribute::mountinfo::{self, Mount};
+use crate::attribute::mountinfo::{Mount, Table};
 use crate::model::{DeviceCost, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     pub(super) keeps: bool,
     pub(super) runtimes: Roots,
     containerd: Vec<Containerd>,
+    mounts: Mutex<Table>,
     pub(super) settings: Mutex<Settings>,
     /// Bytes of the plans that are being carried out.
     taken: Mutex<u64>,
@@ -80,6 +81,7 @@ impl Shared {
             keeps,
             containerd: Containerd::of(&runtimes),
             runtimes,
+            mounts: Mutex::default(),
             settings: Mutex::new(settings),
             taken: Mutex::new(0),
             limits: MemoryLimits::of_self(),
@@ -93,12 +95,7 @@ impl Shared {
 
     /// Who a cgroup is, as far as it is written down now.
     pub(super) fn look_up(&self, place: &Place) -> Identified {
-        // A unit has no root filesystem of its own, and the table of a node is long.
-        let mounts = match place {
-            Place::Unit { .. } => Vec::new(),
-            Place::Container { .. } => mounts(),
-        };
-        workload::identify(place, &self.runtimes, &mounts, &self.containerd)
+        workload::identify(place, &self.runtimes, || self.mounts(), &self.containerd)
     }
 
     /// What is in the store of a workload.
@@ -110,7 +107,17 @@ impl Shared {
 
     /// Who a container is that has no cgroup yet.
     pub(super) fn foresee(&self, id: &str, namespace: Option<&str>) -> Identified {
-        workload::foresee(id, namespace, &self.runtimes, &mounts(), &self.containerd)
+        let mounts = || self.mounts();
+        workload::foresee(id, namespace, &self.runtimes, mounts, &self.containerd)
+    }
+
+    /// The mount table; where it can't be read, none of it is known.
+    fn mounts(&self) -> Arc<[Mount]> {
+        let mut table = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        table.now().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the mount table can't be read");
+            Arc::default()
+        })
     }
 
     /// The profile of the surest key that has one.
@@ -236,13 +243,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// The mount table; where it can't be read, none of it is known.
-fn mounts() -> Vec<Mount> {
-    mountinfo::read()
-        .inspect_err(|error| tracing::warn!(%error, "the mount table can't be read"))
-        .unwrap_or_default()
 }
 
 /// Bytes of a plan, for as long as it is carried out.

@@ -45,10 +45,10 @@ pub enum Identified {
 
 /// What runs at a place: its keys, and where its volumes lie; `None` as for
 /// [`Identified::Sandbox`] and [`Identified::Unknown`]. See [`identify`].
-pub fn resolve(
+pub fn resolve<M: AsRef<[Mount]>>(
     place: &Place,
     roots: &Roots,
-    mounts: &[Mount],
+    mounts: impl FnOnce() -> M,
     containerd: &[Containerd],
 ) -> Option<Workload> {
     match identify(place, roots, mounts, containerd) {
@@ -57,17 +57,18 @@ pub fn resolve(
     }
 }
 
-/// What runs at a place. `mounts` are those of this moment: a container's root filesystem
-/// is mounted before its cgroup is made. Of `containerd` ([`Containerd::of`]) those are
+/// What runs at a place. `mounts` gives those of the moment in which it is asked, which it is
+/// for containers that are known: their root filesystem is mounted before their cgroup is
+/// made. Of `containerd` ([`Containerd::of`]) those are
 /// asked that a container may be of, the one beside its state directory first; without any
 /// of them its layers have no identity.
 ///
 /// Takes a few ms, most of it for reading the lists of layers and containers, and as long
 /// as containerd lets it wait: at most a second for each, and then not again for a while.
-pub fn identify(
+pub fn identify<M: AsRef<[Mount]>>(
     place: &Place,
     roots: &Roots,
-    mounts: &[Mount],
+    mounts: impl FnOnce() -> M,
     containerd: &[Containerd],
 ) -> Identified {
     let (id, pod) = match place {
@@ -95,18 +96,18 @@ pub fn identify(
         return Identified::Sandbox;
     }
     let described = described(&container, id, containerd, Containerd::describe);
-    let workload = workload(id, pod, container, described, roots, mounts);
+    let workload = workload(id, pod, container, described, roots, mounts().as_ref());
     Identified::Workload(Box::new(workload))
 }
 
 /// Who a container is that its runtime has made and not started: it has no cgroup, and
 /// perhaps no root filesystem yet. What is not known now may be when it starts; see
 /// [`identify`]. `namespace` is containerd's, where that told of the container.
-pub fn foresee(
+pub fn foresee<M: AsRef<[Mount]>>(
     id: &str,
     namespace: Option<&str>,
     roots: &Roots,
-    mounts: &[Mount],
+    mounts: impl FnOnce() -> M,
     containerd: &[Containerd],
 ) -> Identified {
     let found = find(roots, id).unwrap_or_else(|error| {
@@ -137,7 +138,10 @@ pub fn foresee(
     let will_be = root_path(&container).filter(|_| !described.overlay.is_empty());
     let will_be = will_be.map(|path| overlay_at(path, described.overlay.clone()));
     // What is mounted already is last, for that is what counts.
-    let mounts: Vec<Mount> = will_be.into_iter().chain(mounts.iter().cloned()).collect();
+    let mounts: Vec<Mount> = will_be
+        .into_iter()
+        .chain(mounts().as_ref().iter().cloned())
+        .collect();
     let pod = labels::pod_uid(&labels).map(str::to_owned);
     let workload = workload(id, pod.as_deref(), container, described, roots, &mounts);
     Identified::Workload(Box::new(workload))

@@ -42,7 +42,7 @@ fn a_unit_needs_no_runtime() {
         name: "nginx.service".into(),
         user: None,
     };
-    let workload = resolve(&place, &roots(dir.path()), &[], &[]).expect("a workload");
+    let workload = resolve(&place, &roots(dir.path()), || [], &[]).expect("a workload");
     assert_eq!(workload.kind, "unit");
     assert_eq!(workload.keys.0, ["unit:nginx.service"]);
 }
@@ -51,7 +51,7 @@ fn a_unit_needs_no_runtime() {
 fn what_nobody_knows_is_unknown() {
     let dir = tempfile::tempdir().expect("temp dir");
     assert_eq!(
-        resolve(&container(None), &roots(dir.path()), &[], &[]),
+        resolve(&container(None), &roots(dir.path()), || [], &[]),
         None
     );
     let bundle = dir
@@ -60,7 +60,7 @@ fn what_nobody_knows_is_unknown() {
         .join(ID);
     write(bundle.join("config.json"), "broken");
     assert_eq!(
-        resolve(&container(None), &roots(dir.path()), &[], &[]),
+        resolve(&container(None), &roots(dir.path()), || [], &[]),
         None
     );
 }
@@ -116,7 +116,7 @@ fn a_pods_container_has_its_name_layers_and_claims() {
         .as_bytes(),
     )
     .expect("valid");
-    let workload = resolve(&container(Some(UID)), &roots, &mounts, &[]).expect("a workload");
+    let workload = resolve(&container(Some(UID)), &roots, || &mounts, &[]).expect("a workload");
     assert_eq!(workload.name, "web/app");
     assert_eq!(workload.namespace, "shop");
     assert_eq!(workload.image, "registry/web:1");
@@ -155,6 +155,6 @@ fn a_pods_container_has_its_name_layers_and_claims() {
     assert_eq!(root.binds[1].1, None);
     // Its pod's pause container looks alike.
     write(userdata.join("config.json"), &config("sandbox"));
-    let sandbox = identify(&container(Some(UID)), &roots, &mounts, &[]);
+    let sandbox = identify(&container(Some(UID)), &roots, || &mounts, &[]);
     assert_eq!(sandbox, Identified::Sandbox);
 }
