@@ -103,6 +103,20 @@ fn lock_dir(dir: &Path) -> Result<File, StoreError> {
     Ok(handle)
 }
 
+/// Opens the store's file. What is no file (a FIFO, on which opening may wait for ever) is
+/// refused.
+fn open_regular(path: &Path, writable: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(writable);
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other(
+            "not a regular file; move it away, and a new store is made",
+        )),
+    }
+}
+
 /// Writes a file `KIND-<unix seconds>` that was not there before.
 pub(super) fn write_new(dir: &Path, kind: &str, bytes: &[u8]) -> Result<PathBuf, StoreError> {
     let path = unused(dir, kind);
@@ -162,8 +176,7 @@ impl Store {
         let mut waiting = Waiting::new(self);
         loop {
             let writable = self.access == Access::Write;
-            let mut options = OpenOptions::new();
-            let file = match options.read(true).write(writable).open(&self.path) {
+            let file = match open_regular(&self.path, writable) {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => match self.access {
                     Access::Read => return Ok(None),
@@ -232,8 +245,7 @@ impl Store {
     /// Lets one that can write repair what a dead writer left.
     fn repair(&self) -> Result<(), StoreError> {
         tracing::debug!("{}: repairing after an unclean end", shown(&self.path));
-        let mut options = OpenOptions::new();
-        let file = match options.read(true).write(true).open(&self.path) {
+        let file = match open_regular(&self.path, true) {
             Ok(file) => file,
             Err(_) => return Err(StoreError::NeedsRepair(self.path.clone())),
         };

@@ -406,3 +406,14 @@ fn a_directory_that_is_none_is_named() {
         );
     }
 }
+
+#[test]
+fn a_store_that_is_no_file_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join(FILE_NAME);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).expect("fifo");
+    for access in [Access::Read, Access::Write] {
+        let error = Store::open(dir.path(), access).expect_err("no store");
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
+}
