@@ -25,7 +25,9 @@ pub(super) fn stat(path: &[u8], ino: u64) -> Option<Stat> {
     (regular && stat.stx_ino == ino).then(|| Stat {
         version: FileVersion {
             size: stat.stx_size,
-            mtime_ns: stat.stx_mtime.tv_sec * 1_000_000_000 + i64::from(stat.stx_mtime.tv_nsec),
+            mtime_ns: (stat.stx_mtime.tv_sec)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(i64::from(stat.stx_mtime.tv_nsec)),
         },
         device: (stat.stx_dev_major, stat.stx_dev_minor),
         links: stat.stx_nlink,
@@ -36,14 +38,17 @@ pub(super) fn stat(path: &[u8], ino: u64) -> Option<Stat> {
 pub(super) fn read_head(path: &[u8]) -> Option<Vec<u8>> {
     use std::io::Read;
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    // What is a FIFO by the time it is opened is not waited for.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
     if !path.is_absolute() || !path.metadata().ok()?.is_file() {
         return None;
     }
+    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?;
+    let file = std::fs::File::from(file);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
     let mut head = Vec::new();
-    std::fs::File::open(path)
-        .ok()?
-        .take(PAGE_SIZE)
-        .read_to_end(&mut head)
-        .ok()?;
+    file.take(PAGE_SIZE).read_to_end(&mut head).ok()?;
     Some(head)
 }

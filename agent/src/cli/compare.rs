@@ -49,10 +49,10 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
     }
     bar.finish_and_clear();
     if let Some(start) = last.iter().find(|start| !start.ended.success()) {
-        eprintln!(
-            "note: the command ended with status {}",
+        format::tell(format!(
+            "note: the command ended with status {}\n",
             start.ended.status()
-        );
+        ));
     }
     report(global, args, &profile, &warmup, &series, &last)?;
     Ok(ExitCode::SUCCESS)

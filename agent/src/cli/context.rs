@@ -23,6 +23,8 @@ pub(super) fn init_tracing(global: &Global) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would tell of them on standard error, where it just failed, and panic.
+        .log_internal_errors(false)
         .with_target(global.verbose > 0);
     // An error means that one is installed already (in tests).
     let _ = match global.verbose {

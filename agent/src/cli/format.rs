@@ -158,6 +158,12 @@ pub(super) fn emit(output: impl AsRef<[u8]>) -> anyhow::Result<()> {
     }
 }
 
+/// Writes to standard error. Where that can't be written to, nobody is there to be told,
+/// and what is done goes on.
+pub(super) fn tell(output: impl AsRef<[u8]>) {
+    let _ = io::stderr().lock().write_all(output.as_ref());
+}
+
 /// Writes one JSON object and a line end to standard output.
 pub(super) fn emit_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value).context("writing JSON")?;

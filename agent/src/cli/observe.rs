@@ -38,7 +38,10 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
     let hooks = probes.attach(&[Group::Use, Group::Miss, Group::Names, Group::Lifecycle]);
     sees_pages(&hooks)?;
     for hook in hooks.iter().filter(|hook| !hook.live) {
-        eprintln!("{}: {}; {}", hook.place, hook.reason, hook.without);
+        format::tell(format!(
+            "{}: {}; {}\n",
+            hook.place, hook.reason, hook.without
+        ));
     }
     let own = rustix::process::getpid().as_raw_nonzero().get() as u32;
     let mut watched = 0;
@@ -49,7 +52,9 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
         }
     }
     if !global.json {
-        eprintln!("watching {watched} cgroups and those they get; Ctrl-C ends it");
+        format::tell(format!(
+            "watching {watched} cgroups and those they get; Ctrl-C ends it\n"
+        ));
     }
     let began = Instant::now();
     let mut seen = Seen::default();
@@ -84,7 +89,7 @@ pub(super) fn run(global: &Global, args: &ObserveArgs) -> anyhow::Result<ExitCod
             "hooks": hooks,
         }))?;
     } else {
-        eprintln!("\r\x1b[K{}", seen.line(began.elapsed(), lost));
+        format::tell(format!("\r\x1b[K{}\n", seen.line(began.elapsed(), lost)));
     }
     Ok(ExitCode::SUCCESS)
 }

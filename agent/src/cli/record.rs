@@ -41,12 +41,10 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
     if let Ok(merged) = &kept
         && !global.json
     {
-        eprint!(
-            "{}",
-            common::describe(&args.profile, &recording, merged.runs.len())
-        );
+        let runs = merged.runs.len();
+        format::tell(common::describe(&args.profile, &recording, runs));
         if global.verbose > 0 {
-            eprint!("{}", stages::text(&recording));
+            format::tell(stages::text(&recording));
         }
     }
     let ended = match recording.ended {
@@ -62,11 +60,14 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
         Ok(merged) if global.json => {
             let mut value = common::recording_json(&args.profile, &recording, merged.runs.len());
             value["exit_status"] = json!(ended.status());
-            format::emit_json_line(&value)?;
+            // The exit status is the command's all the same.
+            if let Err(error) = format::emit_json_line(&value) {
+                format::tell(format!("headstart: {error:#}\n"));
+            }
         }
         Ok(_) => {}
         Err(error) if ended.success() => return Err(error),
-        Err(error) => eprintln!("headstart: {error:#}"),
+        Err(error) => format::tell(format!("headstart: {error:#}\n")),
     }
     Ok(ended.exit_code())
 }

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     if global.json {
         let runs = kept.unwrap_or(profile.runs.len());
         let recording = beside.recording.as_ref().ok();
-        format::emit_json_line(&json!({
+        let told = format::emit_json_line(&json!({
             "profile": args.profile,
             "known": known.is_some(),
             "seconds": beside.seconds,
@@ -45,13 +45,17 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
             "recording": recording.map(|r| common::recording_json(&args.profile, r, runs)),
             "feedback": beside.feedback,
             "warm": beside.warm,
-        }))?;
+        }));
+        // The exit status is the command's all the same.
+        if let Err(error) = told {
+            format::tell(format!("headstart: {error:#}\n"));
+        }
     } else {
-        eprint!("{}", text(args, &beside, known.is_some(), kept));
+        format::tell(text(args, &beside, known.is_some(), kept));
         if let Ok(recording) = &beside.recording
             && global.verbose > 0
         {
-            eprint!("{}", stages::text(recording));
+            format::tell(stages::text(recording));
         }
     }
     Ok(beside.ended.exit_code())

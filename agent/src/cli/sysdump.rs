@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, args: &SysdumpArgs) -> anyhow::Result<ExitCod
         Err(error) => missing.push(format!("configuration: {error:#}")),
     }
     for what in &missing {
-        eprintln!("headstart: not in the archive: {what}");
+        format::tell(format!("headstart: not in the archive: {what}\n"));
     }
     let about = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -69,8 +69,8 @@ pub struct Probes {
     excepted: HashMap<u64, u32>,
     /// Slots whose touches of this generation may be in the maps.
     slots_used: HashSet<u32>,
-    /// Cgroups made within watched ones, as of when the last of them was looked for.
-    children: u64,
+    /// Of watched cgroups: how many had been made within any, as of when it began.
+    children: HashMap<u64, u64>,
 }
 
 impl Probes {
@@ -104,7 +104,7 @@ impl Probes {
             watched: Vec::new(),
             excepted: HashMap::new(),
             slots_used: HashSet::new(),
-            children: 0,
+            children: HashMap::new(),
         };
         let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
         for &(number, class) in SYSCALLS {
@@ -160,6 +160,7 @@ impl Probes {
     /// children it gets from now on. What an earlier watch sent is sent again.
     pub fn watch(&mut self, cgroup: u64) -> Result<(), ProbeError> {
         self.free_slot(cgroup)?;
+        self.note_children(cgroup)?;
         self.watched.retain(|&watched| watched != cgroup);
         self.watched.push(cgroup);
         self.bump_generation()
@@ -176,9 +177,17 @@ impl Probes {
             return self.watch(cgroup);
         }
         let slot = self.free_slot(cgroup)?;
+        self.note_children(cgroup)?;
         self.set_tracked(cgroup)?;
         self.slots_used.insert(slot);
         self.watched.push(cgroup);
+        Ok(())
+    }
+
+    fn note_children(&mut self, cgroup: u64) -> Result<(), ProbeError> {
+        let children = self.counters()?.get(Stage::Cgroup, Outcome::Out);
+        // Watched again: those of before are still there.
+        self.children.entry(cgroup).or_insert(children);
         Ok(())
     }
 
@@ -229,13 +238,14 @@ impl Probes {
         self.watched.retain(|&watched| watched != cgroup);
         let watched = self.watched.clone();
         let children = self.counters()?.get(Stage::Cgroup, Outcome::Out);
-        // A thousand slots, each a system call: only if others than its own were filled.
-        let slots = if children > self.children {
-            self.children = children;
-            0..TRACK_SLOTS
-        } else {
-            let own = track_slot(cgroup);
-            own..own + 1
+        // A thousand slots, each a system call: only if a child of any came while this one
+        // was watched.
+        let slots = match self.children.remove(&cgroup) {
+            Some(before) if before == children => {
+                let own = track_slot(cgroup);
+                own..own + 1
+            }
+            _ => 0..TRACK_SLOTS,
         };
         let mut track = self.track()?;
         for slot in slots {

@@ -327,7 +327,10 @@ impl Recorder {
         });
         trace.duration_ns = elapsed.as_nanos() as u64;
         trace.blind_ns = blind_ns;
-        trace.lost = counters.get(Stage::Ring, Outcome::Lost) + collector.lost();
+        // Of a cgroup that could not be followed nothing was seen.
+        trace.lost = counters.get(Stage::Ring, Outcome::Lost)
+            + counters.get(Stage::Cgroup, Outcome::Lost)
+            + collector.lost();
         if let Some(error) = collector.last_error() {
             tracing::warn!(%error, lost = collector.lost(), "some records were not understood");
         }

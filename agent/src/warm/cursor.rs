@@ -52,7 +52,7 @@ impl Cursor {
         self.found = self.found.saturating_add(1);
         match self.found.checked_sub(FOUND) {
             None => 0,
-            Some(more) => FOUND.checked_shl(more).unwrap_or(PASSED).min(PASSED),
+            Some(more) => (FOUND << more.min(PASSED.ilog2())).min(PASSED),
         }
     }
 }
