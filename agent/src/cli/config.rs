@@ -368,7 +368,7 @@ impl Config {
     /// # Errors
     /// What is wrong, with the line's number and the line, for the key is on it.
     pub fn parse(text: &str) -> Result<Config, String> {
-        toml::from_str(text).map_err(|error| {
+        let config: Config = toml::from_str(text).map_err(|error| {
             let message = error.message();
             let Some(span) = error.span() else {
                 return message.to_owned();
@@ -382,9 +382,17 @@ impl Config {
                 number + 1,
                 escape(message.as_bytes())
             )
-        })
+        })?;
+        // Each plan has threads of its own.
+        match config.agent.plans_at_once {
+            1..=MOST_PLANS => Ok(config),
+            _ => Err(format!("agent.plans_at_once: 1 to {MOST_PLANS}")),
+        }
     }
 }
+
+/// Most plans that may be carried out at once.
+const MOST_PLANS: usize = 64;
 
 fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_encoded_bytes())
@@ -393,6 +401,14 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plans_at_once_are_bounded() {
+        for (plans, is_taken) in [(0, false), (1, true), (64, true), (1_000_000, false)] {
+            let text = format!("[agent]\nplans_at_once = {plans}");
+            assert_eq!(Config::parse(&text).is_ok(), is_taken, "{plans}");
+        }
+    }
 
     /// What is shipped for people to start from.
     const DEFAULTS: &str = include_str!("config.toml");
