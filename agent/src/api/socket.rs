@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 
 use crate::model::escape;
@@ -16,6 +18,12 @@ const SOCKET_MODE: u32 = 0o600;
 
 /// Others may see that there is a socket.
 const DIRECTORY_MODE: u32 = 0o755;
+
+/// How long another process may keep the directory locked. An agent does for milliseconds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause between two attempts to lock it.
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Why the socket can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +85,7 @@ impl Bound {
         // Of two agents that begin at once one is to find the other's socket. The lock
         // is on the directory, so that no file stays behind.
         let lock = File::open(directory).map_err(failed("opening", directory))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|e| failed("locking", directory)(e.into()))?;
+        lock_within(&lock, LOCK_WAIT).map_err(failed("locking", directory))?;
         if let Some(pid) = listening(path)? {
             return Err(SocketError::Taken {
                 path: path.to_owned(),
@@ -182,6 +189,26 @@ fn listening(path: &Path) -> Result<Option<i32>, SocketError> {
     }
 }
 
+/// Locks what anyone who can open it may keep locked: not waited for without end.
+fn lock_within(file: &File, wait: Duration) -> io::Result<()> {
+    let since = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if since.elapsed() < wait => {
+                std::thread::sleep(LOCK_POLL);
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "another process keeps it locked; `fuser -v` with that directory says which",
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Process and user at the other end.
 pub(super) fn peer(stream: &impl std::os::fd::AsFd) -> io::Result<(i32, u32)> {
     let credentials = socket_peercred(stream)?;
@@ -202,6 +229,18 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         std::fs::symlink_metadata(path).expect("there").mode() & 0o777
+    }
+
+    #[test]
+    fn a_lock_that_is_kept_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().expect("directory");
+        let open = || File::open(dir.path()).expect("a directory");
+        let held = open();
+        flock(&held, FlockOperation::LockExclusive).expect("free");
+        let error = lock_within(&open(), Duration::from_millis(20)).expect_err("locked");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(held);
+        lock_within(&open(), Duration::from_millis(20)).expect("free again");
     }
 
     #[test]
