@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use headstart::attribute::mountinfo::{Mount, Table};
 use headstart::model::{Action, FileVersion, PAGE_SIZE, RelPath, Volume, VolumeId};
 use headstart::warm::{Cancel, FailureKind, WarmOptions};
 
@@ -253,20 +254,18 @@ fn a_dead_mount_costs_itself_only() {
 #[test]
 fn the_mount_table_is_read_again_where_it_has_changed() {
     let f = Fixture::new();
-    let mut table = headstart::attribute::mountinfo::Table::default();
+    let mut table = Table::default();
     let before = table.now().expect("mountinfo");
     let Some(disk) = Loop::new(&f, 16) else {
         return;
     };
     let point = disk.mount.as_os_str().as_bytes().to_vec();
-    let is_there = |mounts: &[headstart::attribute::mountinfo::Mount]| {
-        mounts.iter().any(|mount| mount.mount_point == point)
-    };
+    let is_there = |mounts: &[Mount]| mounts.iter().any(|mount| mount.mount_point == point);
     assert!(!is_there(&before));
     assert!(is_there(&table.now().expect("mountinfo")));
     // Other tests mount something too, but not all the time.
     let until = Instant::now() + Duration::from_secs(30);
-    let is_shared = |table: &mut headstart::attribute::mountinfo::Table| {
+    let is_shared = |table: &mut Table| {
         let (a, b) = (
             table.now().expect("mountinfo"),
             table.now().expect("mountinfo"),

@@ -81,28 +81,20 @@ impl Table {
     /// As [`read`].
     pub fn now(&mut self) -> io::Result<Arc<[Mount]>> {
         // Before it is read: what changes meanwhile is told of by the next question.
-        let is_as_before = !self.has_changed()?;
-        if let Some(mounts) = self.mounts.as_ref().filter(|_| is_as_before) {
-            return Ok(mounts.clone());
-        }
-        self.mounts = None;
-        let mounts: Arc<[Mount]> = read()?.into();
-        self.mounts = Some(mounts.clone());
-        Ok(mounts)
-    }
-
-    fn has_changed(&mut self) -> io::Result<bool> {
-        let watched = match self.watched.take() {
+        let watched = match &self.watched {
             Some(file) => file,
-            None => File::open("/proc/self/mountinfo")?,
+            None => self.watched.insert(File::open("/proc/self/mountinfo")?),
         };
-        let mut asked = [PollFd::new(&watched, PollFlags::PRI)];
+        let mut asked = [PollFd::new(watched, PollFlags::PRI)];
         poll(&mut asked, Some(&Timespec::default()))?;
-        let has_changed = asked[0]
-            .revents()
-            .intersects(PollFlags::PRI | PollFlags::ERR);
-        self.watched = Some(watched);
-        Ok(has_changed)
+        let told = asked[0].revents();
+        if told.intersects(PollFlags::PRI | PollFlags::ERR) {
+            self.mounts = None;
+        }
+        Ok(match &self.mounts {
+            Some(mounts) => mounts.clone(),
+            None => self.mounts.insert(read()?.into()).clone(),
+        })
     }
 }
 

@@ -164,6 +164,11 @@ pub(super) fn tell(output: impl AsRef<[u8]>) {
     let _ = io::stderr().lock().write_all(output.as_ref());
 }
 
+/// Tells what went wrong.
+pub(super) fn complain(error: &anyhow::Error) {
+    tell(format!("headstart: {error:#}\n"));
+}
+
 /// Writes one JSON object and a line end to standard output.
 pub(super) fn emit_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value).context("writing JSON")?;

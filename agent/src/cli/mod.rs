@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            format::tell(format!("headstart: {error:#}\n"));
+            format::complain(&error);
             // Where it is the command's fault, its own status says so.
             launch_error(&error).map_or(ExitCode::FAILURE, |e| ExitCode::from(e.exit_code()))
         }

@@ -62,12 +62,12 @@ pub(super) fn run(global: &Global, args: &RecordArgs) -> anyhow::Result<ExitCode
             value["exit_status"] = json!(ended.status());
             // The exit status is the command's all the same.
             if let Err(error) = format::emit_json_line(&value) {
-                format::tell(format!("headstart: {error:#}\n"));
+                format::complain(&error);
             }
         }
         Ok(_) => {}
         Err(error) if ended.success() => return Err(error),
-        Err(error) => format::tell(format!("headstart: {error:#}\n")),
+        Err(error) => format::complain(&error),
     }
     Ok(ended.exit_code())
 }

@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
         }));
         // The exit status is the command's all the same.
         if let Err(error) = told {
-            format::tell(format!("headstart: {error:#}\n"));
+            format::complain(&error);
         }
     } else {
         format::tell(text(args, &beside, known.is_some(), kept));
