@@ -35,6 +35,8 @@ fn the_view_arrives_whole() {
     let before = client.explain("unit:before.service").expect("answered");
     assert_eq!((before.runs, before.seen), (4, false));
     assert_eq!(before.last.expect("a start").used, 1 << 20);
+    let by_name = client.explain("before.service").expect("answered");
+    assert_eq!(by_name.key, "unit:before.service");
 
     let explained = client.explain("web.service").expect("answered");
     assert_eq!(explained.key, "unit:web.service");
@@ -109,7 +111,7 @@ fn a_workload_is_found_by_what_is_shown_of_it() {
         .expect_err("two of them")
         .to_string();
     assert!(
-        ambiguous.contains("several workloads are called `redis`"),
+        ambiguous.contains("called `redis`: name one by its key (container:redis, container:r"),
         "{ambiguous}"
     );
     let unknown = client.explain("no\x1bbody").expect_err("none").to_string();

@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::MemfdFlags;
 use serde_json::Value;
 
-use crate::node::{HEADSTART, Node, Unit, evict, send, until};
+use crate::node::{HEADSTART, Node, Unit, evict, send, until, until_or};
 use crate::residency::resident_pages;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -38,7 +40,13 @@ impl Group {
     fn make(path: &str) -> Self {
         let (above, name) = path.rsplit_once('/').expect("a path");
         let group = Self(Self::handing_on(above).join(name));
-        fs::create_dir_all(&group.0).expect("made");
+        // An agent that was killed with a test that failed hands its controllers on:
+        // no process could enter.
+        until("what was left of an earlier try is gone", || {
+            remove_below(&group.0);
+            (!group.0.exists()).then_some(())
+        });
+        fs::create_dir(&group.0).expect("made");
         group
     }
 
@@ -60,6 +68,25 @@ impl Group {
     fn procs(&self) -> PathBuf {
         self.0.join("cgroup.procs")
     }
+
+    /// Memory charged to it that no reclaim takes, until it is dropped.
+    fn hold(&self, bytes: u64) -> OwnedFd {
+        let memory = rustix::fs::memfd_create("held", MemfdFlags::CLOEXEC).expect("memory");
+        // Its agent lets no process be in it itself.
+        let within = self.0.join("held");
+        fs::create_dir(&within).expect("made");
+        let status = Command::new("sh")
+            .args(["-c", "echo $$ > \"$0\" && exec head -c \"$1\" /dev/zero"])
+            .arg(within.join("cgroup.procs"))
+            .arg(bytes.to_string())
+            .stdout(memory.try_clone().expect("duplicated"))
+            .status()
+            .expect("it starts");
+        assert!(status.success(), "{status}");
+        // What was charged stays with what is above.
+        until("it is empty", || fs::remove_dir(&within).ok());
+        memory
+    }
 }
 
 impl Drop for Group {
@@ -75,6 +102,16 @@ impl Drop for Group {
             let _ = fs::remove_dir(path);
         }
     }
+}
+
+/// Removes a cgroup and those in it, as far as nothing runs there.
+fn remove_below(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 /// Bytes of files that are charged to a cgroup.
@@ -237,16 +274,22 @@ fn is_limited(group: &str, start: impl FnOnce(&mut Node, &Path)) {
         throttled.as_u64().unwrap_or(0)
     };
     assert_eq!(throttled(), 0);
-    // One part in eight of a limit is to stay free: of this one nothing is left.
-    let current: u64 = service
-        .read("memory.current")
-        .trim()
-        .parse()
-        .expect("bytes");
-    let high = current - file_bytes(&service.0);
+    // One part in eight of a limit is to stay free: of this one a hundredth does. What takes
+    // the room is no file's: the kernel would throw out the agent's own code, again and again.
+    let _held = service.hold(512 * MIB);
+    let bytes = || service.read("memory.current").trim().parse::<u64>();
+    let high = bytes().expect("bytes") + 5 * MIB;
     fs::write(service.0.join("memory.high"), high.to_string()).expect("a limit");
     let unit = Unit::make(SLICE, name);
-    until("it is throttled", || (throttled() >= 1).then_some(()));
+    let why = || {
+        let [stat, events] = ["memory.stat", "memory.events"].map(|file| service.read(file));
+        let status = node.json(&["status"]);
+        format!(
+            "not throttled: {high}, {:?}\n{stat}{events}{status:?}",
+            bytes()
+        )
+    };
+    until_or(why, || (throttled() >= 1).then_some(()));
     assert!(resident_pages(&used).iter().all(|&there| !there));
     drop(unit);
     fs::write(service.0.join("memory.high"), "max").expect("no limit");

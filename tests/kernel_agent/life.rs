@@ -36,6 +36,29 @@ fn knows_what_is_older(start: impl FnOnce(&mut Node)) {
 }
 
 #[test]
+fn what_is_made_within_an_older_units_cgroups_is_no_start() {
+    let Some(mut node) = Node::new() else { return };
+    let unit = Unit::make(SLICE, "nested.service");
+    unit.make_within("inner");
+    node.start();
+    until("the older unit is known", || {
+        node.workload("unit:nested.service")
+    });
+    unit.make_within("inner/late");
+    // Signals come in their order: that of this one comes after.
+    let other = Unit::make(SLICE, "other.service");
+    until("the other one starts", || {
+        node.workload("unit:other.service")
+            .filter(|other| other["starts"] == 1)
+    });
+    let nested = node.workload("unit:nested.service").expect("it is known");
+    assert_eq!(nested["starts"], 0, "{nested}");
+    drop(other);
+    unit.remove_within("inner/late");
+    unit.remove_within("inner");
+}
+
+#[test]
 fn it_ends_and_the_next_one_goes_on_from_the_store() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 1 << 20);

@@ -29,7 +29,7 @@ pub(crate) fn until<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// As [`until`], with what is to be said when it is in vain.
-fn until_or<T>(why: impl Fn() -> String, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until_or<T>(why: impl Fn() -> String, mut found: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = found() {
@@ -433,6 +433,18 @@ impl Unit {
             slice: slice.to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    /// Makes a cgroup within it.
+    pub(crate) fn make_within(&self, path: &str) {
+        let path = format!("{}/{}/{path}", self.slice, self.name);
+        rustix::fs::mkdirat(&self.root, path, Mode::from(0o755)).expect("made");
+    }
+
+    /// Removes one that is within it, and empty.
+    pub(crate) fn remove_within(&self, path: &str) {
+        let path = format!("{}/{}/{path}", self.slice, self.name);
+        rustix::fs::unlinkat(&self.root, path, AtFlags::REMOVEDIR).expect("removed");
     }
 
     /// One of its files, where the hierarchy is mounted; `None`, and why, where it is not.

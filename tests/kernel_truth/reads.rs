@@ -196,3 +196,31 @@ fn on_tmpfs_nothing_is_to_be_warmed() {
     let volumes = &recording.trace.volumes;
     assert!(volumes.iter().all(|volume| volume.fs_type != "tmpfs"));
 }
+
+/// The weights of a model, say, and the pages are there.
+#[test]
+fn of_one_long_read_all_is_seen() {
+    const LENGTH: u64 = (600 << 20) + 5000;
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let file = scratch.path("long");
+    std::fs::File::create(&file)
+        .and_then(|made| made.set_len(LENGTH + PAGE_SIZE))
+        .expect("made");
+    // From the middle of a page on, and of a chunk.
+    let read = (5 * PAGE_SIZE + 7, LENGTH - 6 * PAGE_SIZE);
+    let ops = [Op::new(&file, How::Read(vec![read]))];
+    for state in ["cold", "hot"] {
+        if state == "cold" {
+            drop_caches();
+        }
+        let recording = scratch.record(&ops);
+        assert_eq!(recording.trace.lost, 0);
+        let seen = Seen::of(&recording.trace, &file);
+        let used = spanned(&[read], LENGTH + PAGE_SIZE);
+        let missing = used.difference(&seen.certain).count();
+        assert_eq!(missing, 0, "{state}: of {} pages", used.len());
+        assert_eq!(seen.certain.len(), used.len(), "{state}");
+    }
+}

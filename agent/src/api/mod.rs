@@ -7,6 +7,7 @@ mod convert;
 mod http;
 pub mod metrics;
 pub mod proto;
+mod search;
 mod server;
 mod service;
 mod socket;

@@ -13,8 +13,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::proto::v1::{self, agent_server::Agent};
+use super::search::Search;
 use super::{convert, metrics};
-use crate::daemon::{Handle, Listener, OrderError, View, WorkloadView};
+use crate::daemon::{Handle, Listener, OrderError, WorkloadView};
 use crate::model::escape;
 
 /// Touches that wait for a stream to be written; behind them the listener's own queue
@@ -80,18 +81,15 @@ impl Agent for Service {
         request: Request<v1::NotifyRequest>,
     ) -> Result<Response<v1::NotifyResponse>, Status> {
         let asked = request.into_inner().workload;
+        let key = match self.found(&asked).await? {
+            Ok(workload) => workload.key.clone(),
+            // The daemon knows profiles by their other names, too.
+            Err(OrderError::Unknown(asked)) => asked,
+            Err(error) => return Err(refused(&error)),
+        };
         let handle = self.handle.clone();
         // Waits for the daemon.
-        let notified = tokio::task::spawn_blocking(move || {
-            let view = handle.view();
-            // As it is shown, it may be escaped. The daemon knows profiles of workloads
-            // that were not seen yet, too.
-            let key = match find(&view, &asked)[..] {
-                [workload] => workload.key.clone(),
-                _ => asked,
-            };
-            handle.notify(&key)
-        });
+        let notified = tokio::task::spawn_blocking(move || handle.notify(&key));
         let notified = notified
             .await
             .map_err(|error| Status::internal(error.to_string()))?
@@ -107,21 +105,10 @@ impl Agent for Service {
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         let asked = request.into_inner().workload;
-        let view = self.handle.view();
-        match find(&view, &asked)[..] {
-            [workload] => Ok(Response::new(v1::ExplainResponse {
-                workload: Some(convert::workload(workload, true)),
-            })),
-            // One that was not seen is known by its key alone.
-            [] => match &self.stored(asked.clone(), 1).await?[..] {
-                [workload] if workload.key == asked => {
-                    let workload = Some(convert::workload(workload, true));
-                    Ok(Response::new(v1::ExplainResponse { workload }))
-                }
-                _ => Err(refused(&OrderError::Unknown(asked))),
-            },
-            _ => Err(refused(&OrderError::Ambiguous(asked))),
-        }
+        let workload = self.found(&asked).await?.map_err(|error| refused(&error))?;
+        Ok(Response::new(v1::ExplainResponse {
+            workload: Some(convert::workload(&workload, true)),
+        }))
     }
 
     async fn metrics(
@@ -152,6 +139,31 @@ impl Agent for Service {
 }
 
 impl Service {
+    /// The workload that is called so: by its key, its name, or either as it is shown; of
+    /// those that were seen, or else of those that only the store knows.
+    async fn found(&self, text: &str) -> Result<Result<Arc<WorkloadView>, OrderError>, Status> {
+        let mut seen = Search::new(text);
+        self.handle
+            .view()
+            .workloads
+            .values()
+            .for_each(|w| seen.look(w));
+        if let Some(found) = seen.found() {
+            return Ok(found);
+        }
+        let mut stored = Search::new(text);
+        let mut token = String::new();
+        loop {
+            let page = self.page(PAGE as u32, token, false).await?;
+            page.0.iter().for_each(|workload| stored.look(workload));
+            token = page.1;
+            if token.is_empty() {
+                let unknown = || Err(OrderError::Unknown(text.to_owned()));
+                return Ok(stored.found().unwrap_or_else(unknown));
+            }
+        }
+    }
+
     /// Workloads that the store knows, seen or not, from a key on.
     async fn stored(&self, from: String, most: usize) -> Result<Vec<WorkloadView>, Status> {
         let handle = self.handle.clone();
@@ -226,32 +238,12 @@ fn pass_on(
     }
 }
 
-/// Workloads that are called so: by key, else by name, else by either as it is shown.
-fn find<'a>(view: &'a View, text: &str) -> Vec<&'a WorkloadView> {
-    if let Some(workload) = view.workloads.get(text) {
-        return vec![workload];
-    }
-    let named = |is: &dyn Fn(&str) -> bool| -> Vec<&'a WorkloadView> {
-        let workloads = view.workloads.values();
-        let workloads = workloads.map(AsRef::as_ref);
-        workloads
-            .filter(|w: &&WorkloadView| is(&w.key) || is(&w.name))
-            .collect()
-    };
-    let found = named(&|name| name == text);
-    if found.is_empty() {
-        named(&|name| escape(name.as_bytes()) == text)
-    } else {
-        found
-    }
-}
-
 fn refused(error: &OrderError) -> Status {
     // The text has a name from outside in it.
     let text = escape(error.to_string().as_bytes());
     match error {
         OrderError::Unknown(_) => Status::not_found(text),
-        OrderError::Ambiguous(_) | OrderError::NotWarmed { .. } => {
+        OrderError::Ambiguous { .. } | OrderError::NotWarmed { .. } => {
             Status::failed_precondition(text)
         }
         OrderError::Busy(_) => Status::unavailable(text),

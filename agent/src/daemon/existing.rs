@@ -53,18 +53,16 @@ impl Watch {
     /// Takes up cgroups that are there: to name them, not to learn them.
     pub(super) fn take_up(&mut self, existing: Vec<(u64, Vec<u8>)>) {
         for (id, path) in existing {
-            let Some(place) = workload::place(&path) else {
-                continue;
-            };
-            // The topmost cgroup of a workload is its own.
-            let parent = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
-            let above = workload::place(&path[..parent]);
             let is_known = self.cgroups.contains_key(&id);
-            if is_known || above.as_ref() == Some(&place) || self.cgroups.len() >= CGROUPS {
+            let is_anyones = workload::place(&path).is_some();
+            if is_known || !is_anyones || self.cgroups.len() >= CGROUPS {
                 continue;
             }
+            // Those within a workload's own too: what is made there later is no start.
             self.cgroups.insert(id, Member::default());
-            self.older.push_back((id, place));
+            if let Some(place) = workload::topmost(&path) {
+                self.older.push_back((id, place));
+            }
         }
     }
 

@@ -192,12 +192,16 @@ impl Watch {
         Some((expected.signal, notice))
     }
 
-    /// What is warmed already for what starts there; `None`: nothing, or not yet.
-    pub(super) fn warmed_ahead(&mut self, place: &Place) -> Option<Ahead> {
+    /// What is warmed already for what starts there; `None`: nothing, or not yet, or for an
+    /// earlier start of the same container.
+    pub(super) fn warmed_ahead(&mut self, place: &Place, cgroup: u64) -> Option<Ahead> {
         let Place::Container { id, .. } = place else {
             return None;
         };
         let expected = self.expected.get(id)?;
+        if expected.start != Some(cgroup) {
+            return None;
+        }
         if matches!(expected.warming, Warming::Running) {
             // What comes of it takes it from the list.
             return Some(Ahead::Running(expected.ticket));

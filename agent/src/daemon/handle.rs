@@ -22,6 +22,9 @@ const LISTENERS: usize = 8;
 /// Longest that the store may take to tell something.
 const STORE_ANSWERS: Duration = Duration::from_secs(10);
 
+/// Longest that a notification waits for its plan, of those that are made one after another.
+const PLAN_IS_MADE: Duration = Duration::from_secs(10);
+
 /// Something the daemon is asked to do.
 #[derive(Debug)]
 pub enum Order {
@@ -61,8 +64,13 @@ pub enum OrderError {
     #[error("no workload or profile is called `{0}`; `headstart workloads` lists them")]
     Unknown(String),
     /// Several workloads have that name.
-    #[error("several workloads are called `{0}`: name one by its key, from `headstart workloads`")]
-    Ambiguous(String),
+    #[error("several workloads are called `{name}`: name one by its key ({keys})")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Keys, the first few.
+        keys: String,
+    },
     /// It is not to be warmed.
     #[error("`{workload}` is not warmed: {reason}")]
     NotWarmed {
@@ -145,10 +153,10 @@ impl Handle {
     }
 
     /// Says that a workload will start soon. Waits until its plan is made, not until it
-    /// is carried out.
+    /// is carried out, and not for long.
     ///
     /// # Errors
-    /// Nobody knows it, or it is not to be warmed.
+    /// Nobody knows it, it is not to be warmed, or other plans go first.
     pub fn notify(&self, workload: &str) -> Result<Notified, OrderError> {
         let (reply, replied) = sync_channel(1);
         let order = Order::Notify {
@@ -157,8 +165,10 @@ impl Handle {
         };
         self.order(order)?;
         replied
-            .recv()
-            .unwrap_or(Err(OrderError::Busy("it is about to end")))
+            .recv_timeout(PLAN_IS_MADE)
+            .unwrap_or(Err(OrderError::Busy(
+                "other plans go first, and it waits for its turn",
+            )))
     }
 
     /// What the store has of workloads: of at most so many, by key, `from` that on.

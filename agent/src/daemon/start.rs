@@ -122,8 +122,11 @@ pub(super) struct Start {
     pub(super) collector: Collector,
     pub(super) phase: Phase,
     pub(super) over: Option<(Over, Duration)>,
-    /// Records lost on the machine while it was learned.
+    /// Records of it for which there was no room, and once it is over those that the kernel
+    /// lost meanwhile, of whatever start.
     pub(super) lost: u64,
+    /// What the kernel had lost when its touches were seen first, if it told.
+    pub(super) lost_before: Option<u64>,
 }
 
 impl Start {

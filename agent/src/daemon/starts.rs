@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::admit::NOTIFIED_HOLDS;
 use super::expected::Ahead;
 use super::handle::Order;
-use super::jobs::Done;
 use super::learn::Learned;
 use super::phase::{Over, Phase};
 use super::prepare::{Known, NotWarmed, OPTED_OUT};
@@ -24,6 +23,12 @@ use crate::workload::{self, Place};
 /// Cgroups that are remembered at a time.
 pub(super) const CGROUPS: usize = 100_000;
 
+/// What the kernel has lost so far of what is watched, where it tells.
+fn not_seen(kernel: &Kernel) -> Option<u64> {
+    let counters = kernel.probes.counters().ok();
+    counters.map(|counters| counters.not_seen())
+}
+
 impl Watch {
     pub(super) fn made(
         &mut self,
@@ -32,15 +37,13 @@ impl Watch {
         time_ns: u64,
         change: &CgroupChange,
     ) {
-        let parent = change.parent.and_then(|parent| self.cgroups.get(&parent));
-        if let Some(parent) = parent {
-            let start = parent.start;
-            if self.cgroups.len() < CGROUPS {
+        let Some(place) = workload::topmost(&change.path) else {
+            let parent = change.parent.and_then(|parent| self.cgroups.get(&parent));
+            if let Some(start) = parent.map(|parent| parent.start)
+                && self.cgroups.len() < CGROUPS
+            {
                 self.cgroups.insert(id, Member { start, key: None });
             }
-            return;
-        }
-        let Some(place) = workload::place(&change.path) else {
             return;
         };
         if self.cgroups.len() >= CGROUPS {
@@ -139,13 +142,13 @@ impl Watch {
             phase: Phase::default(),
             over: None,
             lost: 0,
+            lost_before: not_seen(kernel),
         };
         *self.workloads.totals.starts.entry(signal).or_default() += 1;
         self.starts.insert(id, start);
         self.dirty = true;
         if !self.jobs.identify(id, place) {
-            self.take(Done::Identified(id, None));
-            self.not_learned("queue_full");
+            self.unidentified.push(id);
         }
     }
 
@@ -170,6 +173,9 @@ impl Watch {
             return Some("slot_taken");
         }
         if !kernel.hooks.attach(&mut kernel.probes) {
+            if let Err(error) = kernel.probes.unwatch(id) {
+                tracing::warn!(%error, "a cgroup stays watched");
+            }
             return Some("no_hooks");
         }
         self.narrower.want(settings.narrow_fault_around);
@@ -186,16 +192,18 @@ impl Watch {
             return;
         };
         let not_learned = self.watch(&mut kernel, id);
+        let lost_before = not_seen(&kernel);
         self.probes = Some(kernel);
         if let Some(why) = not_learned {
             self.give_up(id, why);
         } else if let Some(start) = self.starts.get_mut(&id) {
             start.watched = true;
+            start.lost_before = lost_before;
             start.blind_ns = monotonic_ns().saturating_sub(start.began_ns);
         }
     }
 
-    fn not_learned(&mut self, why: &'static str) {
+    pub(super) fn not_learned(&mut self, why: &'static str) {
         let counts = &mut self.workloads.totals.starts_not_learned;
         *counts.entry(why).or_default() += 1;
     }
@@ -254,9 +262,13 @@ impl Watch {
         };
         if std::mem::take(&mut start.watched)
             && let Some(kernel) = &mut self.probes
-            && let Err(error) = kernel.probes.unwatch(id)
         {
-            tracing::warn!(%error, "a cgroup stays watched");
+            let lost = not_seen(kernel).zip(start.lost_before);
+            // Where it does not tell, something may have been.
+            start.lost += lost.map_or(1, |(now, before)| now.saturating_sub(before));
+            if let Err(error) = kernel.probes.unwatch(id) {
+                tracing::warn!(%error, "a cgroup stays watched");
+            }
         }
     }
 
@@ -291,7 +303,7 @@ impl Watch {
         let Some(place) = self.starts.get(&id).map(|start| start.place.clone()) else {
             return;
         };
-        let ahead = self.warmed_ahead(&place);
+        let ahead = self.warmed_ahead(&place, id);
         let Some(start) = self.starts.get_mut(&id) else {
             return;
         };

@@ -338,18 +338,21 @@ impl Inner {
         let key = match &called[..] {
             [] => text.clone(),
             [key] => key.clone(),
-            _ => return refuse(OrderError::Ambiguous(text)),
+            _ => {
+                let (name, keys) = (text, called.join(", "));
+                return refuse(OrderError::Ambiguous { name, keys });
+            }
+        };
+        let profile = match self.shared.store.get(&key) {
+            Ok(Some(profile)) => profile,
+            Ok(None) => return refuse(OrderError::Unknown(text)),
+            Err(error) => return refuse(OrderError::Store(error.to_string())),
         };
         let found = self.shared.wants_warming(&key, &BTreeMap::new());
         if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
             let workload = key;
             return refuse(OrderError::NotWarmed { workload, reason });
         }
-        let profile = match self.shared.store.get(&key) {
-            Ok(Some(profile)) => profile,
-            Ok(None) => return refuse(OrderError::Unknown(text)),
-            Err(error) => return refuse(OrderError::Store(error.to_string())),
-        };
         let notified = Notified {
             key: key.clone(),
             planned: self.shared.planned(&profile),

@@ -91,10 +91,14 @@ pub(super) struct Watch {
     /// Records that are kept, of all starts.
     pub(super) held: u64,
     early: Vec<Record>,
+    /// Starts that nobody has time to look at.
+    pub(super) unidentified: Vec<u64>,
     /// Records of nobody that is learned: of a start that is over already.
     not_ours: u64,
     undecodable: u64,
     routed: u64,
+    /// Records that were given to none: theirs had too many, or all together.
+    no_room: u64,
     ready: bool,
     began: Instant,
     base: View,
@@ -158,6 +162,8 @@ impl Watch {
             not_ours: 0,
             undecodable: 0,
             routed: 0,
+            no_room: 0,
+            unidentified: Vec::new(),
             ready: false,
             began: Instant::now(),
             base,
@@ -254,6 +260,10 @@ impl Watch {
         });
         self.workloads.totals.records += taken;
         self.probes = Some(kernel);
+        for id in std::mem::take(&mut self.unidentified) {
+            self.take(Done::Identified(id, None));
+            self.not_learned("queue_full");
+        }
         // After its last records.
         for id in gone {
             self.gone(id);
@@ -270,7 +280,6 @@ impl Watch {
             self.not_ours += 1;
             return Ok(());
         };
-        self.routed += 1;
         let since = record.time_ns.saturating_sub(start.began_ns);
         let pages = match &record.what {
             What::Touch(touch) => u64::from(touch.pages.count_ones()),
@@ -285,9 +294,11 @@ impl Watch {
         }
         if start.collector.records() < RECORDS && self.held < ALL_RECORDS {
             self.held += 1;
+            self.routed += 1;
             start.collector.take(record);
         } else {
             start.lost += 1;
+            self.no_room += 1;
         }
         Ok(())
     }
@@ -430,6 +441,7 @@ impl Watch {
         let mut counts = StageCounts::new("route", "records");
         counts.seen = self.workloads.totals.records - self.early.len() as u64;
         counts.out = self.routed;
+        counts.lost = self.no_room;
         counts.filter("nobodys", self.not_ours);
         counts.filter("undecodable", self.undecodable);
         counts

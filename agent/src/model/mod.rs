@@ -27,8 +27,8 @@ pub use volume::{FileVersion, NameKind, Volume, VolumeId};
 
 /// Size of a page cache page in bytes, as profiles count them.
 ///
-/// Kernels with larger pages (arm64 with 16 or 64 KiB) are read in these units
-/// too: a profile must mean the same on every node.
+/// A profile means the same on every node: those whose kernel has larger pages (arm64 with
+/// 16 or 64 KiB) warm by these units too. Nothing is recorded there.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// Pages of a huge page, where pages are of [`PAGE_SIZE`]: what one entry of a page table's

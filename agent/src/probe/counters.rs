@@ -81,6 +81,12 @@ impl Counters {
         self.0.stages[stage as usize][outcome as usize]
     }
 
+    /// Of what watched cgroups do: records that found the ring full, and cgroups made in them
+    /// that could not be followed.
+    pub fn not_seen(&self) -> u64 {
+        self.get(Stage::Ring, Outcome::Lost) + self.get(Stage::Cgroup, Outcome::Lost)
+    }
+
     /// What is counted beside.
     pub fn note(&self, note: Note) -> u64 {
         self.0.notes[note as usize]

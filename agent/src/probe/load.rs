@@ -18,6 +18,7 @@ use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
+use crate::model::PAGE_SIZE;
 
 /// Why there are no probes.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,12 @@ pub enum ProbeError {
     /// Built without them.
     #[error("this binary was built without probes: build it with `cargo xtask build`")]
     NotBuilt,
+    /// The kernel counts files in pages of this many bytes.
+    #[error(
+        "this kernel's pages are of {0} bytes, and the probes know those of {PAGE_SIZE} only: \
+         nothing can be recorded here (profiles that are imported can be warmed)"
+    )]
+    PageSize(usize),
     /// The kernel's types are not known.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -78,6 +85,10 @@ impl Probes {
     /// Nothing is attached yet.
     pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
         let object = object().ok_or(ProbeError::NotBuilt)?;
+        let page_size = rustix::param::page_size();
+        if page_size as u64 != PAGE_SIZE {
+            return Err(ProbeError::PageSize(page_size));
+        }
         let (types, loader) = std::thread::scope(|scope| {
             let loader = scope.spawn(loader_without_btf);
             let types = kernel_types(Path::new(KERNEL_BTF));

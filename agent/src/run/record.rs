@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use headstart_abi::{Outcome, Stage};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::cgroup::{Cgroup, CgroupError};
@@ -327,10 +326,7 @@ impl Recorder {
         });
         trace.duration_ns = elapsed.as_nanos() as u64;
         trace.blind_ns = blind_ns;
-        // Of a cgroup that could not be followed nothing was seen.
-        trace.lost = counters.get(Stage::Ring, Outcome::Lost)
-            + counters.get(Stage::Cgroup, Outcome::Lost)
-            + collector.lost();
+        trace.lost = counters.not_seen() + collector.lost();
         if let Some(error) = collector.last_error() {
             tracing::warn!(%error, lost = collector.lost(), "some records were not understood");
         }

@@ -63,7 +63,7 @@ impl Sight {
             return Missing::Unknown;
         }
         let resident: u64 = vector.iter().map(|&r| u64::from(r)).sum();
-        if counted > resident {
+        if counted > system_pages(0, resident * PAGE_SIZE) {
             // Counted, but not up to date: in flight, or their read failed. Readahead
             // passes over what is in the cache, so that pages that failed would have to
             // be read one by one. Those in flight are locked, and stay.

@@ -29,6 +29,15 @@ pub fn place(path: &[u8]) -> Option<Place> {
     container(&components).or_else(|| unit(&components))
 }
 
+/// The workload whose own cgroup is at `path`: the topmost one of it. `None`: it is within
+/// one's own, or in none.
+pub fn topmost(path: &[u8]) -> Option<Place> {
+    let path = path.strip_suffix(DELETED).unwrap_or(path);
+    let parent = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+    let found = place(path)?;
+    (place(&path[..parent]).as_ref() != Some(&found)).then_some(found)
+}
+
 fn container(components: &[&[u8]]) -> Option<Place> {
     let mut found = None;
     let mut pod = None;
@@ -482,6 +491,35 @@ mod tests {
         assert_eq!(place(b"/system.slice/\xff.service"), None);
         let id_in_capitals = format!("/docker/{}", ID.to_uppercase());
         assert_eq!(place(id_in_capitals.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_workloads_own_cgroup_is_its_topmost() {
+        let path = |path: &str| path.replace("<id>", ID).into_bytes();
+        for own in [
+            "/system.slice/a.service",
+            "/system.slice/a.service/libpod-payload-<id>",
+            "/machine.slice/libpod-<id>.scope",
+            "/docker/<id>",
+            "/docker/<id> (deleted)",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/b.service",
+        ] {
+            assert_eq!(topmost(&path(own)), place(&path(own)), "{own}");
+            assert!(topmost(&path(own)).is_some(), "{own}");
+        }
+        for within in [
+            "/system.slice/a.service/x",
+            "/system.slice/a.service/x/y",
+            "/machine.slice/libpod-<id>.scope/container",
+            "/docker/<id>/system.slice/b.service",
+            "/system.slice",
+            "/",
+            "",
+        ] {
+            assert_eq!(topmost(&path(within)), None, "{within}");
+        }
+        let kind = format!("/docker/{ID}/kubelet/kubepods/{}", ID.replace('a', "b"));
+        assert!(topmost(kind.as_bytes()).is_some());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub mod unit;
 pub mod volumes;
 
 pub use bundles::Bundles;
-pub use cgroup::place;
+pub use cgroup::{place, topmost};
 pub use containerd::{
     Containerd, ContainerdError, Described, Heard, decode as decode_event, follow,
 };

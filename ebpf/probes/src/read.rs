@@ -10,9 +10,12 @@ use crate::config::{Address, Follow, Pointer, arguments, field};
 use crate::count::{Tally, enter_with};
 use crate::{touch, track};
 
-/// Chunks looked at for one call: 64 MiB. One call's batch can't bring more
-/// (31 folios of 2 MiB), and the next call of the same read starts behind it.
-const MAX_CHUNKS: u64 = 256;
+/// Runs of chunks looked at for one call: 2 GiB, which is the most that one read(2) gives
+/// (`MAX_RW_COUNT`).
+const MAX_RUNS: u64 = 33;
+
+/// Chunks of one run: 64 MiB.
+const RUN_CHUNKS: u64 = 256;
 
 /// Pages asked for by a buffered read, whether they were cached or not.
 ///
@@ -37,6 +40,15 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     let mut last: u64 = ctx.arg(2);
     if field!(last_is_exclusive) == 1 {
         last = last.wrapping_sub(1);
+    }
+    // One call's batch can't bring more (31 folios of 2 MiB), and the next call of the same
+    // read starts behind it: looking further would be work without end in a long read.
+    let most = (first / CHUNK_PAGES + RUN_CHUNKS) * CHUNK_PAGES - 1;
+    if last > most {
+        let beyond = last / CHUNK_PAGES - most / CHUNK_PAGES;
+        tally.add(Outcome::In, beyond);
+        tally.add(Outcome::TooLong, beyond);
+        last = most;
     }
     pages(tally, typed, mapping, first, last, &entry)
 }
@@ -180,19 +192,47 @@ pub(crate) extern "C" fn many(mapping: u64, first: u64, last: u64, cgroup: u64, 
     tally.add(Outcome::In, last_chunk - first_chunk + 1);
     let head = touch::page_bits(first, first | (CHUNK_PAGES - 1));
     touch::certain_chunk(mapping, first_chunk, head, cgroup, key);
-    // Whole chunks only in the loop: one path through it for the verifier.
-    for i in 1..MAX_CHUNKS {
-        let chunk = first_chunk + i;
-        if chunk >= last_chunk {
+    // Whole chunks only in the loops: one path through them for the verifier.
+    let mut from = first_chunk + 1;
+    for _ in 0..MAX_RUNS {
+        if from >= last_chunk {
             break;
         }
-        touch::certain_chunk(mapping, chunk, u64::MAX, cgroup, key);
+        from = whole(mapping, from, last_chunk, cgroup, key);
     }
-    if last_chunk - first_chunk >= MAX_CHUNKS {
-        tally.add(Outcome::TooLong, last_chunk - first_chunk + 1 - MAX_CHUNKS);
+    if from < last_chunk {
+        tally.add(Outcome::TooLong, last_chunk - from + 1);
         return 0;
     }
     let tail = touch::page_bits(last & !(CHUNK_PAGES - 1), last);
     touch::certain_chunk(mapping, last_chunk, tail, cgroup, key);
     0
+}
+
+/// Whole chunks from `from` up to `end`, which is not one of them, as far as one run
+/// goes; where the next begins.
+///
+/// The verifier looks at a function of its own once, whoever calls it how often: with all
+/// in one loop it would give up. It looks at the chunks by itself: another call within it
+/// would take more stack than there is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn whole(mapping: u64, from: u64, end: u64, cgroup: u64, key: u64) -> u64 {
+    let Some(tally) = Tally::of(Stage::Read) else {
+        return end;
+    };
+    let entry = TrackEntry {
+        cgroup,
+        key,
+        except: 0,
+    };
+    let identity = touch::identity(Address(mapping));
+    for i in 0..RUN_CHUNKS {
+        let chunk = from + i;
+        if chunk >= end {
+            return end;
+        }
+        touch::certain(tally, mapping, identity, chunk, u64::MAX, &entry);
+    }
+    from + RUN_CHUNKS
 }

@@ -73,6 +73,7 @@ pub(super) fn look(
             .release()
             .to_string_lossy()
             .into_owned(),
+        page_size: rustix::param::page_size() as u64,
         btf: btf.map(|bytes| bytes.len() as u64),
         lockdown: lockdown(),
         capabilities: capabilities(),

@@ -14,6 +14,8 @@ pub(super) type Tried = Result<(), String>;
 pub(super) struct Snapshot {
     /// `uname -r`.
     pub(super) release: String,
+    /// Bytes of a page.
+    pub(super) page_size: u64,
     /// Bytes of `/sys/kernel/btf/vmlinux`, or why it can't be read.
     pub(super) btf: Result<u64, String>,
     /// The active word of the kernel's lockdown file; `None` where there is none to read.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use super::super::snapshot::{Cgroups, Snapshot, Tried};
 use super::{Group, Need, Row, Status, ok_or};
+use crate::model::PAGE_SIZE;
 
 pub(super) fn rows(seen: &Snapshot) -> Vec<Row> {
     vec![
         version(seen),
+        page_size(seen),
         btf(seen),
         lockdown(seen),
         exact(seen),
@@ -30,6 +32,21 @@ fn version(seen: &Snapshot) -> Row {
         .is(status)
         .costs("before 5.8 nothing is recorded; before 5.10 nothing is tested")
         .fix("run Linux 5.10 or later")
+        .needed_for(Need::Record)
+}
+
+fn page_size(seen: &Snapshot) -> Row {
+    let row = Row::ok(
+        Group::Kernel,
+        "page size",
+        format!("{} KiB", seen.page_size / 1024),
+    );
+    if seen.page_size == PAGE_SIZE {
+        return row;
+    }
+    row.is(Status::Missing)
+        .costs("the probes count in pages of 4 KiB: nothing is recorded; imports are warmed")
+        .fix("run a kernel with pages of 4 KiB")
         .needed_for(Need::Record)
 }
 

@@ -14,6 +14,7 @@ pub(in super::super) fn good() -> Snapshot {
     };
     Snapshot {
         release: "6.18.1-example".to_owned(),
+        page_size: 4096,
         btf: Ok(6 << 20),
         lockdown: Some("none".to_owned()),
         capabilities: u64::MAX,
@@ -107,6 +108,10 @@ fn without_probes_or_type_information_a_machine_only_warms() {
         },
         Snapshot {
             release: "5.4.0".to_owned(),
+            ..good()
+        },
+        Snapshot {
+            page_size: 65536,
             ..good()
         },
     ] {
