@@ -71,14 +71,16 @@ impl Group {
 
     /// Memory charged to it that no reclaim takes, until it is dropped.
     fn hold(&self, bytes: u64) -> OwnedFd {
-        let memory = rustix::fs::memfd_create("held", MemfdFlags::CLOEXEC).expect("memory");
+        let [hole, memory] = ["hole", "held"]
+            .map(|name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).expect("memory"));
+        rustix::fs::ftruncate(&hole, bytes).expect("bytes to read");
         // Its agent lets no process be in it itself.
         let within = self.0.join("held");
         fs::create_dir(&within).expect("made");
         let status = Command::new("sh")
-            .args(["-c", "echo $$ > \"$0\" && exec head -c \"$1\" /dev/zero"])
+            .args(["-c", "echo $$ > \"$0\" && exec cat"])
             .arg(within.join("cgroup.procs"))
-            .arg(bytes.to_string())
+            .stdin(hole)
             .stdout(memory.try_clone().expect("duplicated"))
             .status()
             .expect("it starts");

@@ -11,6 +11,7 @@ mod metadata;
 pub mod mountinfo;
 mod names;
 pub(crate) mod paths;
+pub(crate) mod regular;
 mod resolve;
 mod stat;
 mod surroundings;

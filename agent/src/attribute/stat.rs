@@ -3,8 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, StatxFlags};
 
+use super::regular;
 use crate::model::{FileVersion, PAGE_SIZE};
 
 /// What is known of a regular file.
@@ -38,16 +39,10 @@ pub(super) fn stat(path: &[u8], ino: u64) -> Option<Stat> {
 pub(super) fn read_head(path: &[u8]) -> Option<Vec<u8>> {
     use std::io::Read;
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    // What is a FIFO by the time it is opened is not waited for.
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
     if !path.is_absolute() || !path.metadata().ok()?.is_file() {
         return None;
     }
-    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?;
-    let file = std::fs::File::from(file);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
+    let file = regular::open(path, OFlags::RDONLY).ok()?;
     let mut head = Vec::new();
     file.take(PAGE_SIZE).read_to_end(&mut head).ok()?;
     Some(head)

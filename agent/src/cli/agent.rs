@@ -120,7 +120,8 @@ impl Reload for Beat {
 /// The configuration file, and what it was when it was last read.
 struct Watched {
     path: PathBuf,
-    asked_for: Option<PathBuf>,
+    /// That has to be there: it was asked for, or it once was there.
+    required: Option<PathBuf>,
     observe_only: bool,
     seen: Option<(SystemTime, u64)>,
     looked: Instant,
@@ -129,17 +130,17 @@ struct Watched {
 
 impl Watched {
     fn new(global: &Global, args: &AgentArgs, again: Arc<AtomicBool>) -> Self {
-        let asked_for = global.config.clone();
-        let path = asked_for.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+        let required = global.config.clone();
+        let path = required.clone().unwrap_or_else(|| DEFAULT_PATH.into());
         let mut watched = Self {
             path,
-            asked_for,
+            required,
             observe_only: args.observe_only,
             seen: None,
             looked: Instant::now(),
             again,
         };
-        watched.seen = watched.now();
+        watched.saw(watched.now());
         watched
     }
 
@@ -148,6 +149,14 @@ impl Watched {
         use std::os::unix::fs::MetadataExt;
         let found = std::fs::metadata(&self.path).ok()?;
         Some((found.modified().ok()?, found.ino()))
+    }
+
+    fn saw(&mut self, now: Option<(SystemTime, u64)>) {
+        self.seen = now;
+        // One that is being replaced does not have the defaults apply.
+        if now.is_some() {
+            self.required.get_or_insert_with(|| self.path.clone());
+        }
     }
 
     fn changed(&mut self) -> Option<Result<Settings, String>> {
@@ -160,8 +169,8 @@ impl Watched {
         if now == self.seen && !asked {
             return None;
         }
-        self.seen = now;
-        Some(match Config::load(self.asked_for.as_deref()) {
+        self.saw(now);
+        Some(match Config::load(self.required.as_deref()) {
             Ok(config) => {
                 tracing::info!("configuration read again");
                 let mut settings = config.settings();

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{DEFAULT_METRICS_LISTEN, DEFAULT_METRICS_WORKLOADS, DEFAULT_SOCKET};
+use crate::attribute::regular;
 use crate::daemon::{ChargeTo, Heeded, Limits, Room, Settings};
 use crate::model::{escape, parse_size};
 use crate::run::RING_BYTES;
@@ -17,9 +19,13 @@ use crate::workload::Roots;
 use crate::workload::runtime::Storage;
 
 use super::args::parse_duration;
+use super::format;
 
 /// Read if it exists and `--config` names no other.
 pub const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
+
+/// Largest file that is read.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// What can be configured; `config.toml` beside this file says what it means.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -351,16 +357,17 @@ impl Config {
     /// It can't be read, or is not as it should be.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        let bytes = match regular::read(path, OFlags::RDONLY, MAX_BYTES) {
             Err(e) if e.kind() == ErrorKind::NotFound && file.is_none() => {
                 return Ok(Config::default());
             }
-            Err(e) => {
-                return Err(e).with_context(|| format!("reading configuration {}", shown(path)));
+            bytes => {
+                bytes.with_context(|| format!("reading configuration {}", format::path(path)))?
             }
         };
-        Config::parse(&text).map_err(|problem| anyhow!("{}, {problem}", shown(path)))
+        let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned());
+        text.and_then(|text| Config::parse(&text))
+            .map_err(|problem| anyhow!("{}, {problem}", format::path(path)))
     }
 
     /// Takes the file's text apart.
@@ -393,10 +400,6 @@ impl Config {
 
 /// Most plans that may be carried out at once.
 const MOST_PLANS: usize = 64;
-
-fn shown(path: &Path) -> String {
-    escape(path.as_os_str().as_encoded_bytes())
-}
 
 #[cfg(test)]
 mod tests {
@@ -495,5 +498,7 @@ mod tests {
         let error = Config::load(Some(Path::new("/nonexistent/\x1b.toml"))).expect_err("refused");
         let error = format!("{error:#}");
         assert!(error.contains("/nonexistent/\\x1b.toml"), "{error}");
+        let endless = Config::load(Some(Path::new("/dev/zero"))).expect_err("refused");
+        assert!(format!("{endless:#}").contains("not a regular file"));
     }
 }

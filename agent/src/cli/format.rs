@@ -2,10 +2,16 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::Context;
 
 use crate::model::escape;
+
+/// A path, escaped.
+pub(in crate::cli) fn path(path: &Path) -> String {
+    escape(path.as_os_str().as_encoded_bytes())
+}
 
 /// `17 B`, `4.0 KiB`, `1.5 GiB`.
 pub(super) fn bytes(n: u64) -> String {

@@ -112,7 +112,7 @@ fn configuration(global: &Global) -> anyhow::Result<Value> {
         Err(e) if e.kind() == io::ErrorKind::NotFound && global.config.is_none() => {
             return Ok(json!({}));
         }
-        text => text.with_context(|| format!("reading {}", shown(path)))?,
+        text => text.with_context(|| format!("reading {}", format::path(path)))?,
     };
     let table: toml::Table = toml::from_str(&text)
         // With its line, which may be one that is not to be told.
@@ -124,10 +124,6 @@ fn pretty(value: &Value) -> anyhow::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     Ok(text)
-}
-
-fn shown(path: &Path) -> String {
-    escape(path.as_os_str().as_encoded_bytes())
 }
 
 fn write(global: &Global, args: &SysdumpArgs, files: &[(&str, Vec<u8>)]) -> anyhow::Result<()> {
@@ -154,13 +150,19 @@ fn write(global: &Global, args: &SysdumpArgs, files: &[(&str, Vec<u8>)]) -> anyh
     }
     create(&path)
         .and_then(|mut file| file.write_all(&archive))
-        .with_context(|| format!("writing {}", shown(&path)))?;
+        .with_context(|| format!("writing {}", format::path(&path)))?;
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
     if global.json {
-        format::emit_json(&json!({ "file": shown(&path), "bytes": archive.len(), "holds": names }))
+        format::emit_json(
+            &json!({ "file": format::path(&path), "bytes": archive.len(), "holds": names }),
+        )
     } else {
         let size = format::bytes(archive.len() as u64);
-        format::emit(format!("{}: {size}: {}\n", shown(&path), names.join(", ")))
+        format::emit(format!(
+            "{}: {size}: {}\n",
+            format::path(&path),
+            names.join(", ")
+        ))
     }
 }
 

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
 use rustix::process::{Resource, getrlimit};
 
+use super::super::format;
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
 use crate::probe::{Group, HOOKS, Place, Probes};
+use crate::profile::store::FILE_NAME;
 use crate::run::{lockdown, may_narrow, may_trace, procfs};
 use crate::workload::{Containerd, Roots};
 
@@ -147,9 +149,22 @@ fn look_at_state_dir(path: &Path) -> StateDir {
     StateDir {
         path: path.to_owned(),
         exists: there == path,
-        writable: may_write(there),
+        writable: may_write(there).and_then(|()| is_usable(there)),
         free_bytes: statvfs(there).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize)),
         read_ahead_kb: read_ahead_kb(there),
+    }
+}
+
+/// It is a directory, and if there is a store it is a file.
+fn is_usable(there: &Path) -> Tried {
+    let is_not = |what: &Path, kind: &str| Err(format!("{} is no {kind}", format::path(what)));
+    if !there.is_dir() {
+        return is_not(there, "directory");
+    }
+    let store = there.join(FILE_NAME);
+    match fs::metadata(&store) {
+        Ok(meta) if !meta.is_file() => is_not(&store, "file"),
+        _ => Ok(()),
     }
 }
 

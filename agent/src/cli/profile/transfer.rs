@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 
-use crate::model::escape;
 use crate::profile::codec::{HEADER_BYTES, MAX_UNCOMPRESSED};
 use crate::profile::{Access, check_name, decode};
 
 use super::super::args::Global;
 use super::super::context::open_store;
-use super::super::format::{bytes, count, emit, emit_json};
+use super::super::format::{self, bytes, count, emit, emit_json};
 use super::missing;
 
 pub(super) fn export(global: &Global, name: &str, file: &Path) -> anyhow::Result<()> {
@@ -28,14 +27,14 @@ pub(super) fn export(global: &Global, name: &str, file: &Path) -> anyhow::Result
     if is_stdio(file) {
         return emit(value);
     }
-    write_atomically(file, &value).with_context(|| format!("writing {}", shown(file)))?;
+    write_atomically(file, &value).with_context(|| format!("writing {}", format::path(file)))?;
     let size = value.len() as u64;
     if global.json {
-        return emit_json(&json!({ "name": name, "file": shown(file), "bytes": size }));
+        return emit_json(&json!({ "name": name, "file": format::path(file), "bytes": size }));
     }
     emit(format!(
         "wrote profile `{name}` to {} ({})\n",
-        shown(file),
+        format::path(file),
         bytes(size)
     ))
 }
@@ -47,7 +46,7 @@ pub(super) fn import(global: &Global, file: &Path, rename: Option<&str>) -> anyh
     let source = if is_stdio(file) {
         "standard input".to_owned()
     } else {
-        shown(file)
+        format::path(file)
     };
     let value = read(file).with_context(|| format!("reading {source}"))?;
     let (name, profile) = decode(&value).map_err(|e| anyhow!("{source}: {e}"))?;
@@ -72,10 +71,6 @@ pub(super) fn import(global: &Global, file: &Path, rename: Option<&str>) -> anyh
         ),
         false => format!("imported profile `{name}`: {runs}, {files}\n"),
     })
-}
-
-fn shown(path: &Path) -> String {
-    escape(path.as_os_str().as_encoded_bytes())
 }
 
 fn is_stdio(file: &Path) -> bool {

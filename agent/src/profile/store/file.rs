@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use redb::{Builder, ConcurrencyMode, Database, ReadOnlyDatabase};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use super::backend::Backend;
+use crate::attribute::regular;
+
 use super::{Access, FILE_NAME, LOCK_POLL, Store, StoreError, now, shown};
 
 /// Memory for pages between reads; a profile is read once.
@@ -106,15 +108,17 @@ fn lock_dir(dir: &Path) -> Result<File, StoreError> {
 /// Opens the store's file. What is no file (a FIFO, on which opening may wait for ever) is
 /// refused.
 fn open_regular(path: &Path, writable: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(writable);
-    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other(
-            "not a regular file; move it away, and a new store is made",
-        )),
-    }
+    let flags = if writable {
+        OFlags::RDWR
+    } else {
+        OFlags::RDONLY
+    };
+    regular::open(path, flags).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            io::Error::other("not a regular file; move it away, and a new store is made")
+        }
+        _ => error,
+    })
 }
 
 /// Writes a file `KIND-<unix seconds>` that was not there before.

@@ -137,7 +137,7 @@ fn state_dir(seen: &Snapshot) -> Row {
     Row::ok(Group::State, "state directory", found)
         .is(status)
         .costs(cost)
-        .fix("free space, or name another directory with --state-dir")
+        .fix("make it a directory with room that can be written, or name another with --state-dir")
         .needed_for(need)
 }
 
