@@ -11,6 +11,8 @@ use headstart_abi::{Counts, Note, OUTCOMES, Outcome, Stage, TrackEntry};
 use crate::config::Follow;
 use crate::track;
 
+/// Of one processor; where programs may be preempted (see docs/kernels.md) an increment may
+/// be lost.
 #[map]
 static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 

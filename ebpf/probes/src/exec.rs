@@ -34,7 +34,7 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
     let Some(scratch) = names::NAME_SCRATCH.get_ptr_mut(0) else {
         return 0;
     };
-    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    // SAFETY: this CPU's own scratch space; tracepoints run with preemption off.
     let scratch = unsafe { &mut *scratch };
     // SAFETY: the helper checks the source and writes at most MAX_PATH bytes.
     let len = unsafe {

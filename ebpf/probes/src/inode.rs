@@ -38,6 +38,10 @@ struct Scratch {
     path: [u8; MAX_PATH + 256],
 }
 
+/// Of one processor. Tracepoints and kprobes run with preemption off. Functions' programs
+/// (fentry, fexit) don't from 5.12 on: where the kernel itself is preemptible
+/// (`preempt=full`) one may run between two instructions of another, and a path be sent that
+/// is neither's, which then names no file of that inode. See docs/kernels.md.
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
@@ -128,7 +132,7 @@ pub(crate) extern "C" fn build_path(alias: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
         return 0;
     };
-    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    // SAFETY: this CPU's own scratch space: see [`SCRATCH`].
     let path = unsafe { (&raw mut (*scratch).path).cast::<u8>() };
     let mut dentry = alias.wrapping_sub(field!(dentry_alias) as u64);
     let mut used: usize = 0;
@@ -185,7 +189,7 @@ pub(crate) extern "C" fn send_path(
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
         return NO_PATH;
     };
-    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    // SAFETY: this CPU's own scratch space: see [`SCRATCH`].
     let scratch = unsafe { &mut *scratch };
     scratch.record = InodeRecord {
         header: emit::header(RecordKind::Inode, mode_cgroup >> 16),

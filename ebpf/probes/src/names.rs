@@ -155,7 +155,7 @@ fn name(task: u64, fd: i32, path: u64, result: i64, entry: &TrackEntry) -> Outco
     let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else {
         return Outcome::Unreadable;
     };
-    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    // SAFETY: this CPU's own scratch space; tracepoints run with preemption off.
     let scratch = unsafe { &mut *scratch };
     if path == 0 {
         return Outcome::Nameless;

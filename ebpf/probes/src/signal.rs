@@ -110,7 +110,7 @@ fn told(cgroup: u64, path: u64, kind: RecordKind) -> Outcome {
     let Some(scratch) = SIGNAL_SCRATCH.get_ptr_mut(0) else {
         return Outcome::Unreadable;
     };
-    // SAFETY: this CPU's own scratch space; programs don't preempt each other here.
+    // SAFETY: this CPU's own scratch space; tracepoints run with preemption off.
     let scratch = unsafe { &mut *scratch };
     let Some(cgroup_id) = id(cgroup) else {
         return Outcome::Unreadable;
