@@ -247,6 +247,17 @@ fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
         node.json(&["status"])
             .filter(|status| status["config_error"] == "")
     });
+    // What is only heeded at the start is named.
+    node.configure("plans_at_once = 3");
+    let status = until("the agent has seen that, too", || {
+        let status = node.json(&["status"])?;
+        let features = status["features"].as_array()?.clone();
+        features
+            .into_iter()
+            .find(|f| f["name"] == "configuration" && f["live"] == false)
+    });
+    let reason = status["reason"].as_str().expect("text");
+    assert!(reason.contains("agent.plans_at_once"), "{reason}");
 }
 
 #[test]

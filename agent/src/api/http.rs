@@ -20,11 +20,12 @@ use crate::daemon::Handle;
 /// The event loop may rest so long.
 const LIVE: Duration = Duration::from_secs(30);
 
-/// Connections at a time; the rest wait.
-const CONNECTIONS: usize = 32;
+/// Connections at a time; the rest wait. Many more than scrapers and probes are: one that
+/// says nothing is no hindrance to them.
+const CONNECTIONS: usize = 256;
 
 /// A request, and a connection with its one answer, take no longer.
-const REQUEST: Duration = Duration::from_secs(5);
+const REQUEST: Duration = Duration::from_secs(2);
 const CONNECTION: Duration = Duration::from_secs(30);
 
 /// How long nobody is let in after nobody could be.
@@ -106,6 +107,7 @@ impl Served {
             refused.headers_mut().insert(ALLOW, methods);
             return refused;
         }
+        let rests = self.pulse.rests(Instant::now());
         match request.uri().path() {
             "/metrics" => {
                 let text = metrics::render(&self.handle.view(), self.workloads);
@@ -114,13 +116,11 @@ impl Served {
                 answer.headers_mut().insert(CONTENT_TYPE, kind);
                 answer
             }
-            "/livez" => match self.pulse.rests(Instant::now()) {
-                rests if rests <= LIVE => plain(StatusCode::OK, "alive\n"),
-                rests => plain(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    format!("the event loop has not turned for {} s\n", rests.as_secs()),
-                ),
-            },
+            "/livez" | "/readyz" if rests > LIVE => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the event loop has not turned for {} s\n", rests.as_secs()),
+            ),
+            "/livez" => plain(StatusCode::OK, "alive\n"),
             "/readyz" if self.handle.view().ready => plain(StatusCode::OK, "ready\n"),
             "/readyz" => plain(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -56,7 +56,7 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
         },
     )?;
     let mut beat = Beat {
-        file: Watched::new(global, args, again),
+        file: Watched::new(global, args, config, again),
         handle: handle.clone(),
         live: args.live.then(Line::default),
         is_ready: false,
@@ -99,6 +99,16 @@ impl Reload for Beat {
         self.file.changed()
     }
 
+    fn pending(&self) -> String {
+        match &self.file.pending[..] {
+            [] => String::new(),
+            keys => format!(
+                "changed since the agent started, restart it: {}",
+                keys.join(", ")
+            ),
+        }
+    }
+
     fn alive(&mut self) {
         let view = self.handle.view();
         if !self.is_ready && view.ready {
@@ -123,19 +133,25 @@ struct Watched {
     /// That has to be there: it was asked for, or it once was there.
     required: Option<PathBuf>,
     observe_only: bool,
+    /// As it was when the agent started.
+    started: Config,
+    /// Keys that differ now, and are only heeded at a start.
+    pending: Vec<&'static str>,
     seen: Option<(SystemTime, u64)>,
     looked: Instant,
     again: Arc<AtomicBool>,
 }
 
 impl Watched {
-    fn new(global: &Global, args: &AgentArgs, again: Arc<AtomicBool>) -> Self {
+    fn new(global: &Global, args: &AgentArgs, started: Config, again: Arc<AtomicBool>) -> Self {
         let required = global.config.clone();
         let path = required.clone().unwrap_or_else(|| DEFAULT_PATH.into());
         let mut watched = Self {
             path,
             required,
             observe_only: args.observe_only,
+            started,
+            pending: Vec::new(),
             seen: None,
             looked: Instant::now(),
             again,
@@ -172,7 +188,9 @@ impl Watched {
         self.saw(now);
         Some(match Config::load(self.required.as_deref()) {
             Ok(config) => {
-                tracing::info!("configuration read again");
+                self.pending = self.started.heeded_at_start(&config);
+                let pending = self.pending.join(", ");
+                tracing::info!(pending, "configuration read again");
                 let mut settings = config.settings();
                 settings.observe_only |= self.observe_only;
                 Ok(settings)

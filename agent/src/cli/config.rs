@@ -370,6 +370,36 @@ impl Config {
             .map_err(|problem| anyhow!("{}, {problem}", format::path(path)))
     }
 
+    /// The keys that differ in `now` and are only heeded at the agent's start.
+    pub fn heeded_at_start(&self, now: &Config) -> Vec<&'static str> {
+        let (agent, now_agent) = (&self.agent, &now.agent);
+        let keys = [
+            ("state_dir", self.state_dir != now.state_dir),
+            ("ring_bytes", self.ring_bytes != now.ring_bytes),
+            ("socket", self.socket != now.socket),
+            ("metrics_listen", self.metrics_listen != now.metrics_listen),
+            (
+                "metrics_workloads",
+                self.metrics_workloads != now.metrics_workloads,
+            ),
+            (
+                "agent.plans_at_once",
+                agent.plans_at_once != now_agent.plans_at_once,
+            ),
+            (
+                "agent.signal_runtime",
+                agent.signal_runtime != now_agent.signal_runtime,
+            ),
+            (
+                "agent.signal_bundle",
+                agent.signal_bundle != now_agent.signal_bundle,
+            ),
+            ("agent.runtimes", agent.runtimes != now_agent.runtimes),
+        ];
+        let differ = keys.into_iter().filter(|(_, differs)| *differs);
+        differ.map(|(key, _)| key).collect()
+    }
+
     /// Takes the file's text apart.
     ///
     /// # Errors

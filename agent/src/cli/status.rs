@@ -2,12 +2,16 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::args::Global;
 use super::ask::{self, counted, shown};
 use super::format::{self, ago, bytes, count, seconds};
 use crate::api::v1;
 use crate::run::now_ms;
+
+/// The event loop may rest so long.
+const RESTS: Duration = Duration::from_secs(30);
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let status = ask::agent(global)?.status()?;
@@ -40,6 +44,15 @@ fn write_text(out: &mut String, status: &v1::StatusResponse, now: u64) -> std::f
         status.pid,
         seconds(totals.uptime_seconds)
     )?;
+    let rests = Duration::from_millis(now.saturating_sub(status.alive_ms));
+    if rests > RESTS {
+        writeln!(
+            out,
+            "  STUCK      its event loop has not turned for {}: what follows is as of then. Keep \
+             a `headstart sysdump` for a report, then restart it",
+            seconds(rests.as_secs_f64())
+        )?;
+    }
     let cgroups = count(status.cgroups, "cgroup");
     writeln!(out, "  workloads  {}, in {cgroups} now", status.workloads)?;
     let starts: u64 = totals.starts.values().sum();
@@ -149,6 +162,7 @@ mod tests {
             workloads: 3,
             cgroups: 1,
             config_read_ms: 940_000,
+            alive_ms: 999_000,
             ..v1::StatusResponse::default()
         };
         let quiet = text(&status, 1_000_000);
@@ -164,10 +178,12 @@ mod tests {
             "refused",
             "without",
             "not learned",
+            "STUCK",
         ] {
             assert!(!quiet.contains(absent), "{absent} in {quiet}");
         }
         status.config_error = "line 3: \x1b".to_owned();
+        status.alive_ms = 900_000;
         status.features.push(v1::Feature {
             name: "containerd".to_owned(),
             live: false,
@@ -184,6 +200,8 @@ mod tests {
         let busy = text(&status, 1_000_000);
         for present in [
             "4 noticed: 4 cgroup; 0 learned",
+            "STUCK",
+            "not turned for 1 min 40 s",
             "charged    4.0 KiB warm",
             "outcome    2.0 KiB used; 0 B missed",
             "attached 5.0 % of the time",

@@ -63,11 +63,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// All that is configured holds.
+const CONFIGURED: &str = "configuration";
+
 /// What may change while the daemon runs; asked for every half second.
 pub trait Reload {
     /// New settings, if there are any since the last time; a reason, where they are
     /// refused and the old ones stay.
     fn reload(&mut self) -> Option<Result<Settings, String>>;
+    /// What was changed and holds from the next start on; empty: nothing.
+    fn pending(&self) -> String {
+        String::new()
+    }
     /// The loop has turned: for a watchdog.
     fn alive(&mut self) {}
 }
@@ -169,6 +176,14 @@ pub fn run(
                 *shared.settings() = settings;
                 watch.base().config_read_ms = now_ms();
                 watch.base().config_error.clear();
+                let pending = reload.pending();
+                let features = &mut watch.base().features;
+                features.retain(|feature| feature.name != CONFIGURED);
+                features.push(Feature {
+                    name: CONFIGURED,
+                    live: pending.is_empty(),
+                    reason: pending,
+                });
             }
             Some(Err(reason)) => watch.base().config_error = reason,
         }
