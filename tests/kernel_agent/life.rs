@@ -1,5 +1,9 @@
 //! The agent's own life: what it finds, what it leaves, what it says.
 
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
 use crate::node::{Node, Unit, evict, until};
 use crate::residency::resident_pages;
 
@@ -177,6 +181,51 @@ fn where_nothing_can_be_kept_what_is_known_is_warmed() {
             .filter(|status| status["totals"]["starts_not_learned"]["no_store"] == 1)
     });
     assert_eq!(status["totals"]["runs_learned"], 0, "{status}");
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_until_there_is_room() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 4 << 20);
+    let script = [
+        "sh",
+        "-c",
+        "cat \"$0\" > /dev/null",
+        &used.display().to_string(),
+    ];
+    fs::create_dir(node.path("state")).expect("made");
+    node.start_apart("mount -t tmpfs -o size=16m none \"$0\"");
+    node.learn(SLICE, "first.service", 1, &script);
+    let state = node.path("state");
+    let within = state.strip_prefix("/").expect("absolute");
+    let filler = Path::new("/proc").join(node.pid().to_string());
+    let filler = filler.join("root").join(within).join("filler");
+    let mut file = fs::File::create(&filler).expect("made");
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+    let store = |node: &Node| {
+        let status = node.json(&["status"])?;
+        let features = status["features"].as_array()?.clone();
+        let mut features = features.into_iter();
+        features.find(|feature| feature["name"] == "store")
+    };
+    // What is there has room for a few more.
+    let mut n = 0;
+    let told = until("the store says so", || {
+        n += 1;
+        let unit = node.learning(|| Unit::make(SLICE, &format!("more{n}.service")));
+        unit.run(script[0], &script[1..]);
+        drop(unit);
+        store(&node).filter(|store| store["live"] == false)
+    });
+    let reason = told["reason"].as_str().expect("text");
+    assert!(reason.contains("No space left"), "{reason}");
+    fs::remove_file(&filler).expect("removed");
+    node.learn(SLICE, "last.service", 1, &script);
+    let there = until("it is told no more", || {
+        store(&node).filter(|store| store["live"] == true)
+    });
+    assert_eq!(there["reason"], "");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct Learned {
     pub(super) profile_bytes: u64,
     /// Why nothing was kept; empty where it was.
     pub(super) not_kept: &'static str,
+    /// What the store said to that; empty where it was not asked, or did it.
+    pub(super) store_says: String,
     pub(super) stages: Vec<StageCounts>,
     /// Records that were kept of it.
     pub(super) records: u64,
@@ -42,6 +44,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         key: key.to_owned(),
         view,
         not_kept: why,
+        store_says: String::new(),
         ..Learned::default()
     };
     let Some(workload) = start.workload() else {
@@ -113,6 +116,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
                 runs,
                 profile_bytes,
                 not_kept: "",
+                store_says: String::new(),
                 stages,
                 records: 0,
             }
@@ -121,6 +125,7 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
             tracing::warn!(%error, key, "a start is not kept");
             Learned {
                 stages,
+                store_says: error.to_string(),
                 ..nothing(view, &key, "store")
             }
         }

@@ -12,6 +12,7 @@ use super::prepare::{Known, NotWarmed, OPTED_OUT};
 use super::priority::Priority;
 use super::spare::is_lately;
 use super::start::{Carried, Identity, Start, Warming};
+use super::view::Feature;
 use super::warmers::Notice;
 use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
@@ -420,6 +421,14 @@ impl Watch {
                 why = learned.not_kept,
                 "a start is not kept"
             );
+        }
+        // A disk that is full, say, until there is room again.
+        let is_store = |feature: &&mut Feature| feature.name == "store";
+        if (learned.not_kept.is_empty() || !learned.store_says.is_empty())
+            && let Some(store) = self.base().features.iter_mut().find(is_store)
+        {
+            store.live = learned.store_says.is_empty();
+            store.reason.clone_from(&learned.store_says);
         }
         self.workloads.learned(learned);
     }
