@@ -13,7 +13,7 @@ fn signals_reach_the_command() {
     };
     scene.file("data", 64 * MIB);
     scene.record("p", "cat data >/dev/null");
-    let script = "for s in TERM INT HUP USR1 USR2 QUIT; do trap \"echo got $s; exit 9\" $s; done; \
+    let script = "for s in TERM INT HUP USR1 USR2 QUIT ALRM PROF 34; do trap \"echo got $s; exit 9\" $s; done; \
                   echo ready; while :; do sleep 0.02; done";
     let signals = [
         (libc::SIGTERM, "TERM"),
@@ -21,6 +21,9 @@ fn signals_reach_the_command() {
         (libc::SIGHUP, "HUP"),
         (libc::SIGUSR1, "USR1"),
         (libc::SIGQUIT, "QUIT"),
+        (libc::SIGALRM, "ALRM"),
+        (libc::SIGPROF, "PROF"),
+        (libc::SIGRTMIN(), "34"),
     ];
     for subcommand in ["record", "run"] {
         for (signal, name) in signals {

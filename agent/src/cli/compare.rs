@@ -1,5 +1,8 @@
 //! `headstart compare`: cold, run, warmed and hot starts of a command.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -20,6 +23,19 @@ struct Series {
 }
 
 pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    // Before all the work of which it is to show what came of it.
+    let svg = match &args.svg {
+        Some(path) => {
+            let opened = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path);
+            let file = opened.with_context(|| format!("writing {}", format::path(path)))?;
+            Some((path.as_path(), file))
+        }
+        None => None,
+    };
     let (profile, cost) = profile_and_cost(global, args)?;
     let warmup = Warmup {
         maybe: !args.no_maybe,
@@ -54,7 +70,7 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
             start.ended.status()
         ));
     }
-    report(global, args, &profile, &warmup, &series, &last)?;
+    report(global, args, &profile, &warmup, &series, &last, svg)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,6 +125,7 @@ fn report(
     warmup: &Warmup,
     series: &[Series],
     last: &[Start],
+    svg: Option<(&Path, File)>,
 ) -> anyhow::Result<()> {
     let bars = bars(series);
     let median = |way: Way| {
@@ -123,9 +140,12 @@ fn report(
         .map(|arg| escape(arg.as_encoded_bytes()))
         .collect::<Vec<_>>()
         .join(" ");
-    if let Some(path) = &args.svg {
-        std::fs::write(path, chart::svg(&shown, &picture(&bars, &closed)))
-            .with_context(|| format!("writing {}", path.display()))?;
+    if let Some((path, mut file)) = svg {
+        let picture = chart::svg(&shown, &picture(&bars, &closed));
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.write_all(picture.as_bytes()));
+        written.with_context(|| format!("writing {}", format::path(path)))?;
     }
     let plan = warmup.plan(profile, Timing::Ahead);
     let ahead = plan.totals;

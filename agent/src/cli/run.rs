@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Global, RunArgs};
 use super::config::Config;
 use super::{common, context, format, stages};
-use crate::model::{DeviceCost, Profile};
+use crate::model::{DeviceCost, Profile, escape};
 use crate::profile::{Access, Store, check_name};
 use crate::run::{Beside, Warmup, run_beside};
 
@@ -19,10 +19,13 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(_) => context::open_store(global, Access::Read),
         Err(error) => Err(anyhow::anyhow!("{error:#}")),
     };
-    let known = store.as_ref().ok().and_then(|store| known(store, args));
     if let Err(error) = &store {
         tracing::warn!("{error:#}; nothing is warmed, and this run is not kept");
     }
+    let found = store.as_ref().ok().and_then(|store| known(store, args));
+    // Read, and not there; or else nobody knows.
+    let is_new = matches!(found, Some(None));
+    let known = found.flatten();
     let profile = known.clone().unwrap_or_default();
     let cost = store.as_ref().map_or(DeviceCost::UNMEASURED, |store| {
         crate::run::device_cost(store, &profile, false)
@@ -51,6 +54,15 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
             format::complain(&error);
         }
     } else {
+        if known.is_none() {
+            let why = if is_new {
+                "was not there"
+            } else {
+                "could not be read"
+            };
+            let name = escape(args.profile.as_bytes());
+            format::tell(format!("profile {name} {why}: nothing was warmed\n"));
+        }
         format::tell(text(args, &beside, known.is_some(), kept));
         if let Ok(recording) = &beside.recording
             && global.verbose > 0
@@ -61,11 +73,11 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(beside.ended.exit_code())
 }
 
-fn known(store: &Store, args: &RunArgs) -> Option<Profile> {
-    store.get(&args.profile).unwrap_or_else(|error| {
-        tracing::warn!(%error, "nothing is warmed");
-        None
-    })
+/// The profile, if there is one; `None` where it can't be read.
+fn known(store: &Store, args: &RunArgs) -> Option<Option<Profile>> {
+    let found = store.get(&args.profile);
+    let told = found.inspect_err(|error| tracing::warn!(%error, "nothing is warmed"));
+    told.ok()
 }
 
 fn warmup(args: &RunArgs, config: &Config, cost: DeviceCost) -> Warmup {
@@ -123,13 +135,6 @@ fn unknown(bytes: u64) -> String {
 fn text(args: &RunArgs, beside: &Beside, known: bool, kept: Option<usize>) -> String {
     use std::fmt::Write;
     let mut out = String::new();
-    if !known {
-        let _ = writeln!(
-            out,
-            "profile {} was not there: nothing was warmed",
-            crate::model::escape(args.profile.as_bytes())
-        );
-    }
     if let Some(feedback) = beside.feedback.filter(|_| known) {
         let _ = writeln!(
             out,

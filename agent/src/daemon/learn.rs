@@ -157,5 +157,10 @@ fn attribute_start(start: &Start, workload: &Workload) -> std::io::Result<Attrib
         time_ns: start.began_ns,
         tgid: 0,
     };
-    Ok(attribute_in(around_it, &start.collector, origin, 16))
+    Ok(attribute_in(
+        around_it,
+        &start.collector,
+        origin,
+        start.fault_around_pages,
+    ))
 }

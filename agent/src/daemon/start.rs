@@ -115,6 +115,8 @@ pub(super) struct Start {
     pub(super) known_lately: bool,
     /// Touches before this, since the start, were not seen.
     pub(super) blind_ns: u64,
+    /// Pages that the kernel maps around a fault at most.
+    pub(super) fault_around_pages: u64,
     /// Nobody was in its cgroup before its touches were seen.
     pub(super) seen_whole: bool,
     /// The fault-around window was one page from its first touch to its end.

@@ -137,6 +137,7 @@ impl Watch {
             not_learned: not_learned.unwrap_or(""),
             known_lately: false,
             blind_ns,
+            fault_around_pages: kernel.probes.fault_around_pages(),
             seen_whole,
             narrow: false,
             collector: Collector::default(),

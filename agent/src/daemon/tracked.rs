@@ -140,6 +140,9 @@ impl Workloads {
 
     /// Why it was not warmed for; `None`: it was.
     pub(super) fn warmed(&mut self, key: &str, result: Option<&NotWarmed>) {
+        if let Some(NotWarmed::Throttled(reason)) = result {
+            self.held_back(reason);
+        }
         let Some(tracked) = self.by_key.get_mut(key) else {
             return;
         };
@@ -149,9 +152,6 @@ impl Workloads {
             Some(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) => reason,
             Some(NotWarmed::Store(_)) => "store",
         };
-        if let Some(NotWarmed::Throttled(reason)) = result {
-            self.held_back(reason);
-        }
     }
 
     /// Counts a plan that was held back or cut.

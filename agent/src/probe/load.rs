@@ -131,6 +131,11 @@ impl Probes {
         &self.types.missing
     }
 
+    /// Pages that the kernel maps around a fault at most, as of when the probes were loaded.
+    pub fn fault_around_pages(&self) -> u64 {
+        u64::from(self.types.layout.fault_around_pages)
+    }
+
     /// Attaches every hook of `groups`, and says what became of each.
     pub fn attach(&mut self, groups: &[Group]) -> Vec<HookState> {
         self.attach_where(groups, |_| true)

@@ -55,7 +55,8 @@ fn advice(command: &str, source: &io::Error) -> &'static str {
     }
 }
 
-/// Signals that are passed on to the command.
+/// Signals that are passed on to the command, those of real time besides. (Not `SIGURG`, by
+/// which a tracer is woken, and what stops a job that reads or writes in the background.)
 const PASSED_ON: &[i32] = &[
     libc::SIGHUP,
     libc::SIGINT,
@@ -63,6 +64,23 @@ const PASSED_ON: &[i32] = &[
     libc::SIGTERM,
     libc::SIGUSR1,
     libc::SIGUSR2,
+    libc::SIGWINCH,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
+
+/// Those of them that a terminal sends, to all of a job at once.
+const OF_TERMINALS: &[i32] = &[
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
     libc::SIGWINCH,
     libc::SIGCONT,
     libc::SIGTSTP,
@@ -276,8 +294,15 @@ impl Child {
         // SAFETY: initialised by the read (and zeroed before).
         let info = unsafe { info.assume_init() };
         let signal = info.ssi_signo as i32;
-        if info.ssi_code == libc::SI_USER || info.ssi_code == libc::SI_QUEUE {
+        let by_kernel = info.ssi_code == libc::SI_KERNEL;
+        if info.ssi_code == libc::SI_QUEUE {
+            let value = libc::sigval {
+                sival_ptr: info.ssi_ptr as *mut libc::c_void,
+            };
             // SAFETY: plain system call; the pid is not reaped yet, so it is ours.
+            unsafe { libc::sigqueue(self.pid, signal, value) };
+        } else if !by_kernel || !OF_TERMINALS.contains(&signal) {
+            // SAFETY: as above.
             unsafe { libc::kill(self.pid, signal) };
         }
         match signal {
@@ -339,7 +364,8 @@ fn passed_on() -> libc::sigset_t {
     unsafe {
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut set);
-        for &signal in PASSED_ON {
+        let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        for signal in PASSED_ON.iter().copied().chain(real_time) {
             libc::sigaddset(&raw mut set, signal);
         }
         set

@@ -141,7 +141,7 @@ pub fn start(
         Way::Warmed => {
             let began = Instant::now();
             let plan = warmup.plan(profile, Timing::Ahead);
-            let report = warm(warmup, plan, Timing::Ahead)?;
+            let report = warm(warmup, plan, Timing::Ahead, &Cancel::new())?;
             let warm_seconds = Some(began.elapsed().as_secs_f64());
             let (seconds, ended) = bare(command)?;
             Ok(Start {
@@ -169,15 +169,18 @@ fn zero_lead(
     warmup: &Warmup,
 ) -> Result<Start, CompareError> {
     let began = Instant::now();
+    let cancel = Cancel::new();
     std::thread::scope(|scope| {
         let warming = scope.spawn(|| {
             let plan = warmup.plan_beside(profile);
-            let report = warm(warmup, plan, Timing::Beside);
+            let report = warm(warmup, plan, Timing::Beside, &cancel);
             (report, began.elapsed().as_secs_f64())
         });
-        let mut child = Child::spawn(command, None, Output::Null)?;
-        let ended = wait(&mut child)?;
+        let spawned = Child::spawn(command, None, Output::Null).map_err(CompareError::from);
+        let ended = spawned.and_then(|mut child| wait(&mut child));
         let seconds = began.elapsed().as_secs_f64();
+        // Warmed to its end for the report, but not for nobody.
+        let ended = ended.inspect_err(|_| cancel.cancel())?;
         let (report, warm_seconds) = warming
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -195,9 +198,10 @@ fn warm(
     warmup: &Warmup,
     plan: crate::model::Plan,
     timing: Timing,
+    cancel: &Cancel,
 ) -> Result<WarmReport, CompareError> {
     warmup
-        .execute(plan, timing, &Arc::new(Progress::default()), &Cancel::new())
+        .execute(plan, timing, &Arc::new(Progress::default()), cancel)
         .map_err(|source| CompareError::Io {
             operation: "reading the mount table",
             source,

@@ -86,7 +86,7 @@ enum Exactly {
 }
 
 /// Sees to that while the command waits for its exec, whose process id it gets.
-type Hold<'a> = Box<dyn FnOnce(i32) -> Option<Exactly> + 'a>;
+type Hold<'a> = Box<dyn FnOnce(&mut Probes, i32) -> Option<Exactly> + 'a>;
 
 /// Loaded and attached probes, for one run after another.
 pub struct Recorder {
@@ -170,7 +170,7 @@ impl Recorder {
         around: FaultAround,
     ) -> Result<(Recording, Child), RecordError> {
         let mut error = None;
-        let narrow = |_pid: i32| match around.narrow() {
+        let narrow = |_: &mut Probes, _pid: i32| match around.narrow() {
             Ok(narrowed) => Some(Exactly::Narrowed(narrowed)),
             Err(reason) => {
                 error = Some(reason.to_string());
@@ -201,10 +201,17 @@ impl Recorder {
             operation: "starting a thread",
             source,
         })?;
-        self.probes.stop_at_maps(true)?;
-        let seize = |pid: i32| {
-            if let Err(error) = tracer.seize(pid) {
-                tracing::warn!(%error, "the command can't be traced: maybe pages stay");
+        let seize = |probes: &mut Probes, pid: i32| {
+            // One that nobody traces would get the signals itself.
+            match tracer.seize(pid) {
+                Ok(()) => {
+                    if let Err(error) = probes.stop_at_maps(true) {
+                        tracing::warn!(%error, "the command is not stopped: maybe pages stay");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the command can't be traced: maybe pages stay");
+                }
             }
             Some(Exactly::Traced(tracer))
         };
@@ -230,7 +237,8 @@ impl Recorder {
             None => Child::spawn(command, place, output)?,
             Some(hold) => {
                 let mut hold = Some(hold);
-                let mut once = |pid| exactly = hold.take().and_then(|hold| hold(pid));
+                let probes = &mut self.probes;
+                let mut once = |pid| exactly = hold.take().and_then(|hold| hold(probes, pid));
                 Child::spawn_held(command, place, output, Some(&mut once))?
             }
         };
@@ -319,7 +327,8 @@ impl Recorder {
             mut trace,
             gaps,
             stages,
-        } = attribute(&collector, origin, 16).map_err(io("reading the mount table"))?;
+        } = attribute(&collector, origin, self.probes.fault_around_pages())
+            .map_err(io("reading the mount table"))?;
         let narrowed = narrowed.map(|held| Narrowing {
             maybe_pages: maybe_pages(&trace),
             error: held.err(),
