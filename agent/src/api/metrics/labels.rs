@@ -27,7 +27,9 @@ pub(super) fn plain(name: &str) -> String {
         mask_word(part, &mut out);
         rest = after;
     }
-    escape(out.as_bytes())
+    // A backslash is itself, as in `dev-disk-by\\x2duuid.mount`: by that name systemd and other
+    // exporters know it.
+    escape(out.as_bytes()).replace("\\\\", "\\")
 }
 
 /// A stretch of letters, digits, dashes and underscores.
@@ -133,6 +135,7 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
         assert_eq!(plain("a\n\x1b[2Jb"), "a\\x0a\\x1b[2Jb");
+        assert_eq!(plain("a\\x2db.service"), "a\\x2db.service");
     }
 
     proptest! {

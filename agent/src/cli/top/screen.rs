@@ -40,6 +40,35 @@ const ORDERS: [(Order, &str); 5] = [
     (Order::Name, "name"),
 ];
 
+/// Columns: title, width (0: what is left), and which goes first where there is no room for
+/// all: the greatest.
+const COLUMNS: [(&str, u16, u8); 10] = [
+    ("WORKLOAD", 0, 0),
+    ("LIVE", 4, 6),
+    ("STARTS", 6, 2),
+    ("LAST START", 12, 1),
+    ("LEAD", 9, 5),
+    ("PROFILE", 10, 7),
+    ("USED", 10, 3),
+    ("LATE", 10, 8),
+    ("WASTED", 10, 4),
+    ("WARMED", 15, 9),
+];
+
+/// Least columns of the terminal for the name of a workload.
+const NAME: u16 = 24;
+
+/// The columns that there is room for, by their place in [`COLUMNS`].
+fn columns(width: u16) -> Vec<usize> {
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let taken = |shown: &[usize]| -> u16 { shown.iter().map(|&at| COLUMNS[at].1 + 1).sum() };
+    while taken(&shown) + NAME > width && shown.len() > 1 {
+        let least = shown.iter().copied().max_by_key(|&at| COLUMNS[at].2);
+        shown.retain(|&at| Some(at) != least);
+    }
+    shown
+}
+
 /// What is shown, and how.
 pub(super) struct Screen {
     pub(super) seen: Seen,
@@ -68,31 +97,13 @@ impl Screen {
         ]);
         let [head, body, foot] = areas.areas(frame.area());
         frame.render_widget(ratatui::text::Text::from(self.head()), head);
-        let rows = self.rows();
-        let widths = [
-            Constraint::Fill(3),
-            Constraint::Length(4),
-            Constraint::Length(6),
-            Constraint::Length(12),
-            Constraint::Length(9),
-            Constraint::Length(10),
-            Constraint::Length(10),
-            Constraint::Length(10),
-            Constraint::Length(10),
-            Constraint::Fill(1),
-        ];
-        let names = [
-            "WORKLOAD",
-            "LIVE",
-            "STARTS",
-            "LAST START",
-            "LEAD",
-            "PROFILE",
-            "USED",
-            "LATE",
-            "WASTED",
-            "WARMED",
-        ];
+        let columns = columns(body.width);
+        let rows = self.rows(&columns);
+        let widths = columns.iter().map(|&at| match COLUMNS[at].1 {
+            0 => Constraint::Fill(3),
+            width => Constraint::Length(width),
+        });
+        let names = columns.iter().map(|&at| COLUMNS[at].0);
         let table = Table::new(rows, widths)
             .header(Row::new(names).style(Style::new().bold().reversed()))
             .row_highlight_style(Style::new().reversed());
@@ -139,7 +150,7 @@ impl Screen {
         ]
     }
 
-    fn rows(&self) -> Vec<Row<'static>> {
+    fn rows(&self, columns: &[usize]) -> Vec<Row<'static>> {
         let mut workloads: Vec<&v1::Workload> = self.seen.workloads.iter().collect();
         let last = |w: &v1::Workload| w.last.clone().unwrap_or_default();
         match ORDERS[self.order].0 {
@@ -149,16 +160,19 @@ impl Screen {
             Order::Wasted => workloads.sort_by_key(|w| Reverse(last(w).wasted)),
             Order::Name => workloads.sort_by_key(|w| title(w)),
         }
-        workloads.into_iter().map(|w| self.row(w)).collect()
+        workloads
+            .into_iter()
+            .map(|w| self.row(w, columns))
+            .collect()
     }
 
-    fn row(&self, workload: &v1::Workload) -> Row<'static> {
+    fn row(&self, workload: &v1::Workload, columns: &[usize]) -> Row<'static> {
         let last = workload.last.as_ref();
         let of_last =
             |value: &dyn Fn(&v1::Start) -> String| last.map_or_else(|| "-".to_owned(), value);
         let lead = |start: &v1::Start| start.lead_seconds.map_or_else(|| "-".to_owned(), seconds);
         let goes_on = last.is_some_and(|start| !start.over);
-        let cells = [
+        let cells: [String; COLUMNS.len()] = [
             title(workload),
             workload.live.to_string(),
             workload.starts.to_string(),
@@ -175,7 +189,8 @@ impl Screen {
         } else {
             Style::new()
         };
-        Row::new(cells.map(Cell::from)).style(style)
+        let cells = columns.iter().map(|&at| Cell::from(cells[at].clone()));
+        Row::new(cells).style(style)
     }
 }
 
@@ -239,6 +254,16 @@ mod tests {
             line_of(&text, "old.service") < line_of(&text, "new\\x1b.service"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn names_have_room_before_all_else() {
+        for width in [30, 60, 80, 100, 140] {
+            let text = drawn(&mut Screen::new(seen()), width);
+            assert!(text.contains("new\\x1b.service"), "{width}: {text}");
+            assert_eq!(text.contains("LAST START"), width >= 60, "{text}");
+            assert_eq!(text.contains("WARMED"), width >= 140, "{text}");
+        }
     }
 
     #[test]
