@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::{
-    Certainty, Extent, FileTouches, HUGE_PAGE_PAGES, NameTouch, PageTouch, Profile, ProfileFile,
-    RelPath, RunMask, Trace, Volume,
+    Certainty, Extent, FileTouches, FileVersion, HUGE_PAGE_PAGES, NameTouch, PageTouch, Profile,
+    ProfileFile, RelPath, RunMask, Trace, Volume,
 };
 
 /// Pages that one fault maps where they lie in one folio.
@@ -29,7 +29,8 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
     }
     let blind = trace.blind_ns;
     let volumes = volumes_of(trace, profile);
-    for file in &profile.files {
+    let is_replaced = replaced(trace, profile, &volumes);
+    for (file, _) in profile.files.iter().zip(is_replaced).filter(|(_, is)| !is) {
         let touches: Vec<PageTouch> = file
             .extents
             .iter()
@@ -69,6 +70,21 @@ pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
     }
 }
 
+/// Of each file of the profile: whether the trace has another version of it. What was used of
+/// the old one says nothing of that, and the older of two would be taken for the one there is.
+fn replaced(trace: &Trace, profile: &Profile, volumes: &[u32]) -> Vec<bool> {
+    let seen: HashMap<(u32, &RelPath), FileVersion> = trace
+        .files
+        .iter()
+        .map(|file| ((file.volume, &file.path), file.version))
+        .collect();
+    let is_replaced = |file: &ProfileFile| {
+        let seen = seen.get(&(volumes[file.volume as usize], &file.path));
+        seen.is_some_and(|version| *version != file.version)
+    };
+    profile.files.iter().map(is_replaced).collect()
+}
+
 /// Adds to a trace the blocks of 2 MiB that recent runs used most of, in files that this one
 /// mapped or at least opened, where it was seen to use none of a block.
 ///
@@ -86,7 +102,8 @@ pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
     }
     let recent = newest(profile.runs.len());
     let mut added = Vec::new();
-    for file in &profile.files {
+    let is_replaced = replaced(trace, profile, &volumes);
+    for (file, _) in profile.files.iter().zip(is_replaced).filter(|(_, is)| !is) {
         let volume = volumes[file.volume as usize];
         let key = (volume, &file.path);
         let touches = seen.get(&key).map(Vec::as_slice);
@@ -194,7 +211,7 @@ fn volumes_of(trace: &mut Trace, profile: &Profile) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FileVersion, NameKind, RunInfo, VolumeId};
+    use crate::model::{NameKind, RunInfo, VolumeId};
 
     #[test]
     fn only_what_came_before_the_probes_is_filled_in() {
@@ -231,6 +248,11 @@ mod tests {
         let mut seen = Trace::default();
         fill_blind(&mut seen, &profile);
         assert_eq!(seen, Trace::default());
+        // Of a file that was replaced, by an older one say, nothing is known.
+        trace.files[0].version.mtime_ns = -1;
+        let before = trace.clone();
+        fill_blind(&mut trace, &profile);
+        assert_eq!(trace, before);
     }
 
     #[test]

@@ -289,7 +289,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     .labels(&["outcome"]),
     Metric::counter(
         "headstart_missed_bytes_total",
-        "Bytes that starts certainly used and no plan had",
+        "Bytes that starts certainly used and no plan had, what a plan leaves to readahead too",
         |input| one(count(input.view.totals.missed_bytes)),
     )
     .unit("bytes"),

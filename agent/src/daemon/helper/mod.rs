@@ -207,6 +207,8 @@ pub(super) struct Helper {
     cgroup: OwnedFd,
     dues: Arc<Dues>,
     state: Mutex<State>,
+    /// How often it had to be started again: told without waiting for one that is.
+    restarts: AtomicU64,
 }
 
 struct State {
@@ -215,8 +217,6 @@ struct State {
     /// In a row.
     failures: u32,
     not_before: Instant,
-    /// How often it had to be started again.
-    restarts: u64,
 }
 
 impl Helper {
@@ -232,14 +232,14 @@ impl Helper {
                 started: now,
                 failures: 0,
                 not_before: now,
-                restarts: 0,
             }),
+            restarts: AtomicU64::new(0),
         })
     }
 
     /// How often it had to be started again.
     pub(super) fn restarts(&self) -> u64 {
-        lock(&self.state).restarts
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// As [`Link::carry`].
@@ -268,7 +268,7 @@ impl Helper {
             let why = "the helper died, and is not started again yet";
             return Err(NotCarried::NotThere(why.to_owned()));
         }
-        state.restarts += 1;
+        self.restarts.fetch_add(1, Ordering::Relaxed);
         match Link::start(self.cgroup.as_fd(), &self.dues, &mut |_| Ok(())) {
             Ok(link) => {
                 let link = Arc::new(link);
