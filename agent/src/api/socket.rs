@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 
 use crate::model::escape;
 
@@ -210,12 +210,28 @@ fn lock_within(file: &File, wait: Duration) -> io::Result<()> {
 }
 
 /// Process and user at the other end.
-pub(super) fn peer(stream: &impl std::os::fd::AsFd) -> io::Result<(i32, u32)> {
-    let credentials = socket_peercred(stream)?;
-    Ok((
-        credentials.pid.as_raw_nonzero().get(),
-        credentials.uid.as_raw(),
-    ))
+pub(super) fn peer(stream: &impl AsFd) -> io::Result<(i32, u32)> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: a plain structure and its length, both valid for writes. (rustix has no pid 0,
+    // which is what the kernel says of who is in a pid namespace that ours does not see.)
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    match result {
+        0 => Ok((credentials.pid, credentials.uid)),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether a user may ask: root, and the one that the agent runs as.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::model::escape;
 use crate::profile::{Access, Store};
 
 use super::args::Global;
@@ -18,7 +19,13 @@ pub(super) fn init_tracing(global: &Global) {
         1 => "warn,headstart=debug",
         _ => "info,headstart=trace",
     };
-    let filter = EnvFilter::try_from_env("HEADSTART_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let asked = std::env::var("HEADSTART_LOG").ok();
+    let asked = asked.map(|text| EnvFilter::try_new(&text).map_err(|error| (text, error)));
+    let (filter, refused) = match asked {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(refused)) => (EnvFilter::new(level), Some(refused)),
+        None => (EnvFilter::new(level), None),
+    };
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -31,6 +38,10 @@ pub(super) fn init_tracing(global: &Global) {
         0 => format.without_time().try_init(),
         _ => format.try_init(),
     };
+    if let Some((text, error)) = refused {
+        let text = escape(text.as_bytes());
+        tracing::warn!("HEADSTART_LOG={text} is not understood, and not heeded: {error}");
+    }
 }
 
 /// The configuration: `--config`, the default file, or defaults.

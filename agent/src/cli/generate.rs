@@ -10,14 +10,13 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use super::args::{Cli, CompletionsArgs, ManArgs};
+use super::format;
 
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(
-        args.shell,
-        &mut Cli::command(),
-        "headstart",
-        &mut std::io::stdout(),
-    );
+    // Into memory, where writing does not fail: a failure there would be a panic.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "headstart", &mut script);
+    format::emit(script)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -66,6 +66,7 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
             "bytes_gone": report.data.gone,
             "bytes_evicted": report.data.evicted,
             "bytes_left": report.data.left,
+            "bytes_unverified": report.unverified_bytes,
             "names_planned": report.names_planned,
             "names_warmed": report.names_warmed,
             "names_failed": report.names_failed,
@@ -125,6 +126,10 @@ fn text(name: &str, report: &WarmReport, over_budget: u64, seconds: f64) -> Stri
         (data.evicted, "evicted before the end: memory is short"),
         (data.left, "not got to"),
         (data.gone, "no longer there: the file is missing or shorter"),
+        (
+            report.unverified_bytes,
+            "may have been there before, or not be there now: only who owns a file, or root, is told",
+        ),
     ];
     for (bytes, what) in losses.iter().filter(|(bytes, _)| *bytes > 0) {
         let _ = writeln!(out, "{} {what}", format::bytes(*bytes));

@@ -293,7 +293,6 @@ pub fn types_from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
         layout.call_arg3 += 24;
     }
     layout.abi_version = ABI_VERSION;
-    layout.last_is_exclusive = 0;
     let mut functions = FUNCTIONS.to_vec();
     functions.retain(|name| btf.has_function(name));
     // Without it the probes ask for the cgroup in another way.

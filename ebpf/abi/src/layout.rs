@@ -123,8 +123,6 @@ layout! {
     regs_arg4,
     /// Pages of a fault-around window (16 unless debugfs says otherwise)
     fault_around_pages,
-    /// 1 where `mm_filemap_get_pages` names the page after the last one
-    last_is_exclusive,
 }
 
 #[cfg(feature = "user")]

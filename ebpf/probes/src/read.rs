@@ -38,9 +38,6 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     };
     let first: u64 = ctx.arg(1);
     let mut last: u64 = ctx.arg(2);
-    if field!(last_is_exclusive) == 1 {
-        last = last.wrapping_sub(1);
-    }
     // One call's batch can't bring more (31 folios of 2 MiB), and the next call of the same
     // read starts behind it: looking further would be work without end in a long read.
     let most = (first / CHUNK_PAGES + RUN_CHUNKS) * CHUNK_PAGES - 1;
