@@ -95,6 +95,14 @@ fn notify_says_what_is_warmed() {
     let said = text(&scene, &["notify", "redis"]);
     assert_eq!(said, "warming 2.0 KiB for container:redis\n");
     assert_eq!(json(&scene, &["notify", "new"])["planned"], 2048);
+    let said = text(&scene, &["notify", "--wait", "redis"]);
+    assert!(said.contains("1.0 KiB read"), "{said}");
+    let waited = json(&scene, &["notify", "--wait", "redis"]);
+    assert_eq!(waited["key"], "container:redis");
+    assert_eq!(
+        (&waited["done"], &waited["read"]),
+        (&true.into(), &1024.into())
+    );
 }
 
 #[test]

@@ -98,6 +98,12 @@ fn a_notification_warms_ahead() {
     learn(&node, name, runs + 1, "sh", &cat);
     let known = node.workload(&key(name)).expect("known");
     assert_eq!(known["last"]["signal"], "notify", "{known}");
+    // The profile counts with what a second run saw; all of it is in memory when it is said.
+    evict(&used);
+    let warmed = node.json(&["notify", "--wait", name]).expect("warmed");
+    assert_eq!(warmed["done"], true, "{warmed}");
+    assert!(warmed["read"].as_u64() >= Some(4 * MIB as u64), "{warmed}");
+    assert!(resident_pages(&used).iter().all(|&there| there));
     let refused = node.run(&["notify", "unit:nobody.service"]);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -144,6 +144,36 @@ impl Client {
         Ok(answer.into_inner())
     }
 
+    /// Has what a workload will read warmed, and waits until it is; `planned` is called with
+    /// what is told first.
+    ///
+    /// # Errors
+    /// As [`Client::notify`], or it is being warmed for already.
+    pub fn warm(
+        &mut self,
+        workload: &str,
+        planned: impl FnOnce(&v1::WarmResponse),
+    ) -> Result<v1::WarmResponse, ClientError> {
+        let workload = workload.to_owned();
+        let agent = &mut self.agent;
+        self.runtime.block_on(async {
+            let asked = agent.warm(v1::WarmRequest { workload });
+            let mut told = asked.await.map_err(refused)?.into_inner();
+            let mut planned = Some(planned);
+            while let Some(response) = told.message().await.map_err(refused)? {
+                if response.done {
+                    return Ok(response);
+                }
+                if let Some(planned) = planned.take() {
+                    planned(&response);
+                }
+            }
+            Err(ClientError::Lost(
+                "it ended before that was done".to_owned(),
+            ))
+        })
+    }
+
     /// The metrics, as `/metrics` gives them.
     ///
     /// # Errors

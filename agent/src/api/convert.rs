@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::proto::v1;
 use crate::daemon::{
-    Feature, FileView, Histogram, LEAD_BOUNDS, StartView, Totals, Touched, View, WorkloadView,
+    Feature, FileView, Histogram, LEAD_BOUNDS, Notified, StartView, Totals, Touched, View,
+    WorkloadView,
 };
 use crate::model::{StageCounts, escape};
 use crate::probe::HookState;
+use crate::warm::WarmReport;
 
 pub(super) fn status(view: &View) -> v1::StatusResponse {
     v1::StatusResponse {
@@ -25,6 +27,31 @@ pub(super) fn status(view: &View) -> v1::StatusResponse {
         workloads: view.workloads.len() as u64,
         config_read_ms: view.config_read_ms,
         config_error: view.config_error.clone(),
+    }
+}
+
+pub(super) fn planned(notified: &Notified) -> v1::WarmResponse {
+    v1::WarmResponse {
+        key: notified.key.clone(),
+        planned: notified.planned,
+        ..v1::WarmResponse::default()
+    }
+}
+
+pub(super) fn warmed(key: String, report: &WarmReport) -> v1::WarmResponse {
+    v1::WarmResponse {
+        key,
+        planned: report.data.planned,
+        resident_before: report.data.resident_before,
+        read: report.data.read,
+        failed: report.data.failed,
+        gone: report.data.gone,
+        evicted: report.data.evicted,
+        left: report.data.left,
+        names_planned: report.names_planned,
+        names_warmed: report.names_warmed,
+        seconds: report.seconds,
+        done: true,
     }
 }
 
@@ -72,6 +99,13 @@ fn totals(totals: &Totals) -> v1::Totals {
         stages: totals.stages.iter().map(stage).collect(),
         charged_bytes: counts(&totals.charged_bytes),
         charge_fallbacks: counts(&totals.charge_fallbacks),
+        evictions: counts(&totals.evictions),
+        program_seconds: (totals.programs.iter())
+            .map(|(name, ran)| ((*name).to_owned(), ran.seconds))
+            .collect(),
+        program_runs: (totals.programs.iter())
+            .map(|(name, ran)| ((*name).to_owned(), ran.runs))
+            .collect(),
         helper_restarts: totals.helper_restarts,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Sender, channel};
@@ -15,8 +15,9 @@ use tonic::{Request, Response, Status};
 use super::proto::v1::{self, agent_server::Agent};
 use super::search::Search;
 use super::{convert, metrics};
-use crate::daemon::{Handle, Listener, OrderError, WorkloadView};
+use crate::daemon::{Finished, Handle, Listener, OrderError, WorkloadView};
 use crate::model::escape;
+use crate::warm::WarmReport;
 
 /// Touches that wait for a stream to be written; behind them the listener's own queue
 /// fills, and then counts what it loses.
@@ -80,13 +81,7 @@ impl Agent for Service {
         &self,
         request: Request<v1::NotifyRequest>,
     ) -> Result<Response<v1::NotifyResponse>, Status> {
-        let asked = request.into_inner().workload;
-        let key = match self.found(&asked).await? {
-            Ok(workload) => workload.key.clone(),
-            // The daemon knows profiles by their other names, too.
-            Err(OrderError::Unknown(asked)) => asked,
-            Err(error) => return Err(refused(&error)),
-        };
+        let key = self.key_of(request.into_inner().workload).await?;
         let handle = self.handle.clone();
         // Waits for the daemon.
         let notified = tokio::task::spawn_blocking(move || handle.notify(&key));
@@ -98,6 +93,31 @@ impl Agent for Service {
             key: notified.key,
             planned: notified.planned,
         }))
+    }
+
+    type WarmStream = Pin<Box<dyn Stream<Item = Result<v1::WarmResponse, Status>> + Send>>;
+
+    async fn warm(
+        &self,
+        request: Request<v1::WarmRequest>,
+    ) -> Result<Response<Self::WarmStream>, Status> {
+        let key = self.key_of(request.into_inner().workload).await?;
+        let handle = self.handle.clone();
+        let begun = tokio::task::spawn_blocking(move || handle.warm(&key));
+        let (notified, finished) = begun
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| refused(&error))?;
+        let (told, received) = channel(2);
+        tokio::spawn(async move {
+            // Whoever asked may have gone, which ends this alone.
+            if told.send(Ok(convert::planned(&notified))).await.is_ok() {
+                let finished = wait_for(finished, &told).await;
+                let finished = finished.map(|report| convert::warmed(notified.key, &report));
+                let _ = told.send(finished).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(received))))
     }
 
     async fn explain(
@@ -139,6 +159,16 @@ impl Agent for Service {
 }
 
 impl Service {
+    /// What the daemon is to be asked for.
+    async fn key_of(&self, asked: String) -> Result<String, Status> {
+        match self.found(&asked).await? {
+            Ok(workload) => Ok(workload.key.clone()),
+            // The daemon knows profiles by their other names, too.
+            Err(OrderError::Unknown(asked)) => Ok(asked),
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
     /// The workload that is called so: by its key, its name, or either as it is shown; of
     /// those that were seen, or else of those that only the store knows.
     async fn found(&self, text: &str) -> Result<Result<Arc<WorkloadView>, OrderError>, Status> {
@@ -210,6 +240,25 @@ impl Service {
         let last = page.last().filter(|_| !is_last);
         let next = last.map(|workload| workload.key.clone());
         Ok((page, next.unwrap_or_default()))
+    }
+}
+
+/// What came of warming. It may take minutes: no thread waits for it.
+async fn wait_for(
+    finished: Finished,
+    told: &Sender<Result<v1::WarmResponse, Status>>,
+) -> Result<Arc<WarmReport>, Status> {
+    loop {
+        match finished.try_recv() {
+            Ok(report) => return report.map_err(|error| refused(&error)),
+            Err(TryRecvError::Empty) if told.is_closed() => {
+                return Err(Status::cancelled("nobody waits for it"));
+            }
+            Err(TryRecvError::Empty) => tokio::time::sleep(LOOK).await,
+            Err(TryRecvError::Disconnected) => {
+                return Err(refused(&OrderError::Busy("it was given up")));
+            }
+        }
     }
 }
 

@@ -331,6 +331,9 @@ pub(crate) struct ExplainArgs {
 pub(crate) struct NotifyArgs {
     /// Its key, or its name where that is the name of one only
     pub(crate) workload: String,
+    /// Wait until it is warmed, and tell what came of it
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Args)]

@@ -130,7 +130,7 @@ fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Resul
     }
     writeln!(
         out,
-        "  missed      {:>10}         used, and not predicted",
+        "  missed      {:>10}         used, and not planned (what readahead is left to do, too)",
         bytes(start.missed)
     )
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::lock;
 use super::view::View;
 use crate::profile::Past;
+use crate::warm::WarmReport;
 
 /// Orders that wait to be taken; more are refused.
 const ORDERS: usize = 256;
@@ -34,6 +35,8 @@ pub enum Order {
         workload: String,
         /// Told what came of it.
         reply: SyncSender<Result<Notified, OrderError>>,
+        /// Told when that is carried out.
+        finished: Option<FinishedSender>,
     },
     /// What the store has of workloads, by key.
     Stored {
@@ -47,6 +50,12 @@ pub enum Order {
     /// From the daemon to itself: a notification is being carried out, for this key.
     Notified(String),
 }
+
+/// Who tells what came of warming.
+pub(super) type FinishedSender = SyncSender<Result<Arc<WarmReport>, OrderError>>;
+
+/// Where it is told what came of warming.
+pub type Finished = Receiver<Result<Arc<WarmReport>, OrderError>>;
 
 /// What came of a notification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,10 +167,29 @@ impl Handle {
     /// # Errors
     /// Nobody knows it, it is not to be warmed, or other plans go first.
     pub fn notify(&self, workload: &str) -> Result<Notified, OrderError> {
+        self.told(workload, None)
+    }
+
+    /// As [`Handle::notify`]; what came of it can be received when it is carried out.
+    ///
+    /// # Errors
+    /// As [`Handle::notify`].
+    pub fn warm(&self, workload: &str) -> Result<(Notified, Finished), OrderError> {
+        let (finished, received) = sync_channel(1);
+        let notified = self.told(workload, Some(finished))?;
+        Ok((notified, received))
+    }
+
+    fn told(
+        &self,
+        workload: &str,
+        finished: Option<FinishedSender>,
+    ) -> Result<Notified, OrderError> {
         let (reply, replied) = sync_channel(1);
         let order = Order::Notify {
             workload: workload.to_owned(),
             reply,
+            finished,
         };
         self.order(order)?;
         replied

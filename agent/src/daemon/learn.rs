@@ -10,7 +10,7 @@ use super::view::StartView;
 use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
-use crate::profile::from_trace;
+use crate::profile::{Called, from_trace};
 use crate::run::{fill_blind, fill_blocks, maybe_pages, run_id};
 use crate::workload::{self, Workload};
 
@@ -100,10 +100,16 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         duration_ns: trace.duration_ns,
         exact,
     };
-    match shared
+    let called = Called {
+        name: workload.name.clone(),
+        namespace: workload.namespace.clone(),
+        image: workload.image.clone(),
+    };
+    let profile = from_trace(&trace, run);
+    let learned = shared
         .store
-        .learn_into(&key, &from_trace(&trace, run), &view.outcome())
-    {
+        .learn_into(&key, &profile, &view.outcome(), &called);
+    match learned {
         Ok(profile) => {
             let others = workload.keys.0.get(1..).unwrap_or_default();
             if let Err(error) = shared.store.alias(others, &key) {

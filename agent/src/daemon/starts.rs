@@ -436,12 +436,17 @@ impl Watch {
 
     pub(super) fn ordered(&mut self, order: Order) {
         match order {
-            Order::Notify { workload, reply } => {
+            Order::Notify {
+                workload,
+                reply,
+                finished,
+            } => {
                 let called = self.workloads.called(&workload);
                 self.jobs.warm.ahead(Notice {
                     text: workload,
                     called,
                     reply,
+                    finished,
                 });
             }
             // Answered before it comes here.

@@ -343,6 +343,7 @@ mod tests {
                 updated_ms: 1,
             },
             outcomes: vec![bad; KEPT],
+            called: None,
         };
         let mut workloads = Workloads::default();
         workloads.exists(&Known {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::tracked::gained_nothing;
-use crate::probe::HookState;
-use crate::profile::{Outcome, Past};
+use crate::probe::{HookState, Ran};
+use crate::profile::{Called, Outcome, Past};
 
 /// Upper bounds of the buckets of [`Histogram`] for times, seconds.
 pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -84,6 +84,10 @@ pub struct Totals {
     pub charged_bytes: BTreeMap<&'static str, u64>,
     /// Plans that were not charged to the cgroup that they should have been, by reason.
     pub charge_fallbacks: BTreeMap<&'static str, u64>,
+    /// Entries of the probes' maps that another took the place of, by map.
+    pub evictions: BTreeMap<&'static str, u64>,
+    /// What the probes' programs cost, by program; none where the kernel does not measure it.
+    pub programs: BTreeMap<&'static str, Ran>,
     /// How often the helper in the warm cgroup had to be started again.
     pub helper_restarts: u64,
     /// Planned bytes by what the start made of them: `used`, `late`, `wasted`, `unknown`.
@@ -299,10 +303,17 @@ impl WorkloadView {
             }
             _ => ("command", key.as_str()),
         };
+        // As it was called when it was learned, if that was here.
+        let called = past.called.clone().unwrap_or_else(|| Called {
+            name: name.to_owned(),
+            ..Called::default()
+        });
         Self {
             key: key.clone(),
             kind,
-            name: name.to_owned(),
+            name: called.name,
+            namespace: called.namespace,
+            image: called.image,
             runs: past.entry.runs,
             profile_bytes: past.entry.data_bytes,
             not_warmed: if gained_nothing(&past.outcomes) {
@@ -354,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_workload_is_named_by_its_key_where_nothing_else_tells() {
-        let named = |key: &str| {
+        let named = |key: &str, called: Option<Called>| {
             let entry = crate::profile::Entry {
                 name: key.to_owned(),
                 bytes: 0,
@@ -365,10 +376,21 @@ mod tests {
                 data_bytes: 0,
                 updated_ms: 0,
             };
-            let outcomes = Vec::new();
-            let view = WorkloadView::stored(&Past { entry, outcomes });
+            let view = WorkloadView::stored(&Past {
+                entry,
+                outcomes: Vec::new(),
+                called,
+            });
             (view.kind, view.name)
         };
+        let called = Called {
+            name: "redis".to_owned(),
+            ..Called::default()
+        };
+        assert_eq!(
+            named("image:0123456789ab#1", Some(called)),
+            ("container", "redis".to_owned())
+        );
         for (key, kind, name) in [
             ("unit:getty@.service", "unit", "getty@.service"),
             ("user-unit:1000/a.service", "unit", "a.service"),
@@ -380,7 +402,7 @@ mod tests {
             ("image:app:1#1", "container", "app:1"),
             ("compile", "command", "compile"),
         ] {
-            assert_eq!(named(key), (kind, name.to_owned()), "{key}");
+            assert_eq!(named(key, None), (kind, name.to_owned()), "{key}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::handle::{Notified, Order, OrderError};
+use super::handle::{FinishedSender, Notified, Order, OrderError};
 use super::jobs::{Done, Outbox};
 use super::prepare::{NotWarmed, Shared, Whom};
 use super::priority::Priority;
@@ -48,6 +48,8 @@ pub(super) struct Notice {
     pub(super) called: Vec<String>,
     /// For what comes of it.
     pub(super) reply: SyncSender<Result<Notified, OrderError>>,
+    /// For what has come of it, if anybody waits for that.
+    pub(super) finished: Option<FinishedSender>,
 }
 
 /// The threads, and what waits for them. Dropping it ends them.
@@ -330,6 +332,7 @@ impl Inner {
             text,
             called,
             reply,
+            finished,
         } = notice;
         // Whoever asked may have gone.
         let refuse = |error| {
@@ -361,7 +364,10 @@ impl Inner {
         self.done.send(Done::Ordered(Order::Notified(key.clone())));
         let _ = reply.send(Ok(notified));
         let Some(_going_on) = GoingOn::new(self, &key, cancel) else {
-            // It is being warmed for already.
+            let busy = OrderError::Busy("it is being warmed for already");
+            if let Some(finished) = finished {
+                let _ = finished.send(Err(busy));
+            }
             return;
         };
         // It has no cgroup yet, and nobody knows its labels.
@@ -372,6 +378,17 @@ impl Inner {
             except: &|_, _| false,
         };
         let warmed = self.shared.warm(profile, &whom, Timing::Ahead, cancel);
+        if let Some(finished) = finished {
+            let told = match &warmed {
+                Ok(warmed) => Ok(warmed.report.clone()),
+                Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) => {
+                    let (workload, reason) = (key.clone(), *reason);
+                    Err(OrderError::NotWarmed { workload, reason })
+                }
+                Err(NotWarmed::Store(error)) => Err(OrderError::Store(error.clone())),
+            };
+            let _ = finished.send(told);
+        }
         self.done.send(Done::Notified(key, warmed));
     }
 

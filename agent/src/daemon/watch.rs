@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_millis(250);
 /// How often starts are looked at, and the view is made.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How often the kernel is asked what its programs cost.
+const MEASURE: Duration = Duration::from_secs(5);
+
 /// Records kept of one start: some 30 MB.
 const RECORDS: u64 = 300_000;
 
@@ -91,6 +94,8 @@ pub(super) struct Watch {
     /// Records that are kept, of all starts.
     pub(super) held: u64,
     early: Vec<Record>,
+    /// When the kernel was asked last what its programs cost.
+    measured: Option<Instant>,
     /// Starts that nobody has time to look at.
     pub(super) unidentified: Vec<u64>,
     /// Records of nobody that is learned: of a start that is over already.
@@ -163,6 +168,7 @@ impl Watch {
             undecodable: 0,
             routed: 0,
             no_room: 0,
+            measured: None,
             unidentified: Vec::new(),
             ready: false,
             began: Instant::now(),
@@ -401,6 +407,10 @@ impl Watch {
         totals.helper_restarts = self.shared.charge.restarts();
         totals.uptime_seconds = self.began.elapsed().as_secs_f64();
         if let Some(kernel) = &mut self.probes {
+            if self.measured.is_none_or(|last| last.elapsed() >= MEASURE) {
+                self.measured = Some(Instant::now());
+                totals.programs = kernel.probes.programs();
+            }
             totals.hooks_attached_seconds = kernel.hooks.attached_for().as_secs_f64();
             if let Ok(counters) = kernel.probes.counters() {
                 totals.records_lost = counters.get(Stage::Ring, Outcome::Lost);
@@ -408,6 +418,7 @@ impl Watch {
                 totals.signals_lost = lost + self.not_awaited;
                 self.missed.lost(lost, Instant::now());
                 stages = counters.stages();
+                totals.evictions = counters.evicted().into();
             }
         }
         if let Some(signals) = &self.signals {

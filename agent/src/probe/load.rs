@@ -1,6 +1,6 @@
 //! Loading the probes, attaching them, and reading what they send.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -14,7 +14,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::attach::{Kernel, Link, attach};
 use super::counters::Counters;
-use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
+use super::hooks::{Group, HOOKS, Hook, HookState, Place, Ran, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
@@ -129,6 +129,24 @@ impl Probes {
     /// Kernel fields that were not found: parts of some records are missing.
     pub fn missing_fields(&self) -> &[String] {
         &self.types.missing
+    }
+
+    /// What the programs that are loaded have cost so far; none where the kernel does not
+    /// measure that (kernel.bpf_stats_enabled).
+    pub fn programs(&self) -> BTreeMap<&'static str, Ran> {
+        let of_program = |name: &&str| self.ebpf.program(name)?.info().ok();
+        let ran = |hook: &Hook| {
+            let beside = hook.places.iter().filter_map(|place| place.beside);
+            let names = hook.places.iter().map(|place| place.program);
+            let names: BTreeSet<&str> = names.chain(beside.map(|(name, _)| name)).collect();
+            let mut ran = Ran::default();
+            for info in names.iter().filter_map(of_program) {
+                ran.seconds += info.run_time().as_secs_f64();
+                ran.runs += info.run_count();
+            }
+            (ran.runs > 0).then_some((hook.program, ran))
+        };
+        HOOKS.iter().filter_map(ran).collect()
     }
 
     /// Pages that the kernel maps around a fault at most, as of when the probes were loaded.

@@ -18,7 +18,7 @@ pub use counters::Counters;
 pub use decode::{
     CgroupChange, DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode,
 };
-pub use hooks::{Group, HOOKS, Hook, HookState, Kind, Place};
+pub use hooks::{Group, HOOKS, Hook, HookState, Kind, Place, Ran};
 pub use layout::{KernelTypes, LayoutError, types_from_btf};
 pub use load::{ProbeError, Probes, Reader, wait};
 pub use object::object;

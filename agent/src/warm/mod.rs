@@ -50,6 +50,7 @@ pub use progress::Progress;
 pub use rate::{Rate, monotonic_ns};
 pub use report::{Arrival, ByteCounts, Failure, FailureKind, MAX_FAILURES, WarmReport};
 pub use roots::{VolumeError, VolumeRoot, VolumeRoots};
+pub(crate) use sys::cachestat;
 pub use sys::{be_nice, give_way};
 
 /// Priority of the I/O, as `ioprio_set(2)` knows it. Schedulers other than BFQ

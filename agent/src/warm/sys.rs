@@ -44,7 +44,7 @@ fn done(result: libc::c_long) -> io::Result<()> {
 /// # Errors
 /// ENOSYS before Linux 6.5; EPERM where the kernel keeps it from this process;
 /// EOPNOTSUPP for hugetlbfs.
-pub(super) fn cachestat(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<u64> {
+pub(crate) fn cachestat(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<u64> {
     let range = CachestatRange { off: offset, len };
     let mut stat = Cachestat::default();
     // SAFETY: both structs have the layout of their namesakes in linux/mman.h

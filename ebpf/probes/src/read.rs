@@ -10,12 +10,17 @@ use crate::config::{Address, Follow, Pointer, arguments, field};
 use crate::count::{Tally, enter_with};
 use crate::{touch, track};
 
-/// Runs of chunks looked at for one call: 2 GiB, which is the most that one read(2) gives
-/// (`MAX_RW_COUNT`).
-const MAX_RUNS: u64 = 33;
+/// Chunks looked at for one batch of a read: 64 MiB. It can't bring more (31 folios of
+/// 2 MiB), and the next batch of the same read starts behind it: looking further would be
+/// work without end in a long read.
+const BATCH_CHUNKS: u64 = 256;
 
-/// Chunks of one run: 64 MiB.
-const RUN_CHUNKS: u64 = 256;
+/// Runs of chunks looked at for one call: 2 GiB, which is the most that one read(2) gives
+/// (`MAX_RW_COUNT`), and one for its ends.
+const MAX_RUNS: u64 = (2 << 30 >> 12) / CHUNK_PAGES / RUN_CHUNKS + 1;
+
+/// Chunks of one run. The verifier goes through each chunk of a run, and through each run.
+const RUN_CHUNKS: u64 = 32;
 
 /// Pages asked for by a buffered read, whether they were cached or not.
 ///
@@ -38,9 +43,7 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     };
     let first: u64 = ctx.arg(1);
     let mut last: u64 = ctx.arg(2);
-    // One call's batch can't bring more (31 folios of 2 MiB), and the next call of the same
-    // read starts behind it: looking further would be work without end in a long read.
-    let most = (first / CHUNK_PAGES + RUN_CHUNKS) * CHUNK_PAGES - 1;
+    let most = (first / CHUNK_PAGES + BATCH_CHUNKS) * CHUNK_PAGES - 1;
     if last > most {
         let beyond = last / CHUNK_PAGES - most / CHUNK_PAGES;
         tally.add(Outcome::In, beyond);

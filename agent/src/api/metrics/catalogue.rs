@@ -7,6 +7,7 @@
 //! [docs/metrics.md]: ../../../../docs/metrics.md
 
 use super::labels::group_name;
+use super::samples::{by, count, flag, one, programs, sample, stages, time};
 use super::workloads::{self, Groups};
 use crate::daemon::{Histogram, SIGNALS, View};
 
@@ -317,6 +318,29 @@ pub(super) const CATALOGUE: &[Metric] = &[
         |input| one(count(input.view.totals.records_lost)),
     ),
     Metric::counter(
+        "headstart_probe_evictions_total",
+        "Entries of the probes' maps that another took the place of, by map: what they told of \
+         is sent again",
+        |input| by(&input.view.totals.evictions, &[]),
+    )
+    .labels(&["map"]),
+    Metric::counter(
+        "headstart_probe_run_seconds_total",
+        "Time that a hook's programs ran, if the kernel measures it \
+         (kernel.bpf_stats_enabled=1, which costs time at each run)",
+        |input| programs(&input.view.totals, |ran| ran.seconds),
+    )
+    .unit("seconds")
+    .labels(&["hook"])
+    .experimental(),
+    Metric::counter(
+        "headstart_probe_runs_total",
+        "How often a hook's programs ran, if the kernel counts it (kernel.bpf_stats_enabled=1)",
+        |input| programs(&input.view.totals, |ran| count(ran.runs)),
+    )
+    .labels(&["hook"])
+    .experimental(),
+    Metric::counter(
         "headstart_probe_signals_lost_total",
         "Signals of starts lost because their ring buffer was full, or because too many \
          cgroups wait to be filled again",
@@ -430,48 +454,3 @@ pub(super) const CATALOGUE: &[Metric] = &[
     .unit("bytes")
     .labels(&["kind", "namespace", "workload", "outcome"]),
 ];
-
-/// Numbers beyond 2^53 lose their last digits, as they do in Prometheus.
-pub(super) fn count(n: u64) -> f64 {
-    n as f64
-}
-
-fn flag(on: bool) -> f64 {
-    f64::from(u8::from(on))
-}
-
-/// Seconds from milliseconds.
-fn time(ms: u64) -> f64 {
-    count(ms) / 1e3
-}
-
-pub(super) fn sample<const N: usize>(labels: [&str; N], value: f64) -> Sample {
-    Sample {
-        labels: labels.map(str::to_owned).into(),
-        value,
-    }
-}
-
-fn one(value: f64) -> Vec<Sample> {
-    vec![sample([], value)]
-}
-
-/// One series for each key; those of `known` even where nothing was counted yet.
-fn by(
-    counts: &std::collections::BTreeMap<&'static str, u64>,
-    known: &[&'static str],
-) -> Vec<Sample> {
-    let mut all: std::collections::BTreeMap<&str, u64> =
-        known.iter().map(|key| (*key, 0)).collect();
-    all.extend(counts);
-    all.into_iter()
-        .map(|(key, n)| sample([key], count(n)))
-        .collect()
-}
-
-fn stages(view: &View, value: fn(&crate::model::StageCounts) -> u64) -> Vec<Sample> {
-    let stages = view.totals.stages.iter();
-    stages
-        .map(|stage| sample([stage.name, stage.unit], count(value(stage))))
-        .collect()
-}

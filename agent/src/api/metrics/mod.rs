@@ -7,6 +7,7 @@ mod catalogue;
 mod labels;
 mod page;
 mod render;
+mod samples;
 mod workloads;
 
 pub use page::markdown;

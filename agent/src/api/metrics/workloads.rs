@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::catalogue::{Sample, count};
+use super::catalogue::Sample;
 use super::labels::plain;
+use super::samples::count;
 use crate::daemon::{StartView, View, WorkloadView};
 
 /// What is added up is called so.

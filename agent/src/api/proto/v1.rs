@@ -175,6 +175,26 @@ pub struct Totals {
     /// Signals of container runtimes lost: there were too many.
     #[prost(uint64, tag = "19")]
     pub runtime_signals_lost: u64,
+    /// Entries of the probes' maps that another took the place of, by map: what they told of is
+    /// sent again. Many say that a map is too small for what is learned at once.
+    #[prost(btree_map = "string, uint64", tag = "20")]
+    pub evictions: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// Time that the probes' programs ran, seconds, by program; nothing unless the kernel
+    /// measures it (kernel.bpf_stats_enabled=1).
+    #[prost(btree_map = "string, double", tag = "21")]
+    pub program_seconds: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        f64,
+    >,
+    /// How often they ran, as `program_seconds`.
+    #[prost(btree_map = "string, uint64", tag = "22")]
+    pub program_runs: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
 }
 /// Times, counted by size.
 #[derive(serde::Serialize)]
@@ -430,6 +450,55 @@ pub struct NotifyResponse {
     #[prost(uint64, tag = "2")]
     pub planned: u64,
 }
+/// Names what is to be warmed.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WarmRequest {
+    /// Its key, or its name where one workload only has it.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+}
+/// What is planned, or what became of it.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WarmResponse {
+    /// The key of the profile that was warmed.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Bytes of file data that the plan asked for.
+    #[prost(uint64, tag = "2")]
+    pub planned: u64,
+    /// Of these, in memory already.
+    #[prost(uint64, tag = "3")]
+    pub resident_before: u64,
+    /// Of these, read.
+    #[prost(uint64, tag = "4")]
+    pub read: u64,
+    /// Of these, that could not be read.
+    #[prost(uint64, tag = "5")]
+    pub failed: u64,
+    /// Of these, of files that are gone or shorter.
+    #[prost(uint64, tag = "6")]
+    pub gone: u64,
+    /// Of these, thrown out again before the end.
+    #[prost(uint64, tag = "7")]
+    pub evicted: u64,
+    /// Of these, not got to.
+    #[prost(uint64, tag = "8")]
+    pub left: u64,
+    /// Names that the plan asked for.
+    #[prost(uint64, tag = "9")]
+    pub names_planned: u64,
+    /// Names that were looked up.
+    #[prost(uint64, tag = "10")]
+    pub names_warmed: u64,
+    /// How long it took.
+    #[prost(double, tag = "11")]
+    pub seconds: f64,
+    /// Whether it is over; before that only the first two are known.
+    #[prost(bool, tag = "12")]
+    pub done: bool,
+}
 /// Asks for one workload.
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -678,6 +747,30 @@ pub mod agent_client {
             req.extensions_mut().insert(GrpcMethod::new("headstart.v1.Agent", "Notify"));
             self.inner.unary(req, path, codec).await
         }
+        /// Warms what a workload will read, as Notify does, and tells first what is planned, and
+        /// when that is done what became of it: within ten minutes, by the agent's budgets, giving
+        /// way to others.
+        pub async fn warm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WarmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WarmResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/headstart.v1.Agent/Warm");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("headstart.v1.Agent", "Warm"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// What was predicted for a workload's last start, and what became of it.
         pub async fn explain(
             &mut self,
@@ -796,6 +889,19 @@ pub mod agent_server {
             &self,
             request: tonic::Request<super::NotifyRequest>,
         ) -> std::result::Result<tonic::Response<super::NotifyResponse>, tonic::Status>;
+        /// Server streaming response type for the Warm method.
+        type WarmStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WarmResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Warms what a workload will read, as Notify does, and tells first what is planned, and
+        /// when that is done what became of it: within ten minutes, by the agent's budgets, giving
+        /// way to others.
+        async fn warm(
+            &self,
+            request: tonic::Request<super::WarmRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WarmStream>, tonic::Status>;
         /// What was predicted for a workload's last start, and what became of it.
         async fn explain(
             &self,
@@ -1070,6 +1176,52 @@ pub mod agent_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/headstart.v1.Agent/Warm" => {
+                    #[allow(non_camel_case_types)]
+                    struct WarmSvc<T: Agent>(pub Arc<T>);
+                    impl<
+                        T: Agent,
+                    > tonic::server::ServerStreamingService<super::WarmRequest>
+                    for WarmSvc<T> {
+                        type Response = super::WarmResponse;
+                        type ResponseStream = T::WarmStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WarmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::warm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WarmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::super::format;
 use super::nearest_existing;
 use super::snapshot::{Limit, Snapshot, StateDir, Tried};
+use crate::attribute::mountinfo;
 use crate::probe::{Group, HOOKS, Place, Probes};
 use crate::profile::store::FILE_NAME;
 use crate::run::{lockdown, may_narrow, may_trace, procfs};
@@ -56,7 +57,7 @@ pub(super) fn look(
     roots: &Roots,
     broken_config: Option<String>,
 ) -> Snapshot {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = mountinfo::read().unwrap_or_default();
     let btf = fs::read("/sys/kernel/btf/vmlinux").map_err(|e| e.to_string());
     let hooks = Probes::load(ring_bytes)
         .map(|mut probes| probes.attach(&ALL))
@@ -79,10 +80,10 @@ pub(super) fn look(
         btf: btf.map(|bytes| bytes.len() as u64),
         lockdown: lockdown(),
         capabilities: capabilities(),
-        cgroups: mounts::cgroups(&mountinfo),
+        cgroups: mounts::cgroups(&mounts),
         runtimes: runtimes(roots),
-        bpffs: mounts::first_of_type(&mountinfo, "bpf"),
-        tracefs: mounts::first_of_type(&mountinfo, "tracefs"),
+        bpffs: mounts::first_of_type(&mounts, "bpf"),
+        tracefs: mounts::first_of_type(&mounts, "tracefs"),
         hooks,
         places,
         fault_around: may_narrow().map_err(|e| e.to_string()),

@@ -35,7 +35,7 @@ use super::name::{NameError, check_name};
 
 pub use entry::{Entry, KEPT, Outcome, keep};
 use file::{Failure, Open};
-pub use past::Past;
+pub use past::{Called, Past};
 
 /// The store's file in the state directory.
 pub const FILE_NAME: &str = "profiles.redb";
@@ -289,7 +289,7 @@ impl Store {
         name: &str,
         profile: &Profile,
         reduce: fn(&mut Profile) -> usize,
-        outcome: Option<&Outcome>,
+        learned: Option<(&Outcome, &Called)>,
     ) -> Result<Profile, StoreError> {
         check_name(name)?;
         let (result, notices) = self.write("merging a profile into", |txn| {
@@ -327,8 +327,8 @@ impl Store {
             };
             profiles.insert(name, &value[..])?;
             txn.open_table(ENTRIES)?.insert(name, &entry[..])?;
-            if let Some(outcome) = outcome {
-                past::add(txn, name, outcome)?;
+            if let Some(learned) = learned {
+                past::add(txn, name, learned)?;
             }
             Ok((Ok(merged), notices))
         })?;

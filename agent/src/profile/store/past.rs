@@ -2,6 +2,7 @@
 //! what became of what was warmed from it.
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Outcome, keep, outcomes_from_bytes, outcomes_to_bytes};
 use super::{ENTRIES, Store, StoreError};
@@ -10,6 +11,19 @@ use crate::profile::exact::drop_ruled_out;
 
 const OUTCOMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outcomes");
 
+const CALLED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("called");
+
+/// What people call a profile's workload, whose name in the store says less.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// The unit's or container's name.
+    pub name: String,
+    /// Kubernetes namespace, where it is known; else empty.
+    pub namespace: String,
+    /// Image reference, where it is known; else empty.
+    pub image: String,
+}
+
 /// A profile's past.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
@@ -17,11 +31,13 @@ pub struct Past {
     pub entry: Entry,
     /// What its last starts made of what was warmed for them, the oldest first.
     pub outcomes: Vec<Outcome>,
+    /// How it was called the last time; `None` where no agent learned it here.
+    pub called: Option<Called>,
 }
 
 impl Store {
     /// As [`record_into`](Self::record_into), and keeps what the run made of what was warmed
-    /// for it, in the same transaction.
+    /// for it, and how it is called, in the same transaction.
     ///
     /// # Errors
     /// As [`record_into`](Self::record_into).
@@ -30,8 +46,9 @@ impl Store {
         name: &str,
         run: &Profile,
         outcome: &Outcome,
+        called: &Called,
     ) -> Result<Profile, StoreError> {
-        self.merge_and(name, run, drop_ruled_out, Some(outcome))
+        self.merge_and(name, run, drop_ruled_out, Some((outcome, called)))
     }
 
     /// A profile's past; `None` where there is no such profile.
@@ -58,6 +75,7 @@ impl Store {
                 pasts.push(Past {
                     entry: entry.unwrap_or_else(|| Entry::unknown(name)),
                     outcomes: outcomes(txn, name)?,
+                    called: called(txn, name)?,
                 });
             }
             Ok(pasts)
@@ -77,12 +95,25 @@ fn outcomes(txn: &ReadTransaction, name: &str) -> Result<Vec<Outcome>, redb::Err
     Ok(known.unwrap_or_default())
 }
 
-/// Adds one more.
+/// None too where it can't be understood.
+fn called(txn: &ReadTransaction, name: &str) -> Result<Option<Called>, redb::Error> {
+    let table = match txn.open_table(CALLED) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        table => table?,
+    };
+    let value = table.get(name)?;
+    Ok(value.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
+}
+
+/// Adds one more, and how it is called now.
 pub(super) fn add(
     txn: &WriteTransaction,
     name: &str,
-    outcome: &Outcome,
+    (outcome, called): (&Outcome, &Called),
 ) -> Result<(), redb::Error> {
+    // Strings always can be written as JSON.
+    let bytes = serde_json::to_vec(called).unwrap_or_default();
+    txn.open_table(CALLED)?.insert(name, &bytes[..])?;
     let mut table = txn.open_table(OUTCOMES)?;
     let known = table
         .get(name)?
@@ -96,6 +127,7 @@ pub(super) fn add(
 /// Forgets them: of another profile they say nothing.
 pub(super) fn forget(txn: &WriteTransaction, name: &str) -> Result<(), redb::Error> {
     txn.open_table(OUTCOMES)?.remove(name)?;
+    txn.open_table(CALLED)?.remove(name)?;
     Ok(())
 }
 
@@ -119,9 +151,14 @@ mod tests {
         let store = Store::open(dir.path(), Access::Write).expect("a store");
         let past = |name| store.past(name).expect("readable");
         assert_eq!(past("a"), None);
-        let learn = |outcome| {
+        let learn = |outcome: Outcome| {
             let run = Profile::default();
-            store.learn_into("a", &run, &outcome).expect("kept");
+            let called = Called {
+                name: format!("web\n{}", outcome.began_ms),
+                ..Called::default()
+            };
+            let learned = store.learn_into("a", &run, &outcome, &called);
+            learned.expect("kept");
         };
         for n in 0..8 {
             learn(outcome(n, 100));
@@ -138,6 +175,8 @@ mod tests {
             learn(outcome(n, 0));
         }
         assert_eq!(began("a").len(), KEPT + 1);
+        let called = past("a").and_then(|past| past.called);
+        assert_eq!(called.map(|called| called.name).as_deref(), Some("web\n10"));
         assert_eq!(began("a").last(), Some(&(10, 3)));
         learn(outcome(11, 100));
         assert_eq!(began("a"), [(4, 0), (5, 0), (6, 0), (7, 0), (11, 0)]);

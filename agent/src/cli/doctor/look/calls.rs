@@ -3,61 +3,26 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::ptr;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::super::snapshot::Tried;
-
-/// The same number on every architecture that Linux 6.5 and later run on but
-/// alpha; not yet in libc for all of them.
-const SYS_CACHESTAT: libc::c_long = 451;
+use crate::warm::cachestat as cachestat_of;
 
 /// A file whose first page is in memory: it is running.
 const RUNNING: &str = "/proc/self/exe";
 
-#[repr(C)]
-struct CachestatRange {
-    offset: u64,
-    length: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Cachestat {
-    cached: u64,
-    dirty: u64,
-    writeback: u64,
-    evicted: u64,
-    recently_evicted: u64,
-}
-
 /// Counts the cached pages of this binary.
 pub(super) fn cachestat() -> Tried {
     let file = File::open(RUNNING).map_err(|e| e.to_string())?;
-    let range = CachestatRange {
-        offset: 0,
-        length: 0,
-    };
-    let mut counts = Cachestat::default();
-    // SAFETY: both structs have the kernel's layout, are alive and writable for
-    // the call; the descriptor is open.
-    let result = unsafe {
-        libc::syscall(
-            SYS_CACHESTAT,
-            file.as_raw_fd(),
-            ptr::from_ref(&range),
-            ptr::from_mut(&mut counts),
-            0,
-        )
-    };
-    match result {
-        0 if counts.cached > 0 => Ok(()),
+    match cachestat_of(file.as_fd(), 0, 0) {
         // Overlayfs keeps its pages with the lower file.
-        0 => Err("says that nothing of this running binary is cached".to_owned()),
-        _ => Err(io::Error::last_os_error().to_string()),
+        Ok(0) => Err("says that nothing of this running binary is cached".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

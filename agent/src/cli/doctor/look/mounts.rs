@@ -1,48 +1,30 @@
-//! File systems that matter, from the text of `/proc/self/mountinfo`.
+//! File systems that matter, from the mount table.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::super::snapshot::Cgroups;
-
-/// One line: where, which type, which options of the superblock.
-struct Mount<'a> {
-    point: &'a str,
-    kind: &'a str,
-    options: &'a str,
-}
-
-fn parse(mountinfo: &str) -> impl Iterator<Item = Mount<'_>> {
-    mountinfo.lines().filter_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let point = left.split(' ').nth(4)?;
-        let mut right = right.split(' ');
-        Some(Mount {
-            point,
-            kind: right.next()?,
-            options: right.nth(1).unwrap_or_default(),
-        })
-    })
-}
+use crate::attribute::mountinfo::Mount;
 
 /// Where the first file system of this type is mounted.
-pub(super) fn first_of_type(mountinfo: &str, kind: &str) -> Option<PathBuf> {
-    parse(mountinfo)
-        .find(|m| m.kind == kind)
-        .map(|m| m.point.into())
+pub(super) fn first_of_type(mounts: &[Mount], kind: &str) -> Option<PathBuf> {
+    let found = mounts.iter().find(|mount| mount.fs_type == kind)?;
+    Some(OsStr::from_bytes(&found.mount_point).into())
 }
 
 /// The cgroup trees, with the controllers that v1 ones have.
-pub(super) fn cgroups(mountinfo: &str) -> Cgroups {
+pub(super) fn cgroups(mounts: &[Mount]) -> Cgroups {
     Cgroups {
-        v2: first_of_type(mountinfo, "cgroup2"),
+        v2: first_of_type(mounts, "cgroup2"),
         reachable: crate::run::existing_cgroups().is_ok(),
-        v1_controllers: v1_controllers(mountinfo),
+        v1_controllers: v1_controllers(mounts),
         v2_memory: crate::run::has_memory_controller().map_err(|e| e.to_string()),
     }
 }
 
 /// In a v1 mount's options the controllers stand among ordinary flags.
-fn v1_controllers(mountinfo: &str) -> Vec<String> {
+fn v1_controllers(mounts: &[Mount]) -> Vec<String> {
     const KNOWN: [&str; 13] = [
         "cpu",
         "cpuacct",
@@ -58,9 +40,10 @@ fn v1_controllers(mountinfo: &str) -> Vec<String> {
         "net_prio",
         "perf_event",
     ];
-    let mut found: Vec<String> = parse(mountinfo)
-        .filter(|m| m.kind == "cgroup")
-        .flat_map(|m| m.options.split(','))
+    let v1 = mounts.iter().filter(|mount| mount.fs_type == "cgroup");
+    let options = v1.flat_map(|mount| mount.super_options.split(|&byte| byte == b','));
+    let mut found: Vec<String> = options
+        .filter_map(|option| std::str::from_utf8(option).ok())
         .filter(|option| KNOWN.contains(option))
         .map(str::to_owned)
         .collect();
@@ -72,6 +55,7 @@ fn v1_controllers(mountinfo: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribute::mountinfo::parse;
 
     const HYBRID: &str = "\
 22 1 0:20 / /sys/fs/cgroup rw,nosuid shared:9 - tmpfs tmpfs rw,mode=755
@@ -83,9 +67,10 @@ mod tests {
 
     #[test]
     fn types_and_controllers() {
-        assert_eq!(first_of_type(HYBRID, "bpf"), Some("/sys/fs/bpf".into()));
-        assert_eq!(first_of_type(HYBRID, "tracefs"), None);
-        assert_eq!(v1_controllers(HYBRID), ["cpu", "cpuacct", "memory"]);
-        assert_eq!(cgroups(HYBRID).v2, Some("/sys/fs/cgroup/unified".into()));
+        let mounts = parse(HYBRID.as_bytes()).expect("a mount table");
+        assert_eq!(first_of_type(&mounts, "bpf"), Some("/sys/fs/bpf".into()));
+        assert_eq!(first_of_type(&mounts, "tracefs"), None);
+        assert_eq!(v1_controllers(&mounts), ["cpu", "cpuacct", "memory"]);
+        assert_eq!(cgroups(&mounts).v2, Some("/sys/fs/cgroup/unified".into()));
     }
 }
