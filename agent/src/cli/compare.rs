@@ -142,9 +142,10 @@ fn report(
         .join(" ");
     if let Some((path, mut file)) = svg {
         let picture = chart::svg(&shown, &picture(&bars, &closed));
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.write_all(picture.as_bytes()));
+        // What is no file, a pipe say, has no length.
+        let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
+        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| file.write_all(picture.as_bytes()));
         written.with_context(|| format!("writing {}", format::path(path)))?;
     }
     let plan = warmup.plan(profile, Timing::Ahead);

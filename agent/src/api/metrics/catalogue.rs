@@ -137,6 +137,8 @@ const RESULTS: [&str; 7] = [
 const CHARGED: [&str; 3] = ["agent", "warm", "workload"];
 const OUTCOMES: [&str; 4] = ["late", "unknown", "used", "wasted"];
 
+const MAPS: [&str; 4] = ["addresses", "names", "pages", "paths"];
+
 /// Labels of what there is for each workload.
 const WORKLOAD: &[&str] = &["kind", "namespace", "workload"];
 
@@ -321,7 +323,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "headstart_probe_evictions_total",
         "Entries of the probes' maps that another took the place of, by map: what they told of \
          is sent again",
-        |input| by(&input.view.totals.evictions, &[]),
+        |input| by(&input.view.totals.evictions, &MAPS),
     )
     .labels(&["map"]),
     Metric::counter(
