@@ -50,6 +50,8 @@ pub(super) fn warmed(key: String, report: &WarmReport) -> v1::WarmResponse {
         left: report.data.left,
         names_planned: report.names_planned,
         names_warmed: report.names_warmed,
+        names_failed: report.names_failed,
+        names_left: report.names_left,
         seconds: report.seconds,
         done: true,
     }

@@ -39,6 +39,11 @@ impl<'t> Search<'t> {
         }
     }
 
+    /// What has it for its key.
+    pub(super) fn by_key(&self) -> Option<Arc<WorkloadView>> {
+        self.by_key.clone()
+    }
+
     /// What is called so, if anything: by its key, else by name, else as it is shown.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Sender, channel};
@@ -15,9 +15,8 @@ use tonic::{Request, Response, Status};
 use super::proto::v1::{self, agent_server::Agent};
 use super::search::Search;
 use super::{convert, metrics};
-use crate::daemon::{Finished, Handle, Listener, OrderError, WorkloadView};
+use crate::daemon::{Handle, Listener, OrderError, WorkloadView};
 use crate::model::escape;
-use crate::warm::WarmReport;
 
 /// Touches that wait for a stream to be written; behind them the listener's own queue
 /// fills, and then counts what it loses.
@@ -102,15 +101,18 @@ impl Agent for Service {
         request: Request<v1::WarmRequest>,
     ) -> Result<Response<Self::WarmStream>, Status> {
         let key = self.key_of(request.into_inner().workload).await?;
-        let handle = self.handle.clone();
-        let begun = tokio::task::spawn_blocking(move || handle.warm(&key));
-        let (notified, finished) = begun
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| refused(&error))?;
+        let begun = self.handle.warm(&key);
+        let (replied, finished) = begun.map_err(|error| refused(&error))?;
         let (told, received) = channel(2);
         tokio::spawn(async move {
             // Whoever asked may have gone, which ends this alone.
+            let notified = match wait_for(replied, &told).await {
+                Ok(notified) => notified,
+                Err(error) => {
+                    let _ = told.send(Err(error)).await;
+                    return;
+                }
+            };
             if told.send(Ok(convert::planned(&notified))).await.is_ok() {
                 let finished = wait_for(finished, &told).await;
                 let finished = finished.map(|report| convert::warmed(notified.key, &report));
@@ -178,9 +180,20 @@ impl Service {
             .workloads
             .values()
             .for_each(|w| seen.look(w));
+        if let Some(workload) = seen.by_key() {
+            return Ok(Ok(workload));
+        }
+        // A key goes before names, and one look tells.
+        let exact = self.stored(text.to_owned(), 1).await;
+        let exact = exact.map(|found| found.into_iter().find(|w| w.key == text));
+        if let Ok(Some(workload)) = exact {
+            return Ok(Ok(Arc::new(workload)));
+        }
+        // Whether or not the store answers.
         if let Some(found) = seen.found() {
             return Ok(found);
         }
+        exact?;
         let mut stored = Search::new(text);
         let mut token = String::new();
         loop {
@@ -243,14 +256,14 @@ impl Service {
     }
 }
 
-/// What came of warming. It may take minutes: no thread waits for it.
-async fn wait_for(
-    finished: Finished,
+/// What the daemon tells. It may take minutes: no thread waits for it.
+async fn wait_for<T>(
+    finished: Receiver<Result<T, OrderError>>,
     told: &Sender<Result<v1::WarmResponse, Status>>,
-) -> Result<Arc<WarmReport>, Status> {
+) -> Result<T, Status> {
     loop {
         match finished.try_recv() {
-            Ok(report) => return report.map_err(|error| refused(&error)),
+            Ok(answer) => return answer.map_err(|error| refused(&error)),
             Err(TryRecvError::Empty) if told.is_closed() => {
                 return Err(Status::cancelled("nobody waits for it"));
             }
@@ -295,6 +308,7 @@ fn refused(error: &OrderError) -> Status {
         OrderError::Ambiguous { .. } | OrderError::NotWarmed { .. } => {
             Status::failed_precondition(text)
         }
+        OrderError::Queued => Status::deadline_exceeded(text),
         OrderError::Busy(_) => Status::unavailable(text),
         OrderError::Store(_) => Status::internal(text),
     }

@@ -25,7 +25,7 @@ use super::format;
 pub const DEFAULT_PATH: &str = "/etc/headstart/config.toml";
 
 /// Largest file that is read.
-const MAX_BYTES: u64 = 1 << 20;
+pub const MAX_BYTES: u64 = 1 << 20;
 
 /// What can be configured; `config.toml` beside this file says what it means.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -38,7 +38,8 @@ fn wait(global: &Global, args: &NotifyArgs) -> anyhow::Result<ExitCode> {
     } else {
         format::emit(text(&warmed))?;
     }
-    let is_whole = warmed.failed + warmed.left + warmed.evicted == 0;
+    let data = warmed.failed + warmed.left + warmed.evicted;
+    let is_whole = data + warmed.names_failed + warmed.names_left == 0;
     Ok(if is_whole {
         ExitCode::SUCCESS
     } else {

@@ -45,7 +45,8 @@ fn write_text(out: &mut String, status: &v1::StatusResponse, now: u64) -> std::f
         seconds(totals.uptime_seconds)
     )?;
     let rests = Duration::from_millis(now.saturating_sub(status.alive_ms));
-    if rests > RESTS {
+    // Not yet begun, it has never turned.
+    if status.alive_ms > 0 && rests > RESTS {
         writeln!(
             out,
             "  STUCK      its event loop has not turned for {}: what follows is as of then. Keep \

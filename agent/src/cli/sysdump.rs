@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 use super::args::{Global, SysdumpArgs};
 use super::{ask, config, doctor, format};
 use crate::api::ClientError;
+use crate::attribute::regular;
 use crate::model::escape;
 use crate::run::now_ms;
 use redact::Redaction;
@@ -108,12 +110,13 @@ fn kernel() -> Value {
 fn configuration(global: &Global) -> anyhow::Result<Value> {
     let path = global.config.as_deref();
     let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
-    let text = match std::fs::read_to_string(path) {
+    let bytes = match regular::read(path, OFlags::RDONLY, config::MAX_BYTES) {
         Err(e) if e.kind() == io::ErrorKind::NotFound && global.config.is_none() => {
             return Ok(json!({}));
         }
-        text => text.with_context(|| format!("reading {}", format::path(path)))?,
+        bytes => bytes.with_context(|| format!("reading {}", format::path(path)))?,
     };
+    let text = String::from_utf8(bytes).context("the configuration is not UTF-8")?;
     let table: toml::Table = toml::from_str(&text)
         // With its line, which may be one that is not to be told.
         .map_err(|error| anyhow::anyhow!("no valid TOML: {}", error.message()))?;

@@ -2,7 +2,7 @@
 //! takes, and touches for whoever listens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +54,9 @@ pub enum Order {
 /// Who tells what came of warming.
 pub(super) type FinishedSender = SyncSender<Result<Arc<WarmReport>, OrderError>>;
 
+/// Where it is told what is planned.
+pub type Replied = Receiver<Result<Notified, OrderError>>;
+
 /// Where it is told what came of warming.
 pub type Finished = Receiver<Result<Arc<WarmReport>, OrderError>>;
 
@@ -88,6 +91,9 @@ pub enum OrderError {
         /// Why.
         reason: &'static str,
     },
+    /// It was taken, and waits.
+    #[error("other plans go first: it is noted, and warmed when they are done")]
+    Queued,
     /// Too much at once, or the daemon is about to end.
     #[error("the agent takes no orders now: {0}; try again")]
     Busy(&'static str),
@@ -167,24 +173,30 @@ impl Handle {
     /// # Errors
     /// Nobody knows it, it is not to be warmed, or other plans go first.
     pub fn notify(&self, workload: &str) -> Result<Notified, OrderError> {
-        self.told(workload, None)
+        let replied = self.told(workload, None)?;
+        let reply = replied.recv_timeout(PLAN_IS_MADE);
+        reply.unwrap_or_else(|error| match error {
+            RecvTimeoutError::Timeout => Err(OrderError::Queued),
+            RecvTimeoutError::Disconnected => Err(OrderError::Busy("it is about to end")),
+        })
     }
 
-    /// As [`Handle::notify`]; what came of it can be received when it is carried out.
+    /// As [`Handle::notify`], and waits for nothing: the plan can be received when it is made,
+    /// and what came of it when it is carried out.
     ///
     /// # Errors
-    /// As [`Handle::notify`].
-    pub fn warm(&self, workload: &str) -> Result<(Notified, Finished), OrderError> {
+    /// The daemon is busy; others are received.
+    pub fn warm(&self, workload: &str) -> Result<(Replied, Finished), OrderError> {
         let (finished, received) = sync_channel(1);
-        let notified = self.told(workload, Some(finished))?;
-        Ok((notified, received))
+        let replied = self.told(workload, Some(finished))?;
+        Ok((replied, received))
     }
 
     fn told(
         &self,
         workload: &str,
         finished: Option<FinishedSender>,
-    ) -> Result<Notified, OrderError> {
+    ) -> Result<Replied, OrderError> {
         let (reply, replied) = sync_channel(1);
         let order = Order::Notify {
             workload: workload.to_owned(),
@@ -192,11 +204,7 @@ impl Handle {
             finished,
         };
         self.order(order)?;
-        replied
-            .recv_timeout(PLAN_IS_MADE)
-            .unwrap_or(Err(OrderError::Busy(
-                "other plans go first, and it waits for its turn",
-            )))
+        Ok(replied)
     }
 
     /// What the store has of workloads: of at most so many, by key, `from` that on.

@@ -10,7 +10,7 @@ use super::view::StartView;
 use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
-use crate::profile::{Called, from_trace};
+use crate::profile::{Called, StoreError, from_trace};
 use crate::run::{fill_blind, fill_blocks, maybe_pages, run_id};
 use crate::workload::{self, Workload};
 
@@ -131,7 +131,13 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
             tracing::warn!(%error, key, "a start is not kept");
             Learned {
                 stages,
-                store_says: error.to_string(),
+                store_says: match &error {
+                    // That is this profile's own.
+                    StoreError::Profile { .. }
+                    | StoreError::TooLarge { .. }
+                    | StoreError::Name(_) => String::new(),
+                    _ => error.to_string(),
+                },
                 ..nothing(view, &key, "store")
             }
         }

@@ -40,7 +40,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use admit::Room;
-pub use handle::{Finished, Handle, Listener, Notified, Order, OrderError, Touched};
+pub use handle::{Finished, Handle, Listener, Notified, Order, OrderError, Replied, Touched};
 pub use options::{ChargeTo, DaemonError, Heeded, Options, Settings};
 pub use phase::Limits;
 pub use view::{

@@ -110,6 +110,7 @@ impl Watch {
     ) {
         // Where processors are wanted it is first found out whether it has to be learned.
         let waits = self.are_wanted();
+        let lost_before = not_seen(kernel);
         let not_learned = if waits { None } else { self.watch(kernel, id) };
         let is_watched = !waits && not_learned.is_none();
         // Nobody was in it until now: nothing was missed.
@@ -144,7 +145,7 @@ impl Watch {
             phase: Phase::default(),
             over: None,
             lost: 0,
-            lost_before: not_seen(kernel),
+            lost_before,
         };
         *self.workloads.totals.starts.entry(signal).or_default() += 1;
         self.starts.insert(id, start);
@@ -193,8 +194,8 @@ impl Watch {
         let Some(mut kernel) = self.probes.take() else {
             return;
         };
-        let not_learned = self.watch(&mut kernel, id);
         let lost_before = not_seen(&kernel);
+        let not_learned = self.watch(&mut kernel, id);
         self.probes = Some(kernel);
         if let Some(why) = not_learned {
             self.give_up(id, why);

@@ -82,9 +82,11 @@ impl Counters {
     }
 
     /// Of what watched cgroups do: records that found the ring full, and cgroups made in them
-    /// that could not be followed.
+    /// that could not be followed, or of which nobody was told.
     pub fn not_seen(&self) -> u64 {
-        self.get(Stage::Ring, Outcome::Lost) + self.get(Stage::Cgroup, Outcome::Lost)
+        let stages = [Stage::Ring, Stage::Cgroup, Stage::Signal];
+        let lost = stages.map(|stage| self.get(stage, Outcome::Lost));
+        lost.iter().sum()
     }
 
     /// What is counted beside.

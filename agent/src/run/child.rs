@@ -295,13 +295,18 @@ impl Child {
         let info = unsafe { info.assume_init() };
         let signal = info.ssi_signo as i32;
         let by_kernel = info.ssi_code == libc::SI_KERNEL;
+        // A limit that we reach ourselves is no matter of the command's, which has its own.
+        let of_limits = [libc::SIGXCPU, libc::SIGXFSZ].contains(&signal);
+        let is_ours = of_limits && (by_kernel || info.ssi_pid == std::process::id());
+        let of_terminal = by_kernel && OF_TERMINALS.contains(&signal);
+        let is_passed_on = !is_ours && !of_terminal;
         if info.ssi_code == libc::SI_QUEUE {
             let value = libc::sigval {
                 sival_ptr: info.ssi_ptr as *mut libc::c_void,
             };
             // SAFETY: plain system call; the pid is not reaped yet, so it is ours.
             unsafe { libc::sigqueue(self.pid, signal, value) };
-        } else if !by_kernel || !OF_TERMINALS.contains(&signal) {
+        } else if is_passed_on {
             // SAFETY: as above.
             unsafe { libc::kill(self.pid, signal) };
         }

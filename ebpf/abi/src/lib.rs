@@ -23,7 +23,7 @@ pub use track::{
 };
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Fails the build if `T` does not have exactly `SIZE` bytes.
 const fn assert_size<T, const SIZE: usize>() {

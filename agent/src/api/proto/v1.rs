@@ -498,6 +498,12 @@ pub struct WarmResponse {
     /// Whether it is over; before that only the first two are known.
     #[prost(bool, tag = "12")]
     pub done: bool,
+    /// Names that could not be looked up.
+    #[prost(uint64, tag = "13")]
+    pub names_failed: u64,
+    /// Names that were not got to.
+    #[prost(uint64, tag = "14")]
+    pub names_left: u64,
 }
 /// Asks for one workload.
 #[derive(serde::Serialize)]
