@@ -157,13 +157,6 @@ fn learn(node: &Node, name: &str, file: &Path) -> u64 {
     runs
 }
 
-fn feature(node: &Node, name: &str) -> Value {
-    let status = node.json(&["status"]).expect("it answers");
-    let features = status["features"].as_array().expect("features");
-    let feature = features.iter().find(|feature| feature["name"] == name);
-    feature.cloned().unwrap_or_default()
-}
-
 fn charged(node: &Node, to: &str) -> u64 {
     let status = node.json(&["status"]).expect("it answers");
     status["totals"]["charged_bytes"][to].as_u64().unwrap_or(0)
@@ -176,7 +169,10 @@ fn what_is_warmed_is_charged_to_the_warm_cgroup() {
     // A cgroup as a service that is delegated has one.
     let service = Group::make("headstart-charge/delegated");
     node.start_in(&service.procs());
-    assert_eq!(feature(&node, "warm_cgroup")["live"], true);
+    assert_eq!(
+        node.feature("warm_cgroup").unwrap_or_default()["live"],
+        true
+    );
     let [warm] = &made(&service.0, "warm")[..] else {
         panic!("not one warm cgroup in {}", service.0.display());
     };
@@ -477,7 +473,10 @@ fn a_containers_own_files_are_charged_to_it() {
     let pods = Pods::make(&node);
     pods.configure(&node);
     node.start();
-    assert_eq!(feature(&node, "charge_workload")["live"], true);
+    assert_eq!(
+        node.feature("charge_workload").unwrap_or_default()["live"],
+        true
+    );
     let n = pods.learn(&node);
     node.evict_again(&pods.weights);
     // The next one waits, and reads nothing: what is read there the guest has read.
@@ -574,7 +573,7 @@ fn without_a_memory_controller_it_says_so_and_warms() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", MIB as usize);
     node.start();
-    let feature = feature(&node, "warm_cgroup");
+    let feature = node.feature("warm_cgroup").unwrap_or_default();
     assert_eq!(feature["live"], false, "{feature}");
     let reason = feature["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("Delegate=memory"), "{feature}");

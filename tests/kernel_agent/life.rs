@@ -161,11 +161,8 @@ fn where_nothing_can_be_kept_what_is_known_is_warmed() {
     node.stop(libc::SIGTERM);
     evict(&used);
     node.start_apart("mount --bind \"$0\" \"$0\"; mount -o remount,bind,ro \"$0\"");
-    let status = node.json(&["status"]).expect("it answers");
-    let features = status["features"].as_array().expect("features");
-    let store = features.iter().find(|feature| feature["name"] == "store");
-    let store = store.expect("the store is one");
-    assert_eq!(store["live"], false, "{status}");
+    let store = node.feature("store").expect("the store is one");
+    assert_eq!(store["live"], false, "{store}");
     assert!(
         store["reason"]
             .as_str()
@@ -203,12 +200,6 @@ fn a_disk_that_is_full_is_told_until_there_is_room() {
     let mut file = fs::File::create(&filler).expect("made");
     while file.write_all(&[1; 4096]).is_ok() {}
     drop(file);
-    let store = |node: &Node| {
-        let status = node.json(&["status"])?;
-        let features = status["features"].as_array()?.clone();
-        let mut features = features.into_iter();
-        features.find(|feature| feature["name"] == "store")
-    };
     // What is there has room for a few more.
     let mut n = 0;
     let told = until("the store says so", || {
@@ -216,14 +207,14 @@ fn a_disk_that_is_full_is_told_until_there_is_room() {
         let unit = node.learning(|| Unit::make(SLICE, &format!("more{n}.service")));
         unit.run(script[0], &script[1..]);
         drop(unit);
-        store(&node).filter(|store| store["live"] == false)
+        node.feature("store").filter(|store| store["live"] == false)
     });
     let reason = told["reason"].as_str().expect("text");
     assert!(reason.contains("No space left"), "{reason}");
     fs::remove_file(&filler).expect("removed");
     node.learn(SLICE, "last.service", 1, &script);
     let there = until("it is told no more", || {
-        store(&node).filter(|store| store["live"] == true)
+        node.feature("store").filter(|store| store["live"] == true)
     });
     assert_eq!(there["reason"], "");
 }
@@ -299,11 +290,7 @@ fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
     // What is only heeded at the start is named.
     node.configure("plans_at_once = 3");
     let status = until("the agent has seen that, too", || {
-        let status = node.json(&["status"])?;
-        let features = status["features"].as_array()?.clone();
-        features
-            .into_iter()
-            .find(|f| f["name"] == "configuration" && f["live"] == false)
+        node.feature("configuration").filter(|f| f["live"] == false)
     });
     let reason = status["reason"].as_str().expect("text");
     assert!(reason.contains("agent.plans_at_once"), "{reason}");

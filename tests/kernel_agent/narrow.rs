@@ -6,7 +6,6 @@ use std::fs;
 use headstart::model::PAGE_SIZE;
 use headstart::profile::decode;
 use headstart::run::may_narrow;
-use serde_json::Value;
 
 use crate::node::{Node, Unit, until};
 
@@ -52,12 +51,6 @@ fn as_before(before: &Before) {
     });
 }
 
-fn feature(node: &Node) -> Option<Value> {
-    let status = node.json(&["status"])?;
-    let all = status["features"].as_array()?;
-    all.iter().find(|f| f["name"] == "learn_exactly").cloned()
-}
-
 /// Whether its last run is exact, and pages of the profile that are maybes.
 fn learned(node: &Node, key: &str) -> (bool, usize) {
     let output = node.run(&["profile", "export", key, "-"]);
@@ -86,7 +79,7 @@ fn what_is_learned_has_no_maybe_pages_and_the_window_is_put_back() {
     node.learned(key, 1);
     as_before(&before);
     assert_eq!(learned(&node, key), (true, 0));
-    let said = feature(&node).expect("it is on");
+    let said = node.feature("learn_exactly").expect("it is on");
     assert_eq!(said["live"], true, "{said}");
 
     // Whoever sets it meanwhile has the last word, and the run is no exact one.
@@ -97,7 +90,8 @@ fn what_is_learned_has_no_maybe_pages_and_the_window_is_put_back() {
     drop(unit);
     node.learned(key, 2);
     until("it is told", || {
-        feature(&node).filter(|said| said["live"] == false)
+        node.feature("learn_exactly")
+            .filter(|said| said["live"] == false)
     });
     assert_eq!(setting(), 2 * before.0);
     assert!(!learned(&node, key).0);
@@ -110,7 +104,7 @@ fn it_is_left_alone_unless_that_is_wanted() {
     node.start();
     let print = format!("test \"$(cat {SETTING})\" = {}", before.0);
     node.learn(SLICE, "usual.service", 1, &["sh", "-c", &print]);
-    assert!(feature(&node).is_none());
+    assert!(node.feature("learn_exactly").is_none());
 }
 
 #[test]
@@ -146,7 +140,8 @@ fn where_it_cannot_be_narrowed_learning_goes_on_and_says_so() {
     node.start();
     node.learn(SLICE, "windows.service", 1, &["true"]);
     let said = until("it is told", || {
-        feature(&node).filter(|said| said["live"] == false)
+        node.feature("learn_exactly")
+            .filter(|said| said["live"] == false)
     });
     let reason = said["reason"].as_str().expect("a reason");
     assert!(reason.contains("fault_around_bytes"), "{said}");

@@ -281,6 +281,13 @@ impl Node {
         (status, stdout)
     }
 
+    /// What the agent says of one of its features.
+    pub(crate) fn feature(&self, name: &str) -> Option<Value> {
+        let status = self.json(&["status"])?;
+        let features = status["features"].as_array()?;
+        features.iter().find(|f| f["name"] == name).cloned()
+    }
+
     /// What is known of a workload.
     pub(crate) fn workload(&self, key: &str) -> Option<Value> {
         let all = self.json(&["workloads"])?;

@@ -167,9 +167,9 @@ fn who_uses_another_disk_is_nobody_to_wait_for() {
     let (Some(beside), Some(alone)) = (warmed(&ours.device), warmed(&theirs.device)) else {
         return;
     };
-    // How many of the reads are turns differs by how soon the other one is heard, and now and
-    // then the file system itself writes to our disk.
-    assert!(beside > 0 && alone <= beside / 2, "{alone}, {beside}");
+    // How many of the reads are turns differs by how soon the other one is heard.
+    assert!(beside > 0, "{beside}");
+    assert_eq!(alone, 0);
 }
 
 #[test]

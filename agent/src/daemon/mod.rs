@@ -55,6 +55,7 @@ use hooks::Hooks;
 use jobs::Done;
 use narrow::Narrower;
 use prepare::Shared;
+use view::STORE;
 use watch::{Kernel, Watch};
 
 /// What is guarded here is consistent between any two statements: a panic in between
@@ -124,11 +125,7 @@ pub fn run(
         reason: told_apart.err().unwrap_or_default(),
     });
     let keeps = kept.is_ok();
-    base.features.push(Feature {
-        name: "store",
-        live: keeps,
-        reason: kept.err().unwrap_or_default(),
-    });
+    base.set_feature(STORE, kept.err().unwrap_or_default());
     let shared = Shared::new(store, keeps, options.runtimes, options.settings, charge);
     let shared = Arc::new(shared);
     let (mut watch, outbox) = Watch::new(
@@ -177,13 +174,7 @@ pub fn run(
                 watch.base().config_read_ms = now_ms();
                 watch.base().config_error.clear();
                 let pending = reload.pending();
-                let features = &mut watch.base().features;
-                features.retain(|feature| feature.name != CONFIGURED);
-                features.push(Feature {
-                    name: CONFIGURED,
-                    live: pending.is_empty(),
-                    reason: pending,
-                });
+                watch.base().set_feature(CONFIGURED, pending);
             }
             Some(Err(reason)) => watch.base().config_error = reason,
         }

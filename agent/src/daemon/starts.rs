@@ -12,7 +12,7 @@ use super::prepare::{Known, NotWarmed, OPTED_OUT};
 use super::priority::Priority;
 use super::spare::is_lately;
 use super::start::{Carried, Identity, Start, Warming};
-use super::view::Feature;
+use super::view::STORE;
 use super::warmers::Notice;
 use super::watch::{Kernel, Member, Watch};
 use crate::attribute::Collector;
@@ -425,12 +425,8 @@ impl Watch {
             );
         }
         // A disk that is full, say, until there is room again.
-        let is_store = |feature: &&mut Feature| feature.name == "store";
-        if (learned.not_kept.is_empty() || !learned.store_says.is_empty())
-            && let Some(store) = self.base().features.iter_mut().find(is_store)
-        {
-            store.live = learned.store_says.is_empty();
-            store.reason.clone_from(&learned.store_says);
+        if learned.not_kept.is_empty() || !learned.store_says.is_empty() {
+            self.base().set_feature(STORE, learned.store_says.clone());
         }
         self.workloads.learned(learned);
     }

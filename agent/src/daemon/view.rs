@@ -16,6 +16,9 @@ pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 /// again. Their order stays: the store has them by number.
 pub const SIGNALS: [&str; 5] = ["bundle", "cgroup", "notify", "runtime", "refill"];
 
+/// The feature that starts are kept.
+pub(super) const STORE: &str = "store";
+
 /// Everything that can be asked, as of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -328,6 +331,19 @@ impl WorkloadView {
 }
 
 impl View {
+    /// Says of a feature why it is not live; nothing where it is.
+    pub(super) fn set_feature(&mut self, name: &'static str, reason: String) {
+        let feature = Feature {
+            name,
+            live: reason.is_empty(),
+            reason,
+        };
+        match self.features.iter_mut().find(|f| f.name == name) {
+            Some(there) => *there = feature,
+            None => self.features.push(feature),
+        }
+    }
+
     /// Adds a workload, or replaces what was known of it.
     pub fn add(&mut self, workload: WorkloadView) {
         let key = workload.key.clone();

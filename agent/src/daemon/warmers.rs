@@ -254,6 +254,16 @@ impl Drop for GoingOn<'_> {
     }
 }
 
+/// Why a workload is not warmed, for whoever asked for it.
+fn refusal(workload: String, refused: &NotWarmed) -> OrderError {
+    match refused {
+        NotWarmed::For(reason) | NotWarmed::Throttled(reason) => {
+            OrderError::NotWarmed { workload, reason }
+        }
+        NotWarmed::Store(error) => OrderError::Store(error.clone()),
+    }
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -352,9 +362,8 @@ impl Inner {
             Err(error) => return refuse(OrderError::Store(error.to_string())),
         };
         let found = self.shared.wants_warming(&key, &BTreeMap::new());
-        if let Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) = found {
-            let workload = key;
-            return refuse(OrderError::NotWarmed { workload, reason });
+        if let Err(refused) = found {
+            return refuse(refusal(key, &refused));
         }
         let notified = Notified {
             key: key.clone(),
@@ -381,11 +390,7 @@ impl Inner {
         if let Some(finished) = finished {
             let told = match &warmed {
                 Ok(warmed) => Ok(warmed.report.clone()),
-                Err(NotWarmed::For(reason) | NotWarmed::Throttled(reason)) => {
-                    let (workload, reason) = (key.clone(), *reason);
-                    Err(OrderError::NotWarmed { workload, reason })
-                }
-                Err(NotWarmed::Store(error)) => Err(OrderError::Store(error.clone())),
+                Err(refused) => Err(refusal(key.clone(), refused)),
             };
             let _ = finished.send(told);
         }
