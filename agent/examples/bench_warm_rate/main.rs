@@ -3,6 +3,7 @@
 //!
 //! Arguments: a directory for the file, and the number of rounds.
 
+mod memory;
 mod rivals;
 mod warming;
 
@@ -65,7 +66,8 @@ fn main() -> anyhow::Result<()> {
         rates: Vec::new(),
     });
     contestants.extend(SEQUENTIAL.iter().map(|rival| theirs(rival, &file, bytes)));
-    let large = race(&mut contestants, rounds, 1048576.0, "MiB/s")?;
+    let large = race(&mut contestants, rounds, Unit::MEBIBYTE, Memory::InUse)?;
+    let given = race(&mut contestants, rounds, Unit::MEBIBYTE, Memory::AsItIs)?;
 
     let extents = scattered();
     let (planned, as_is) = (warming.plan(&extents), warming.as_is(&extents));
@@ -73,13 +75,14 @@ fn main() -> anyhow::Result<()> {
     let mut contestants = ours(&warming, &planned, read);
     contestants.push(one(&warming, &as_is, read, AS_IS, Lead::Ahead, true));
     contestants.extend(RANDOM.iter().map(|rival| theirs(rival, &file, read)));
-    let extent_bytes = (EXTENT_PAGES * PAGE_SIZE) as f64;
-    let small = race(&mut contestants, rounds, extent_bytes, "extents/s")?;
+    let small = race(&mut contestants, rounds, Unit::EXTENT, Memory::InUse)?;
 
     let cost = warming.cost();
     let findings = Findings::new(&format!(
         "Each contestant brings the same bytes in, in turn, in each of {rounds} rounds after one \
-         that is not counted, in another order each time; caches are dropped before each. \
+         that is not counted, in another order each time; caches are dropped before each, and \
+         memory for all of the file is taken, written to and given back, so that a host that \
+         takes free memory back from its guests has given it again before the clock runs. \
          `headstart warm` verifies at the end (mincore), which its time includes; fio reads past \
          the page cache where it says direct. Rates: median (least to greatest); ratios are taken \
          round by round. The disk was measured as {:.0} MB/s, {:.0} reads a second, {:.0} µs for one alone.",
@@ -90,6 +93,12 @@ fn main() -> anyhow::Result<()> {
     .table(
         &format!("One file of {MEBIBYTES} MiB, from its beginning to its end:"),
         &large,
+    )
+    .table(
+        "The same with memory as the host left it. `headstart warm` touches each page of the \
+         blocks that it reads, so that it waits for the host and what starts need not; reads \
+         past the page cache fill the same few pages again and again:",
+        &given,
     )
     .table(
         &format!("{EXTENTS} scattered extents of 16 KiB, in random order:"),
@@ -135,13 +144,42 @@ fn theirs<'a>(rival: &'a Rival, file: &'a std::path::Path, bytes: u64) -> Contes
     }
 }
 
+/// What is counted a second.
+#[derive(Clone, Copy)]
+struct Unit {
+    bytes: u64,
+    name: &'static str,
+}
+
+impl Unit {
+    const MEBIBYTE: Self = Self {
+        bytes: 1 << 20,
+        name: "MiB/s",
+    };
+    const EXTENT: Self = Self {
+        bytes: EXTENT_PAGES * PAGE_SIZE,
+        name: "extents/s",
+    };
+}
+
+/// In what state contestants find the memory that they fill.
+#[derive(Clone, Copy, PartialEq)]
+enum Memory {
+    AsItIs,
+    /// It has just been written to.
+    InUse,
+}
+
 /// Rounds of all, and a table of them.
 fn race(
     contestants: &mut [Contestant<'_>],
     rounds: usize,
-    unit_bytes: f64,
-    unit: &str,
+    unit: Unit,
+    memory: Memory,
 ) -> anyhow::Result<Table> {
+    for contestant in contestants.iter_mut() {
+        contestant.rates.clear();
+    }
     let mut order: Vec<usize> = (0..contestants.len()).collect();
     let mut state = SEED;
     for round in 0..=rounds {
@@ -151,13 +189,16 @@ fn race(
         for &at in &order {
             let contestant = &mut contestants[at];
             drop_caches()?;
+            if memory == Memory::InUse {
+                memory::touch(MEBIBYTES << 20)?;
+            }
             let rate = (contestant.run)().with_context(|| contestant.name.clone())?;
             if round > 0 {
-                contestant.rates.push(rate / unit_bytes);
+                contestant.rates.push(rate / unit.bytes as f64);
             }
         }
     }
-    let mut table = Table::new(["", unit, "headstart warm ÷ this"]);
+    let mut table = Table::new(["", unit.name, "headstart warm ÷ this"]);
     let mut row = |name: &str, rates: &[f64]| {
         let ratio = Spread::of_ratios(&contestants[0].rates, rates);
         table.row([
