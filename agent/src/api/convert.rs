@@ -27,6 +27,7 @@ pub(super) fn status(view: &View) -> v1::StatusResponse {
         workloads: view.workloads.len() as u64,
         config_read_ms: view.config_read_ms,
         config_error: view.config_error.clone(),
+        store_notices: view.store.last.iter().cloned().collect(),
     }
 }
 

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::profile::panics;
 use crate::run::{CompareError, LaunchError, RecordError};
 
 pub use args::Cli;
@@ -41,6 +42,7 @@ use args::Command;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     context::init_tracing(&cli.global);
+    panics::quiet();
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {

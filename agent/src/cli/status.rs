@@ -118,6 +118,9 @@ fn write_text(out: &mut String, status: &v1::StatusResponse, now: u64) -> std::f
             shown(&status.config_error)
         )?;
     }
+    for notice in &status.store_notices {
+        writeln!(out, "  store      {}", shown(notice))?;
+    }
     let missing: Vec<_> = status.features.iter().filter(|f| !f.live).collect();
     if !missing.is_empty() {
         writeln!(out, "\nWhat this machine does without:")?;

@@ -208,9 +208,6 @@ fn open_store(directory: &Path) -> Result<(Store, Result<(), String>), DaemonErr
             (store, Err(error.to_string()))
         }
     };
-    for notice in store.notices() {
-        tracing::warn!("{notice}");
-    }
     Ok((store, kept))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::tracked::gained_nothing;
 use crate::probe::{HookState, Ran};
-use crate::profile::{Called, Outcome, Past};
+use crate::profile::{Called, Notices, Outcome, Past};
 
 /// Upper bounds of the buckets of [`Histogram`] for times, seconds.
 pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -49,6 +49,8 @@ pub struct View {
     pub config_read_ms: u64,
     /// The last reload was refused for this; empty where it was not.
     pub config_error: String,
+    /// What the store had to say that is no error.
+    pub store: Notices,
 }
 
 /// Something that the agent can do only where the machine lets it.

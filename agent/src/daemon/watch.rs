@@ -388,6 +388,7 @@ impl Watch {
         let mut view = self.base.clone();
         view.alive_ms = now_ms();
         view.ready = self.ready;
+        view.store = self.shared.store.notices();
         let settings = self.shared.settings().clone();
         view.features.extend(self.shared.charge.features(&settings));
         let stuck = self.jobs.relieve();

@@ -28,4 +28,6 @@ pub use limits::{Limits, Pruned};
 pub use merge::{merge, merge_within};
 pub use name::{NameError, check_name};
 pub use stats::{Totals, within_version};
-pub use store::{Access, Called, Entry, KEPT, Outcome, Past, Store, StoreError, keep};
+pub use store::{
+    Access, Called, Entry, KEPT, Notices, Outcome, Past, Store, StoreError, keep, panics,
+};

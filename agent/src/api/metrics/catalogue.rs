@@ -208,6 +208,11 @@ pub(super) const CATALOGUE: &[Metric] = &[
     )
     .labels(&["group", "hook"])
     .experimental(),
+    Metric::counter(
+        "headstart_store_notices_total",
+        "Times that the store of profiles, or a profile in it, was damaged and set aside, or was pruned; `headstart status` has the last",
+        |input| one(count(input.view.store.count)),
+    ),
     // Starts.
     Metric::counter(
         "headstart_starts_total",

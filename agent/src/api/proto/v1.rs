@@ -51,6 +51,10 @@ pub struct StatusResponse {
     /// Why the last reload was refused; empty where it was not.
     #[prost(string, tag = "14")]
     pub config_error: ::prost::alloc::string::String,
+    /// What was damaged in the store of profiles and set aside, or was pruned from it, since the
+    /// agent started: the last of it.
+    #[prost(string, repeated, tag = "15")]
+    pub store_notices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Something that the agent can do only where the machine lets it.
 #[derive(serde::Serialize)]

@@ -11,6 +11,7 @@ use redb::{Builder, ConcurrencyMode, Database, ReadOnlyDatabase};
 use rustix::fs::{FlockOperation, OFlags};
 
 use super::backend::Backend;
+use super::panics;
 use crate::attribute::regular;
 
 use super::{Access, FILE_NAME, LOCK_POLL, Store, StoreError, now, shown};
@@ -34,6 +35,9 @@ pub(super) enum Failure {
     Unclean,
     /// The file is not what redb wrote.
     Damaged(String),
+    /// Something panicked: redb, of a file that is not what it wrote, or we, of a fault of
+    /// our own.
+    Panicked(String),
     /// Anything else.
     Other(Box<redb::Error>),
 }
@@ -60,10 +64,11 @@ impl From<redb::Error> for Failure {
 /// redb may panic on a file that something else has written into. Nothing that
 /// `body` leaves half done is used afterwards: the caller opens the file anew.
 fn catch_panic<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let _told_elsewhere = panics::expect();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Failure::Damaged(text.unwrap_or("inconsistent").to_owned()))
+        Err(Failure::Panicked(text.unwrap_or("inconsistent").to_owned()))
     })
 }
 
@@ -261,8 +266,28 @@ impl Store {
         });
         match repaired {
             // Whoever is at work on it repairs it; damage shows when it is opened again.
-            Ok(()) | Err(Failure::Busy | Failure::Damaged(_) | Failure::Unclean) => Ok(()),
+            Ok(())
+            | Err(Failure::Busy | Failure::Damaged(_) | Failure::Panicked(_) | Failure::Unclean) => {
+                Ok(())
+            }
             Err(other) => Err(self.error("repairing", other)),
+        }
+    }
+
+    /// Whether redb finds every page of the file as it wrote it. Where that can't be looked
+    /// at (no right to write, another's lock), it is.
+    fn is_sound(&self) -> bool {
+        let checked = catch_panic(|| {
+            let file = open_regular(&self.path, true).map_err(redb::Error::from)?;
+            let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
+            let db = builder().create_with_backend(backend);
+            let mut db = db.map_err(redb::Error::from)?;
+            Ok(db.check_integrity().map_err(redb::Error::from)?)
+        });
+        match checked {
+            Ok(sound) => sound,
+            Err(Failure::Damaged(_) | Failure::Panicked(_)) => false,
+            Err(_) => true,
         }
     }
 
@@ -299,6 +324,11 @@ impl Store {
                 path,
                 problem,
                 reason: io::Error::other("it is damaged again"),
+            },
+            Failure::Panicked(problem) => StoreError::Fault {
+                operation,
+                path,
+                problem,
             },
             Failure::Other(error) => match *error {
                 redb::Error::Io(reason) => StoreError::Io {
@@ -350,13 +380,19 @@ impl<'a> Waiting<'a> {
                 self.repairs += 1;
                 self.store.repair()
             }
-            Failure::Damaged(problem) if self.damaged < 2 => {
-                self.damaged += 1;
-                if self.damaged == 1 {
-                    // Once more: nobody's file is moved for a passing error.
-                    std::thread::sleep(LOCK_POLL);
-                    return Ok(());
-                }
+            // Once more: nobody's file is moved for a passing error.
+            Failure::Damaged(_) | Failure::Panicked(_) if self.damaged == 0 => {
+                self.damaged = 1;
+                std::thread::sleep(LOCK_POLL);
+                Ok(())
+            }
+            Failure::Damaged(problem) if self.damaged == 1 => {
+                self.damaged = 2;
+                self.store.set_aside(identity, &problem)
+            }
+            // Nor for a fault that is not the file's.
+            Failure::Panicked(problem) if self.damaged == 1 && !self.store.is_sound() => {
+                self.damaged = 2;
                 self.store.set_aside(identity, &problem)
             }
             failure => Err(self.store.error(operation, failure)),

@@ -10,6 +10,8 @@ mod backend;
 pub mod entry;
 mod file;
 mod list;
+mod notices;
+pub mod panics;
 mod past;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ use super::name::{NameError, check_name};
 
 pub use entry::{Entry, KEPT, Outcome, keep};
 use file::{Failure, Open};
+pub use notices::Notices;
 pub use past::{Called, Past};
 
 /// The store's file in the state directory.
@@ -101,6 +104,20 @@ pub enum StoreError {
         problem: String,
         /// Why it is still there.
         reason: io::Error,
+    },
+    /// A panic that is not the file's doing.
+    #[error(
+        "{operation} {}: a fault of headstart's own ({problem}); the store is as it was. \
+         Please report it, with what `headstart sysdump` writes",
+        shown(path)
+    )]
+    Fault {
+        /// What was tried.
+        operation: &'static str,
+        /// The store's file.
+        path: PathBuf,
+        /// What the panic said.
+        problem: String,
     },
     /// Anything else the database has to say.
     #[error("{operation} {}: {reason}", shown(path))]
@@ -169,7 +186,7 @@ pub struct Store {
     wait: Duration,
     /// `None` where there was no file to read, and after an error.
     db: Mutex<Option<Open>>,
-    notices: Mutex<Vec<String>>,
+    notices: Mutex<Notices>,
 }
 
 impl fmt::Debug for Store {
@@ -200,7 +217,7 @@ impl Store {
             access,
             wait,
             db: Mutex::new(None),
-            notices: Mutex::new(Vec::new()),
+            notices: Mutex::default(),
         };
         if access == Access::Write {
             file::create_dir(dir)?;
@@ -215,9 +232,8 @@ impl Store {
         &self.path
     }
 
-    /// What has to be said that is no error: something was set aside, or
-    /// pruned. Each has also been logged as a warning.
-    pub fn notices(&self) -> Vec<String> {
+    /// What has to be said that is no error. Each has also been logged as a warning.
+    pub fn notices(&self) -> Notices {
         self.lock_notices().clone()
     }
 
@@ -455,13 +471,13 @@ impl Store {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_notices(&self) -> MutexGuard<'_, Vec<String>> {
+    fn lock_notices(&self) -> MutexGuard<'_, Notices> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notice(&self, notice: String) {
         tracing::warn!("{notice}");
-        self.lock_notices().push(notice);
+        self.lock_notices().add(notice);
     }
 }
 

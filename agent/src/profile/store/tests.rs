@@ -123,7 +123,7 @@ fn what_is_put_is_there_for_the_next() {
         let store = open(&state, Access::Write);
         store.put("web", &profile).expect("put");
         assert_eq!(store.get("web").expect("get"), Some(profile.clone()));
-        assert!(store.notices().is_empty());
+        assert_eq!(store.notices().count, 0);
     }
     let mode = std::fs::metadata(&state)
         .expect("there")
@@ -254,6 +254,21 @@ fn readers_do_not_wait_and_writers_say_for_whom() {
 }
 
 #[test]
+fn a_fault_of_our_own_moves_nobodys_file() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let store = open(dir.path(), Access::Write);
+    store.put("web", &run_of(1)).expect("put");
+    let error = store
+        .attempt::<()>("merging into", |_| panic!("two and two are five"))
+        .expect_err("panics");
+    assert!(matches!(error, StoreError::Fault { .. }), "{error}");
+    assert!(error.to_string().contains("two and two are five"));
+    assert_eq!(files(dir.path()), [FILE_NAME]);
+    assert_eq!(store.notices().count, 0);
+    assert!(store.get("web").expect("still there").is_some());
+}
+
+#[test]
 fn a_file_of_something_else_is_set_aside() {
     for access in [Access::Read, Access::Write] {
         let dir = tempfile::tempdir().expect("tempdir");
@@ -262,8 +277,8 @@ fn a_file_of_something_else_is_set_aside() {
         let store = open(dir.path(), access);
         assert!(store.list().expect("list").is_empty());
         let notices = store.notices();
-        assert_eq!(notices.len(), 1);
-        assert!(notices[0].contains("is damaged"), "{notices:?}");
+        assert_eq!(notices.count, 1);
+        assert!(notices.last[0].contains("is damaged"), "{notices:?}");
         let aside = files(dir.path());
         let aside = aside
             .iter()
@@ -372,7 +387,7 @@ fn a_damaged_profile_does_not_take_others_with_it() {
     let merged = store.merge_into("bad", &run_of(4)).expect("starts anew");
     assert_eq!(merged, run_of(4));
     assert!(
-        store.notices()[0].contains("could not be read"),
+        store.notices().last[0].contains("could not be read"),
         "{:?}",
         store.notices()
     );
