@@ -32,6 +32,7 @@ pub const MAX_BYTES: u64 = 1 << 20;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where profiles are kept.
+    #[serde(deserialize_with = "path")]
     pub state_dir: PathBuf,
     /// Most bytes read for one start.
     #[serde(deserialize_with = "size")]
@@ -42,6 +43,7 @@ pub struct Config {
     /// How warming competes for the disk.
     pub io_priority: IoPriority,
     /// The agent's Unix socket.
+    #[serde(deserialize_with = "path")]
     pub socket: PathBuf,
     /// Where the agent serves metrics; `None`: nowhere.
     #[serde(deserialize_with = "address")]
@@ -119,15 +121,15 @@ pub struct AgentConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct RuntimesConfig {
     /// State directories of containerd, Docker's too.
-    #[serde(deserialize_with = "directories")]
+    #[serde(deserialize_with = "paths")]
     pub containerd: Vec<PathBuf>,
     /// Storages of Podman and CRI-O.
     pub storage: Vec<StorageConfig>,
     /// Docker's data directories.
-    #[serde(deserialize_with = "directories")]
+    #[serde(deserialize_with = "paths")]
     pub docker: Vec<PathBuf>,
     /// The kubelet's directories.
-    #[serde(deserialize_with = "directories")]
+    #[serde(deserialize_with = "paths")]
     pub kubelet: Vec<PathBuf>,
 }
 
@@ -136,10 +138,10 @@ pub struct RuntimesConfig {
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// Images and layers: `graphroot` of storage.conf.
-    #[serde(deserialize_with = "directory")]
+    #[serde(deserialize_with = "path")]
     pub graph: PathBuf,
     /// What does not outlive a reboot: `runroot`.
-    #[serde(deserialize_with = "directory")]
+    #[serde(deserialize_with = "path")]
     pub run: PathBuf,
 }
 
@@ -245,11 +247,11 @@ impl RuntimesConfig {
 }
 
 /// Absolute: relative to what the agent was started in it would be found by chance.
-fn directory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     absolute(PathBuf::deserialize(deserializer)?)
 }
 
-fn directories<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     let paths = Vec::<PathBuf>::deserialize(deserializer)?;
     paths.into_iter().map(absolute).collect()
 }
@@ -471,6 +473,15 @@ mod tests {
             malformed.contains("line 1") && malformed.contains("state_dir"),
             "{malformed}"
         );
+        for key in ["state_dir", "socket"] {
+            for path in ["", "headstart", "./x"] {
+                let path = Config::parse(&format!("{key} = {path:?}")).expect_err("refused");
+                assert!(
+                    path.contains("not an absolute path") && path.contains(key),
+                    "{path}"
+                );
+            }
+        }
         for size in ["3MiB", "2KiB", "2GiB"] {
             let ring = Config::parse(&format!("ring_bytes = {size:?}")).expect_err("refused");
             assert!(

@@ -189,6 +189,7 @@ impl Child {
                 errors: null,
                 told: error_out.as_raw_fd(),
                 gate: gate.as_ref().map_or(-1, |(read, _)| read.as_raw_fd()),
+                opens: gate.as_ref().map_or(-1, |(_, write)| write.as_raw_fd()),
                 dies_with: 0,
             };
             let mask = OUTER_MASK.get().unwrap_or(old_mask);

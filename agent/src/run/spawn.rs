@@ -28,6 +28,8 @@ pub(super) struct Descriptors {
     pub(super) told: RawFd,
     /// Where it waits for a byte, to be recorded page by page then.
     pub(super) gate: RawFd,
+    /// The other end of the gate, which it closes: it is not to wait for itself.
+    pub(super) opens: RawFd,
     /// The process (and thread) with which it is to die; 0 for none.
     pub(super) dies_with: i32,
 }
@@ -82,8 +84,16 @@ pub(super) unsafe fn clone_and_exec(
                 }
             }
             if fds.gate >= 0 {
+                libc::close(fds.opens);
                 let mut byte = 0u8;
-                libc::read(fds.gate, (&raw mut byte).cast(), 1);
+                // Nobody opens it any more: who was to is gone.
+                loop {
+                    match libc::read(fds.gate, (&raw mut byte).cast(), 1) {
+                        1 => break,
+                        -1 if *libc::__errno_location() == libc::EINTR => {}
+                        _ => libc::_exit(127),
+                    }
+                }
                 no_huge_pages();
             }
             let mut now = std::mem::zeroed::<libc::timespec>();
@@ -176,6 +186,7 @@ impl Servant {
             errors: -1,
             told: tells.as_raw_fd(),
             gate: waits.as_raw_fd(),
+            opens: opens.as_raw_fd(),
             dies_with: std::process::id() as i32,
         };
         // SAFETY: `argv` ends with null and points into `arguments`, which outlive the
@@ -265,5 +276,39 @@ impl Drop for Servant {
             // One that waits for a disk ends after that; its parent does not wait for it.
             let _ = self.wait(Duration::from_secs(1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_at_the_gate_ends_with_who_was_to_open_it() {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+        let ((waits, opens), (_told, tells)) = (pipe(), pipe());
+        let fds = Descriptors {
+            input: -1,
+            output: -1,
+            errors: -1,
+            told: tells.as_raw_fd(),
+            gate: waits.as_raw_fd(),
+            opens: opens.as_raw_fd(),
+            dies_with: 0,
+        };
+        let argv = [c"true".as_ptr(), std::ptr::null()];
+        // SAFETY: `argv` ends with null and its string is a constant; zero is a mask that
+        // blocks nothing.
+        let (pid, pidfd) = unsafe {
+            let mask = std::mem::zeroed::<libc::sigset_t>();
+            clone_and_exec(argv[0], &argv, None, &fds, &mask)
+        }
+        .expect("a process");
+        drop(opens);
+        let ended = readable(&pidfd, Duration::from_secs(10)).expect("waited for");
+        if !ended {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+        assert_eq!(reap(pid).expect("reaped"), Ended::Exited(127));
     }
 }
