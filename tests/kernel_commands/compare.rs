@@ -110,6 +110,13 @@ fn it_uses_a_profile_that_is_there() {
     assert_eq!(text.status.code(), Some(0), "{text:?}");
     assert!(stdout(&text).contains("of the gap closed"), "{text:?}");
     assert!(stderr(&text).contains("ended with status 3"), "{text:?}");
+    fs::write(scene.path("old.svg"), "of yesterday").expect("written");
+    for (picture, then) in [("new.svg", None), ("old.svg", Some("of yesterday"))] {
+        let failed = scene.run(&["compare", "--svg", picture, "--", "no-such-command"]);
+        assert_eq!(failed.status.code(), Some(127), "{failed:?}");
+        let kept = fs::read_to_string(scene.path(picture)).ok();
+        assert_eq!(kept.as_deref(), then, "{picture}");
+    }
     let usage = scene.run(&["compare", "--rounds", "0", "--", "true"]);
     assert_eq!(usage.status.code(), Some(2));
 }

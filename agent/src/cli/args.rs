@@ -124,9 +124,6 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Write the man pages
     Man(ManArgs),
-    /// What the agent starts in another cgroup, to read there: not for people
-    #[command(hide = true)]
-    WarmHelper,
 }
 
 #[derive(Debug, Args)]

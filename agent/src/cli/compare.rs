@@ -1,7 +1,7 @@
 //! `headstart compare`: cold, run, warmed and hot starts of a command.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -24,18 +24,7 @@ struct Series {
 
 pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCode> {
     // Before all the work of which it is to show what came of it.
-    let svg = match &args.svg {
-        Some(path) => {
-            let opened = File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path);
-            let file = opened.with_context(|| format!("writing {}", format::path(path)))?;
-            Some((path.as_path(), file))
-        }
-        None => None,
-    };
+    let svg = args.svg.as_deref().map(Picture::open).transpose()?;
     let (profile, cost) = profile_and_cost(global, args)?;
     let warmup = Warmup {
         maybe: !args.no_maybe,
@@ -72,6 +61,48 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> anyhow::Result<ExitCod
     }
     report(global, args, &profile, &warmup, &series, &last, svg)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the picture goes.
+struct Picture<'a> {
+    path: &'a Path,
+    file: File,
+    /// It was not there before, and there is nothing in it yet.
+    is_new: bool,
+}
+
+impl<'a> Picture<'a> {
+    fn open(path: &'a Path) -> anyhow::Result<Self> {
+        let mut options = File::options();
+        options.write(true);
+        let (opened, is_new) = match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => (options.open(path), false),
+            made => (made, true),
+        };
+        let file = opened.with_context(|| format!("writing {}", format::path(path)))?;
+        Ok(Self { path, file, is_new })
+    }
+
+    fn write(mut self, picture: &str) -> anyhow::Result<()> {
+        // What is no file, a pipe say, has no length.
+        let is_file = self.file.metadata().is_ok_and(|meta| meta.is_file());
+        let emptied = match is_file {
+            true => self.file.set_len(0),
+            false => Ok(()),
+        };
+        let written = emptied.and_then(|()| self.file.write_all(picture.as_bytes()));
+        written.with_context(|| format!("writing {}", format::path(self.path)))?;
+        self.is_new = false;
+        Ok(())
+    }
+}
+
+impl Drop for Picture<'_> {
+    fn drop(&mut self) {
+        if self.is_new {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 /// The named profile, or one recorded now from one run.
@@ -125,7 +156,7 @@ fn report(
     warmup: &Warmup,
     series: &[Series],
     last: &[Start],
-    svg: Option<(&Path, File)>,
+    svg: Option<Picture<'_>>,
 ) -> anyhow::Result<()> {
     let bars = bars(series);
     let median = |way: Way| {
@@ -140,13 +171,8 @@ fn report(
         .map(|arg| escape(arg.as_encoded_bytes()))
         .collect::<Vec<_>>()
         .join(" ");
-    if let Some((path, mut file)) = svg {
-        let picture = chart::svg(&shown, &picture(&bars, &closed));
-        // What is no file, a pipe say, has no length.
-        let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
-        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
-        let written = emptied.and_then(|()| file.write_all(picture.as_bytes()));
-        written.with_context(|| format!("writing {}", format::path(path)))?;
+    if let Some(svg) = svg {
+        svg.write(&chart::svg(&shown, &picture(&bars, &closed)))?;
     }
     let plan = warmup.plan(profile, Timing::Ahead);
     let ahead = plan.totals;

@@ -1,6 +1,5 @@
 //! What every command needs: where things are, and how to say what happens.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
@@ -10,11 +9,12 @@ use crate::profile::{Access, Store};
 
 use super::args::Global;
 use super::config::Config;
+use super::format;
 
 /// Logs to stderr: warnings, with `-v` debug and with `-vv` trace messages.
 /// `HEADSTART_LOG`, in the syntax of `RUST_LOG`, goes before both.
-pub(super) fn init_tracing(global: &Global) {
-    let level = match global.verbose {
+pub(super) fn init_tracing(verbose: u8) {
+    let level = match verbose {
         0 => "warn",
         1 => "warn,headstart=debug",
         _ => "info,headstart=trace",
@@ -29,12 +29,12 @@ pub(super) fn init_tracing(global: &Global) {
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(format::is_coloured(&std::io::stderr()))
         // It would tell of them on standard error, where it just failed, and panic.
         .log_internal_errors(false)
-        .with_target(global.verbose > 0);
+        .with_target(verbose > 0);
     // An error means that one is installed already (in tests).
-    let _ = match global.verbose {
+    let _ = match verbose {
         0 => format.without_time().try_init(),
         _ => format.try_init(),
     };

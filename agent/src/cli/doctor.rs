@@ -9,7 +9,7 @@ mod look;
 mod snapshot;
 mod table;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<ExitCode
     if global.json {
         format::emit_json(&report)?;
     } else {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = format::is_coloured(&io::stdout());
         let mut text = Vec::new();
         table::write(&mut text, &report, colour)?;
         format::emit(text)?;

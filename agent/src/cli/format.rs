@@ -1,12 +1,18 @@
 //! Numbers and tables for people.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 
 use anyhow::Context;
 
 use crate::model::escape;
+
+/// Whether colours may go to a stream: it is a terminal, and who sits there has not said that
+/// they want none (`NO_COLOR`, <https://no-color.org>).
+pub(super) fn is_coloured(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|says| says.is_empty())
+}
 
 /// A path, escaped.
 pub(in crate::cli) fn path(path: &Path) -> String {

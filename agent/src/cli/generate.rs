@@ -95,5 +95,6 @@ mod tests {
         );
         assert!(page("headstart.1").contains(".SH FILES"));
         assert!(page("headstart-profile-show.1").contains(".SH SYNOPSIS"));
+        assert!(!page("headstart.1").contains("helper"), "it is nobody's");
     }
 }

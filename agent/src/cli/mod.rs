@@ -40,10 +40,16 @@ use args::Command;
 
 /// Runs the command line; the process' exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    context::init_tracing(&cli.global);
     panics::quiet();
-    match dispatch(cli) {
+    let done = if helper::is_wanted() {
+        context::init_tracing(0);
+        helper::run()
+    } else {
+        let cli = Cli::parse();
+        context::init_tracing(cli.global.verbose);
+        dispatch(cli)
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             format::complain(&error);
@@ -81,6 +87,5 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
-        Command::WarmHelper => helper::run(),
     }
 }

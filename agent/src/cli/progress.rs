@@ -50,8 +50,10 @@ impl Drop for ProgressLine {
 }
 
 fn style() -> ProgressStyle {
+    // What does not fit a narrow terminal is cut off at the end: it would wrap, and each
+    // drawing would leave a line behind.
     const TEMPLATE: &str =
-        "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg} {eta} left";
+        "{bar:16} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left {wide_msg}";
     ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
