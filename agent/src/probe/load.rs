@@ -1,12 +1,10 @@
 //! Loading the probes, attaching them, and reading what they send.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::os::fd::BorrowedFd;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::time::Duration;
 
-use aya::maps::{self, Array, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{self, Array, MapData, MapError, PerCpuArray};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader, Endianness};
 use headstart_abi::{Counts, Outcome, SYSCALL_MAP, Stage, TRACK_SLOTS, TrackEntry, track_slot};
 use rustix::process::chroot;
@@ -18,6 +16,7 @@ use super::hooks::{Group, HOOKS, Hook, HookState, Place, Ran, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
+use super::ring::Reader;
 use crate::model::PAGE_SIZE;
 
 /// Why there are no probes.
@@ -391,55 +390,8 @@ impl Probes {
 
     fn ring(&mut self, name: &'static str) -> Result<Reader, ProbeError> {
         let map = self.ebpf.take_map(name).ok_or_else(|| no_map(name))?;
-        let ring = RingBuf::try_from(map).map_err(|e| map_error(name, &e))?;
-        Ok(Reader { ring })
+        Reader::of(map).map_err(|e| map_error(name, &e))
     }
-}
-
-/// Reads records as the probes send them.
-pub struct Reader {
-    ring: RingBuf<MapData>,
-}
-
-impl Reader {
-    /// Hands every record that is there to `each`; the number of records.
-    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> u64 {
-        let mut records = 0;
-        while let Some(item) = self.ring.next() {
-            each(&item);
-            records += 1;
-        }
-        records
-    }
-
-    /// Waits until the ring is more than half full, `wake` can be read, or
-    /// `timeout` has passed: the probes wake nobody for single records. Whether
-    /// `wake` can be read.
-    pub fn wait(&self, timeout: Duration, wake: Option<BorrowedFd<'_>>) -> bool {
-        let wakes: Vec<BorrowedFd<'_>> = wake.into_iter().collect();
-        wait(Some(self), timeout, &wakes).contains(&true)
-    }
-}
-
-/// Waits until the ring is more than half full (or was written to, where it is that of
-/// signals), one of `wakes` can be read, or `timeout` has passed. Which of `wakes` can be
-/// read.
-pub fn wait(ring: Option<&Reader>, timeout: Duration, wakes: &[BorrowedFd<'_>]) -> Vec<bool> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let ring = ring.map(|reader| PollFd::new(&reader.ring, PollFlags::IN));
-    let rings = usize::from(ring.is_some());
-    let mut fds: Vec<PollFd<'_>> = ring.into_iter().collect();
-    fds.extend(wakes.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
-    let timeout = rustix::time::Timespec {
-        tv_sec: timeout.as_secs() as i64,
-        tv_nsec: i64::from(timeout.subsec_nanos()),
-    };
-    // An interrupted wait is as good as one that timed out: the caller drains either way.
-    let _ = poll(&mut fds, Some(&timeout));
-    fds[rings..]
-        .iter()
-        .map(|fd| !fd.revents().is_empty())
-        .collect()
 }
 
 /// A loader that knows no types of the kernel. A new one always parses them all, which

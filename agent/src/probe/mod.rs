@@ -12,6 +12,7 @@ mod layout;
 mod load;
 mod memlock;
 mod object;
+mod ring;
 
 pub use btf::BtfError;
 pub use counters::Counters;
@@ -20,5 +21,6 @@ pub use decode::{
 };
 pub use hooks::{Group, HOOKS, Hook, HookState, Kind, Place, Ran};
 pub use layout::{KernelTypes, LayoutError, types_from_btf};
-pub use load::{ProbeError, Probes, Reader, wait};
+pub use load::{ProbeError, Probes};
 pub use object::object;
+pub use ring::{Reader, wait};
