@@ -155,7 +155,7 @@ fn batch(files: &[Vec<Run>], gap: u64, slack: u64) -> (u64, u64) {
 /// whichever takes longer.
 pub(super) fn read_ns(files: &[Vec<Run>], near: u64, cost: &DeviceCost) -> u64 {
     let (reads, pages) = batch(files, near, u64::MAX);
-    let by_bytes = (pages * PAGE_SIZE) as f64 / cost.bytes_per_s * 1e9;
+    let by_bytes = pages.saturating_mul(PAGE_SIZE) as f64 / cost.bytes_per_s * 1e9;
     // A float out of range saturates.
     by_bytes.max(reads as f64 * cost.read_ns) as u64
 }
@@ -216,7 +216,7 @@ pub(super) fn choose_gap(
     };
     let mut best = (f64::INFINITY, 0);
     for (gap, (reads, pages)) in batches {
-        let time = seconds(reads, pages * PAGE_SIZE) + misses(pages) * miss_s;
+        let time = seconds(reads, pages.saturating_mul(PAGE_SIZE)) + misses(pages) * miss_s;
         if time < best.0 * 0.99 {
             best = (time, gap);
         }

@@ -42,6 +42,11 @@ struct Step {
     action: Action,
 }
 
+/// What is imported may hold any numbers: sums end at the greatest.
+fn add(total: &mut u64, bytes: u64) {
+    *total = total.saturating_add(bytes);
+}
+
 /// Builds the plan for a prediction.
 pub fn build(prediction: &Prediction, options: &PlanOptions) -> Plan {
     if options.timing == Timing::Ahead {
@@ -57,7 +62,7 @@ pub fn build(prediction: &Prediction, options: &PlanOptions) -> Plan {
 /// Reads through gaps of at least `least_gap` pages.
 fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) -> Plan {
     let mut totals = PlanTotals {
-        unlikely_bytes: prediction.unlikely_pages * PAGE_SIZE,
+        unlikely_bytes: prediction.unlikely_pages.saturating_mul(PAGE_SIZE),
         ..PlanTotals::default()
     };
     let mut steps = Vec::new();
@@ -83,17 +88,17 @@ fn build_with(prediction: &Prediction, options: &PlanOptions, least_gap: u64) ->
         } = step.action
         {
             let bytes = u64::from(pages) * PAGE_SIZE;
-            if totals.bytes + bytes > options.budget {
-                totals.over_budget_bytes += bytes;
+            if totals.bytes.saturating_add(bytes) > options.budget {
+                add(&mut totals.over_budget_bytes, bytes);
                 continue;
             }
-            totals.bytes += bytes;
+            add(&mut totals.bytes, bytes);
             let gap_bytes = u64::from(gap_pages) * PAGE_SIZE;
-            totals.gap_bytes += gap_bytes;
+            add(&mut totals.gap_bytes, gap_bytes);
             if certain {
-                totals.certain_bytes += bytes - gap_bytes;
+                add(&mut totals.certain_bytes, bytes - gap_bytes);
             } else {
-                totals.maybe_bytes += bytes - gap_bytes;
+                add(&mut totals.maybe_bytes, bytes - gap_bytes);
             }
         }
         actions.push(step.action);
@@ -266,7 +271,7 @@ fn read_steps(
     };
     for (file, (sure, unsure)) in first.iter().zip(&second).enumerate() {
         let (sure, left) = leave_sequential(merge(sure, gap, slack), window);
-        totals.sequential_bytes += left * PAGE_SIZE;
+        add(&mut totals.sequential_bytes, left.saturating_mul(PAGE_SIZE));
         // Maybe pages in a gap that is read through anyway come for nothing.
         let unsure = merge(&subtract(unsure, &sure), gap, slack);
         for (runs, rank) in [(sure, 1), (unsure, 2)] {
