@@ -146,6 +146,7 @@ fn profile(files: usize, extents: usize) -> anyhow::Result<Profile> {
             id: run,
             duration_ns: 60_000 * MS,
             exact: false,
+            blind_ns: 0,
         };
         // A tenth of the extents is of one run only: three runs' more of those.
         let of_run = trace(files, extents * 10 / 13, run)?;

@@ -134,6 +134,7 @@ fn profile(number: usize) -> anyhow::Result<Profile> {
         id: number as u64,
         duration_ns: 1000 * MS,
         exact: false,
+        blind_ns: 0,
     };
     Ok(from_trace(&trace, run))
 }

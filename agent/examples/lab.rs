@@ -30,6 +30,7 @@ fn main() -> anyhow::Result<()> {
                 id: run,
                 duration_ns: recording.trace.duration_ns,
                 exact,
+                blind_ns: 0,
             };
             profile = merge(&profile, &from_trace(&recording.trace, info));
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::degraded::{doctor, only_warms, refuses_to_record, runs, warms};
-use crate::scene::{MIB, Scene, end, last_json, stderr};
+use crate::scene::{LASTS, MIB, Scene, end, last_json, stderr};
 use crate::tools::until;
 
 /// Leaves the mounts of version 1 alone.
@@ -126,8 +126,8 @@ fn a_command_stays_below_the_cgroup_that_it_was_started_in() {
     let tree = "mount -t cgroup2 none tree";
     let setup = format!("{tree}; mkdir -p tree/{group}; echo $$ >tree/{group}/cgroup.procs");
     for subcommand in ["record", "run"] {
-        let script = "cat /proc/self/cgroup >groups";
-        let command = [subcommand, "--profile", "p", "--", "sh", "-c", script];
+        let script = format!("{LASTS}cat /proc/self/cgroup >groups");
+        let command = [subcommand, "--profile", "p", "--", "sh", "-c", &script];
         let output = end(&mut scene.apart(&setup, command));
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let groups = fs::read_to_string(scene.path("groups")).expect("written");

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::scene::{Scene, end, evict, json, resident, stderr, stdout};
+use crate::scene::{LASTS, Scene, end, evict, json, resident, stderr, stdout};
 
 /// The rest of a command line runs without these.
 const NO_BPF: &str = "set -- setpriv --bounding-set=-bpf,-perfmon,-sys_admin \"$@\"";
@@ -32,7 +32,7 @@ pub(crate) fn runs(scene: &Scene, setup: &str) -> Output {
         "--",
         "sh",
         "-c",
-        "echo out; exit 4",
+        &format!("{LASTS}echo out; exit 4"),
     ];
     let run = end(&mut scene.apart(setup, command));
     let came = (run.status.code(), &*stdout(&run));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::scene::{HEADSTART, MIB, Scene, end, last_json, stderr, stdout};
+use crate::scene::{HEADSTART, LASTS, MIB, Scene, end, last_json, stderr, stdout};
 
 #[test]
 fn it_warms_beside_the_command_and_tells_what_came_of_it() {
@@ -23,7 +23,7 @@ fn it_warms_beside_the_command_and_tells_what_came_of_it() {
         "--",
         "sh",
         "-c",
-        "cat data | wc -c; exit 3",
+        &format!("{LASTS}cat data | wc -c; exit 3"),
     ]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(
@@ -53,7 +53,8 @@ fn it_warms_beside_the_command_and_tells_what_came_of_it() {
     assert_eq!(said["recording"]["runs"], 2);
     assert_eq!(scene.runs("p"), 2);
 
-    let text = scene.run(&["run", "--profile", "p", "--", "cat", "data"]);
+    let command = format!("{LASTS}cat data");
+    let text = scene.run(&["run", "--profile", "p", "--", "sh", "-c", &command]);
     let said = stderr(&text);
     for word in ["used", "late", "wasted", "recorded into profile p (3 runs)"] {
         assert!(said.contains(word), "no `{word}` in {said}");
@@ -73,7 +74,7 @@ fn without_a_profile_it_runs_and_records() {
         "--",
         "sh",
         "-c",
-        "wc -c <data; exit 4",
+        &format!("{LASTS}wc -c <data; exit 4"),
     ]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert_eq!(stdout(&output), format!("{MIB}\n"));
@@ -83,6 +84,43 @@ fn without_a_profile_it_runs_and_records() {
         "{said}"
     );
     assert_eq!(scene.runs("new"), 1);
+}
+
+#[test]
+fn what_it_came_too_late_to_see_it_neither_learns_nor_unlearns() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    for name in ["early", "late"] {
+        scene.file(name, MIB);
+    }
+    scene.record("p", "cat early late >/dev/null");
+    let script = format!("cat early; {LASTS}cat late");
+    for _ in 0..3 {
+        let output = scene.run(&["run", "--profile", "p", "--", "sh", "-c", &script]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let over = scene.run(&["run", "--profile", "p", "--", "true"]);
+    let said = stderr(&over);
+    let nothing = said.contains("nothing of this run is kept");
+    assert_eq!(scene.runs("p"), if nothing { 4 } else { 5 }, "{said}");
+    scene.run(&["profile", "export", "p", "exported"]);
+    let bytes = fs::read(scene.path("exported")).expect("exported");
+    let (_, profile) = headstart::profile::decode(&bytes).expect("a profile");
+    assert_eq!(profile.runs[0].blind_ns, 0);
+    assert!(profile.runs[1..].iter().all(|run| run.blind_ns > 0));
+    let certain = |name: &str| {
+        let mut files = profile.files.iter();
+        let file = files.find(|file| file.path.as_bytes().ends_with(name.as_bytes()));
+        let extents = file.map(|file| file.extents.as_slice()).unwrap_or_default();
+        extents.iter().fold(0, |runs, extent| runs | extent.certain)
+    };
+    assert_eq!(certain("/early"), 0b0001, "as it was");
+    assert_eq!(certain("/late"), 0b1111);
+    // As sure as before.
+    let warm = scene.run(&["warm", "p", "--json"]);
+    let planned = crate::scene::json(&warm)["bytes_planned"].as_u64();
+    assert!(planned >= Some(2 * MIB as u64), "{warm:?}");
 }
 
 /// `headstart …` as a user who may do nothing.

@@ -19,6 +19,9 @@ use serde_json::Value;
 /// The binary under test.
 pub(crate) const HEADSTART: &str = env!("CARGO_BIN_EXE_headstart");
 
+/// Before what `run` is to see in a shell's script: the probes are loaded beside the command.
+pub(crate) const LASTS: &str = "for i in 1 2 3 4 5 6 7 8; do sleep 0.2; done; ";
+
 pub(crate) const MIB: usize = 1 << 20;
 
 /// A directory on a real disk, gone when dropped.
@@ -139,6 +142,7 @@ impl Scene {
             id: 1,
             duration_ns: 1_000_000_000,
             exact: true,
+            blind_ns: 0,
         };
         let made = from_trace(&read_whole(self.dir.path(), files), run);
         fs::write(self.path("exported"), encode(profile, &made)).expect("written");

@@ -3,7 +3,7 @@
 use std::io::BufReader;
 use std::os::unix::process::CommandExt;
 
-use crate::scene::{MIB, Scene};
+use crate::scene::{LASTS, MIB, Scene};
 use crate::tools::{ended, line_with, send, state, until};
 
 #[test]
@@ -56,7 +56,7 @@ fn a_signal_that_ends_the_command_is_its_end() {
                 "--",
                 "sh",
                 "-c",
-                "echo ready; exec sleep 1000",
+                &format!("{LASTS}echo ready; exec sleep 1000"),
             ])
             .spawn()
             .expect("starts");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use crate::scene::{Scene, end, last_json, stderr, stdout};
+use crate::scene::{LASTS, Scene, end, last_json, stderr, stdout};
 
 #[test]
 fn a_damaged_store_is_set_aside_and_learning_starts_anew() {
@@ -159,7 +159,8 @@ fn many_commands_share_a_store() {
     scene.file("data", 1 << 20);
     scene.record("p", "cat data >/dev/null");
     let recording = ["--json", "record", "--profile", "p", "--", "cat", "data"];
-    let running = ["--json", "run", "--profile", "p", "--", "cat", "data"];
+    let script = format!("{LASTS}cat data");
+    let running = ["--json", "run", "--profile", "p", "--", "sh", "-c", &script];
     let warming = ["--json", "warm", "p"];
     let children: Vec<_> = [
         &recording[..],

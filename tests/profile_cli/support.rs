@@ -134,6 +134,7 @@ pub(crate) fn profile(id: u64, paths: &[&[u8]], pages: u32) -> Profile {
         id,
         duration_ns: 2_000_000_000,
         exact: false,
+        blind_ns: 0,
     };
     from_trace(&trace, run)
 }

@@ -72,7 +72,7 @@ proptest! {
             files: files.collect(),
             ..Trace::default()
         };
-        let run = RunInfo { started_ms: 1, id: 2, duration_ns: 3, exact: true };
+        let run = RunInfo { started_ms: 1, id: 2, duration_ns: 3, exact: true, blind_ns: 0 };
         let mut nothing = |_: &[u8]| Seen::Is(NameKind::Missing);
         let learned = from_trace(&translate_with(&here, trace, &mut nothing).trace, run);
         let (_, mut sent) = decode(&encode("x", &learned)).expect("what was encoded");

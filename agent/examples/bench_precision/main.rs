@@ -202,6 +202,7 @@ fn record(command: &[OsString], how: Recording) -> anyhow::Result<Profile> {
             id,
             duration_ns: recording.trace.duration_ns,
             exact: recording.traced.as_ref().is_some_and(Traced::is_exact),
+            blind_ns: 0,
         };
         profile = merge(&profile, &from_trace(&recording.trace, info));
     }

@@ -13,8 +13,8 @@ use super::{context, format, stages};
 use crate::model::{DeviceCost, Profile, RunInfo, escape};
 use crate::profile::{Access, Store, from_trace};
 use crate::run::{
-    Child, FaultAround, Left, Output, RecordError, Recorder, Recording, Summary, Warmup,
-    fill_blind, now_ms, put_back_left, run_id, summarize,
+    Child, FaultAround, Left, Output, RecordError, Recorder, Recording, Summary, Warmup, now_ms,
+    put_back_left, run_id, summarize,
 };
 
 /// Identity of a run that was just recorded.
@@ -25,17 +25,13 @@ pub(super) fn run_info(recording: &Recording) -> RunInfo {
         id: run_id(),
         duration_ns,
         exact: recording.is_exact(),
+        blind_ns: recording.trace.blind_ns,
     }
 }
 
-/// A recording as a profile of one run. What was not seen of it is taken from
-/// `before`.
-pub(super) fn profile_of(recording: &mut Recording, before: Option<&Profile>) -> Profile {
-    let info = run_info(recording);
-    if let Some(before) = before {
-        fill_blind(&mut recording.trace, before);
-    }
-    from_trace(&recording.trace, info)
+/// A recording as a profile of one run.
+pub(super) fn profile_of(recording: &Recording) -> Profile {
+    from_trace(&recording.trace, run_info(recording))
 }
 
 /// How the configuration wants warming to be done.

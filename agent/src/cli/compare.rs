@@ -121,7 +121,7 @@ fn profile_and_cost(
     let state_dir = context::state_dir(global)?;
     common::put_back(&state_dir);
     let mut recorder = Recorder::new(context::ring_bytes(global)?)?;
-    let (mut recording, mut child) = match args.exact {
+    let (recording, mut child) = match args.exact {
         // The profile is a new one, whose first run is page by page.
         Exact::Auto | Exact::Always => {
             let command = &args.command;
@@ -133,7 +133,7 @@ fn profile_and_cost(
     if child.interrupted() {
         bail!(CompareError::Interrupted);
     }
-    let found = common::profile_of(&mut recording, None);
+    let found = common::profile_of(&recording);
     let cost = crate::run::measured_cost(&found);
     Ok((found, cost))
 }

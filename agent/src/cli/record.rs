@@ -80,7 +80,7 @@ fn keep(store: &Store, args: &RecordArgs, recording: &mut Recording) -> anyhow::
     {
         fill_blocks(&mut recording.trace, &known);
     }
-    let run = common::profile_of(recording, None);
+    let run = common::profile_of(recording);
     let merged = store
         .record_into(&args.profile, &run)
         .context("the command ran, but what was recorded is not kept")?;

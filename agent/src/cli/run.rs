@@ -32,9 +32,9 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     });
     let config = config.unwrap_or_default();
     let warmup = warmup(args, &config, cost);
-    let mut beside = run_beside(&args.command, &profile, &warmup, config.ring_bytes)?;
+    let beside = run_beside(&args.command, &profile, &warmup, config.ring_bytes)?;
     let kept = match &store {
-        Ok(_) => keep(global, args, &mut beside, known.as_ref()),
+        Ok(_) => keep(global, args, &beside),
         Err(_) => None,
     };
     if global.json {
@@ -93,13 +93,8 @@ fn warmup(args: &RunArgs, config: &Config, cost: DeviceCost) -> Warmup {
 
 /// Merges the run into the profile; the number of runs it has then, `None` where it could
 /// not be kept.
-fn keep(
-    global: &Global,
-    args: &RunArgs,
-    beside: &mut Beside,
-    known: Option<&Profile>,
-) -> Option<usize> {
-    let recording = match &mut beside.recording {
+fn keep(global: &Global, args: &RunArgs, beside: &Beside) -> Option<usize> {
+    let recording = match &beside.recording {
         Ok(recording) => recording,
         Err(error) => {
             tracing::warn!(%error, "this run was not recorded");
@@ -109,11 +104,19 @@ fn keep(
     if let Ok(state_dir) = context::state_dir(global) {
         common::put_back(&state_dir);
     }
-    let run = common::profile_of(recording, known);
-    let merged = context::open_store(global, Access::Write)
-        .and_then(|store: Store| Ok(store.record_into(&args.profile, &run)?));
+    let merged = context::open_store(global, Access::Write).and_then(|store: Store| {
+        let trace = &recording.trace;
+        if trace.blind_ns > 0 && trace.files.is_empty() && trace.names.is_empty() {
+            tracing::warn!(
+                "it had ended before the probes were there: nothing of this run is kept"
+            );
+            return Ok(None);
+        }
+        let run = common::profile_of(recording);
+        Ok(Some(store.record_into(&args.profile, &run)?))
+    });
     match merged {
-        Ok(profile) => Some(profile.runs.len()),
+        Ok(profile) => profile.map(|profile| profile.runs.len()),
         Err(error) => {
             tracing::warn!("{error:#}; this run is not kept");
             None

@@ -11,7 +11,7 @@ use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
 use crate::model::{RunInfo, StageCounts};
 use crate::profile::{Called, StoreError, from_trace};
-use crate::run::{fill_blind, fill_blocks, maybe_pages, run_id};
+use crate::run::{fill_blocks, maybe_pages, run_id};
 use crate::workload::{self, Workload};
 
 /// Runs that touched less than this are no start worth keeping: a shell that failed.
@@ -91,14 +91,12 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
     // A page that was mapped around a fault all the same, or with a block, says that it was
     // not.
     let exact = start.narrow && start.seen_whole && trace.lost == 0 && maybe_pages(&trace) == 0;
-    if let Some(known) = &known {
-        fill_blind(&mut trace, known);
-    }
     let run = RunInfo {
         started_ms: start.began_ms,
         id: run_id(),
         duration_ns: trace.duration_ns,
         exact,
+        blind_ns: trace.blind_ns,
     };
     let called = Called {
         name: workload.name.clone(),

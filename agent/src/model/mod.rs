@@ -18,7 +18,8 @@ pub use device::DeviceCost;
 pub use path::{PathError, RelPath, escape};
 pub use plan::{Action, Plan, PlanFile, PlanName, PlanTotals};
 pub use profile::{
-    BlockExtent, Extent, MAX_RUNS, NameRecord, Profile, ProfileFile, RunInfo, RunMask,
+    BlockExtent, Extent, MAX_RUNS, MAX_WHOLE_RUNS, NameRecord, Profile, ProfileFile, RunInfo,
+    RunMask,
 };
 pub use size::{number_and_unit, parse_size};
 pub use stage::StageCounts;

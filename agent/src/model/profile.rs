@@ -6,6 +6,10 @@ use super::{FileVersion, NameKind, RelPath, Volume};
 /// saw is gone from the profile. The width of a [`RunMask`].
 pub const MAX_RUNS: usize = 32;
 
+/// Of runs that were seen from their start on at least so many of the newest stay: what is
+/// used early only they know.
+pub const MAX_WHOLE_RUNS: usize = 8;
+
 /// A set of a profile's runs: bit `i` stands for `Profile::runs[i]`.
 pub type RunMask = u32;
 
@@ -20,6 +24,8 @@ pub struct RunInfo {
     pub duration_ns: u64,
     /// Recorded page by page: what it did not certainly use it hardly used.
     pub exact: bool,
+    /// From its start on nothing was seen of it for this long, ns.
+    pub blind_ns: u64,
 }
 
 /// A run of pages with the same history.

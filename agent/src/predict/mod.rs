@@ -4,7 +4,7 @@
 //! is followed within a few runs, and what stopped being used fades.
 
 use crate::model::{FileVersion, RelPath};
-use crate::model::{NameKind, Profile, RunMask, Volume};
+use crate::model::{NameKind, Profile, RunInfo, RunMask, Volume};
 use crate::profile::{ExactRuns, within_version};
 
 /// Weight of a run relative to the next newer one.
@@ -128,7 +128,7 @@ pub struct Prediction {
 
 /// Says what the next run of `profile`'s workload will read.
 pub fn predict(profile: &Profile) -> Prediction {
-    let weights = Weights::new(profile.runs.len());
+    let weights = Weights::of(&profile.runs);
     let mut unlikely_pages = 0;
     let mut files = Vec::with_capacity(profile.files.len());
     let exact = ExactRuns::of(profile);
@@ -136,7 +136,7 @@ pub fn predict(profile: &Profile) -> Prediction {
         let ruled_out = exact.rule_out(file);
         let mut extents = Vec::with_capacity(file.extents.len());
         for extent in within_version(file) {
-            let seen = weights.share(extent.seen);
+            let seen = weights.share(extent.seen, extent.first_use_ns);
             let sureness = match extent.certain {
                 0 if seen >= EXPECTED_MAYBE && !ruled_out(&extent) => Sureness::Maybe,
                 certain if certain != 0 && seen >= EXPECTED => Sureness::Certain,
@@ -164,7 +164,7 @@ pub fn predict(profile: &Profile) -> Prediction {
     let names = profile
         .names
         .iter()
-        .filter(|name| weights.share(name.seen) >= EXPECTED)
+        .filter(|name| weights.share(name.seen, name.first_use_ns) >= EXPECTED)
         .map(|name| ExpectedName {
             volume: name.volume,
             path: name.path.clone(),
@@ -176,7 +176,7 @@ pub fn predict(profile: &Profile) -> Prediction {
     let blocks = profile
         .blocks
         .iter()
-        .filter(|block| weights.share(block.seen) >= EXPECTED)
+        .filter(|block| weights.share(block.seen, block.first_use_ns) >= EXPECTED)
         .map(|block| ExpectedBlocks {
             volume: block.volume,
             start_page: block.start_page,
@@ -200,42 +200,55 @@ pub fn predict(profile: &Profile) -> Prediction {
     }
 }
 
-/// Weight of each run; the last is the newest.
-struct Weights {
-    of_run: Vec<f64>,
-    total: f64,
+/// The runs of a profile, and what each weighs.
+struct Weights<'a> {
+    /// The last is the newest.
+    runs: Vec<(&'a RunInfo, f64)>,
 }
 
-impl Weights {
-    fn new(runs: usize) -> Self {
-        let of_run: Vec<f64> = (0..runs)
-            .map(|i| AGE_FACTOR.powi((runs - 1 - i) as i32))
-            .collect();
-        let total = of_run.iter().sum();
-        Self { of_run, total }
-    }
-
-    /// Share of the weight that `mask`'s runs have.
-    fn share(&self, mask: RunMask) -> f64 {
-        let sum: f64 = self
-            .of_run
-            .iter()
-            .enumerate()
-            .filter(|&(run, _)| mask >> run & 1 == 1)
-            .map(|(_, weight)| weight)
-            .sum();
-        if self.total > 0.0 {
-            sum / self.total
-        } else {
-            0.0
+impl<'a> Weights<'a> {
+    fn of(runs: &'a [RunInfo]) -> Self {
+        let ages = (0..runs.len() as i32).rev();
+        let weighed = |(run, age)| (run, AGE_FACTOR.powi(age));
+        Self {
+            runs: runs.iter().zip(ages).map(weighed).collect(),
         }
     }
+
+    /// Share of the weight that `mask`'s runs have, of those that could have seen something
+    /// that was first used at `first_use_ns` in the newest of them.
+    fn share(&self, mask: RunMask, first_use_ns: u64) -> f64 {
+        let (mut with, mut without) = (0.0, 0.0);
+        let newest = RunMask::BITS - 1 - mask.leading_zeros().min(RunMask::BITS - 1);
+        let source = self.runs.get(newest as usize).map(|(run, _)| *run);
+        for (bit, &(run, weight)) in self.runs.iter().enumerate() {
+            if mask >> bit & 1 == 1 {
+                with += weight;
+            } else if !too_early(run, source, first_use_ns) {
+                without += weight;
+            }
+        }
+        match with + without {
+            all if all > 0.0 => with / all,
+            _ => 0.0,
+        }
+    }
+}
+
+/// Whether `run` was not watched yet when what `source` first used at `first_use_ns` is used:
+/// by the clock, or by how far on either was, for one that was warmed for is the sooner there.
+fn too_early(run: &RunInfo, source: Option<&RunInfo>, first_use_ns: u64) -> bool {
+    let far = |ns: u64, of: u64| u128::from(ns) * u128::from(of);
+    let is_earlier = |source: &RunInfo| {
+        far(first_use_ns, run.duration_ns) < far(run.blind_ns, source.duration_ns)
+    };
+    run.blind_ns > 0 && (first_use_ns < run.blind_ns || source.is_some_and(is_earlier))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Extent, RunInfo};
+    use crate::model::Extent;
     use crate::profile::strategies::one_file;
 
     fn profile(runs: usize, pages: &[(u64, RunMask, RunMask)]) -> Profile {
@@ -244,6 +257,7 @@ mod tests {
             id: 1,
             duration_ns: 1_000,
             exact: false,
+            blind_ns: 0,
         };
         let pages = pages
             .iter()
@@ -326,5 +340,24 @@ mod tests {
             sure(&profile(8, &[(0, 0x80, 0x80)])),
             vec![(0, Sureness::Certain)]
         );
+    }
+    #[test]
+    fn who_came_too_late_to_see_says_nothing_against_it() {
+        // The oldest of eight saw all; the others none of what is used in a tenth of the time.
+        let mut profile = profile(8, &[(0, 1, 1), (1, 1, 1), (2, 1, 1), (3, 0x80, 0x80)]);
+        for (page, when) in [(0, 30), (1, 70), (2, 500)] {
+            profile.files[0].extents[page].first_use_ns = when;
+        }
+        profile.files[0].extents[3].first_use_ns = 900;
+        for run in &mut profile.runs[1..] {
+            (run.blind_ns, run.duration_ns) = (40, 500);
+        }
+        let certain = |page| (page, Sureness::Certain);
+        // By the clock the second could have been seen; by half the time they take, not.
+        assert_eq!(sure(&profile), [0, 1, 3].map(certain));
+        for run in &mut profile.runs[1..] {
+            run.blind_ns = 0;
+        }
+        assert_eq!(sure(&profile), [certain(3)]);
     }
 }

@@ -229,6 +229,7 @@ mod tests {
             id: 2,
             duration_ns: 3,
             exact: false,
+            blind_ns: 0,
         };
         let profile = from_trace(&trace, run);
         assert_eq!(profile.runs, [run]);
@@ -287,6 +288,7 @@ mod tests {
             id: 0,
             duration_ns: 0,
             exact: false,
+            blind_ns: 0,
         };
         let (profile, pruned) = from_trace_within(&trace, run, &limits);
         assert_eq!((profile.files.len(), pruned.files), (4, 5));

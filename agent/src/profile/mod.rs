@@ -15,6 +15,7 @@ mod extents;
 mod limits;
 pub mod merge;
 pub mod name;
+mod record;
 pub mod stats;
 pub mod store;
 #[cfg(test)]

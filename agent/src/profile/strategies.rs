@@ -148,6 +148,7 @@ pub(super) fn one_run(runs: u64) -> impl Strategy<Value = Profile> {
             id,
             duration_ns,
             exact: id % 4 == 0,
+            blind_ns: if id % 4 == 1 { id } else { 0 },
         };
         from_trace(&trace, run)
     })

@@ -42,6 +42,8 @@ pub(super) struct Run {
     pub(super) duration_ns: u64,
     #[prost(bool, tag = "4")]
     pub(super) exact: bool,
+    #[prost(uint64, tag = "5")]
+    pub(super) blind_ns: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::blind::fill_blocks;
+use super::blocks::fill_blocks;
 use super::cgroup::Cgroup;
 use super::child::{Child, Ended, HeldSignals, LaunchError, Output};
 use super::feedback::{Feedback, feedback};

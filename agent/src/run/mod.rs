@@ -4,7 +4,7 @@
 //! Invariant: the command never waits for anything but its own exec.
 
 mod beside;
-mod blind;
+mod blocks;
 mod cgroup;
 mod child;
 mod compare;
@@ -24,7 +24,7 @@ mod warm_cgroup;
 mod warmup;
 
 pub use beside::{Beside, run_beside};
-pub use blind::{fill_blind, fill_blocks};
+pub use blocks::fill_blocks;
 pub use cgroup::{
     Cgroup, CgroupError, Tree, existing_cgroups, existing_paths, read as read_of_cgroup,
 };

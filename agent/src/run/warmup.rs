@@ -139,6 +139,7 @@ mod tests {
                 id: 1,
                 duration_ns: 1,
                 exact: true,
+                blind_ns: 0,
             }],
             volumes: vec![Volume {
                 id: VolumeId("uuid:1".into()),

@@ -33,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
         id: 1,
         duration_ns: 1,
         exact: false,
+        blind_ns: 0,
     };
     let profile = from_trace(&attributed.trace, run);
     let (_, read) = decode(&encode("fuzz", &profile)).expect("what is recorded can be kept");

@@ -128,7 +128,15 @@ impl<'a> View<'a> {
             0 => String::new(),
             exact => format!(", {exact} of them page by page"),
         };
-        writeln!(out, "  runs      {}{exact}{when}", profile.runs.len())?;
+        let blind = match profile.runs.iter().filter(|run| run.blind_ns > 0).count() {
+            0 => String::new(),
+            blind => format!(", {blind} joined late"),
+        };
+        writeln!(
+            out,
+            "  runs      {}{exact}{blind}{when}",
+            profile.runs.len()
+        )?;
         let data = bytes(totals.data_bytes());
         let (certain, maybe) = (bytes(totals.certain_bytes), bytes(totals.maybe_bytes));
         writeln!(out, "  data      {data}: {certain} certain, {maybe} maybe")?;
@@ -247,6 +255,7 @@ impl<'a> View<'a> {
                     "started_ms": run.started_ms,
                     "duration_ns": run.duration_ns,
                     "exact": run.exact,
+                    "blind_ns": run.blind_ns,
                 })
             })
             .collect();

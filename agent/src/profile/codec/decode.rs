@@ -99,6 +99,7 @@ fn runs(runs: &[wire::Run]) -> Result<Vec<RunInfo>, CodecError> {
             id: run.id,
             duration_ns: run.duration_ns,
             exact: run.exact,
+            blind_ns: run.blind_ns,
         });
     }
     Ok(out)

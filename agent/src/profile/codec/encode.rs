@@ -23,6 +23,7 @@ pub(super) fn message(name: &str, profile: &Profile) -> Vec<u8> {
                 started_ms: run.started_ms,
                 duration_ns: run.duration_ns,
                 exact: run.exact,
+                blind_ns: run.blind_ns,
             })
             .collect(),
         volumes: profile

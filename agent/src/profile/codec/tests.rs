@@ -29,6 +29,7 @@ fn sample() -> Profile {
                 id: u64::MAX / i,
                 duration_ns: 5_000 * i,
                 exact: i % 2 == 1,
+                blind_ns: 0,
             })
             .collect(),
         volumes: (0..2)

@@ -17,6 +17,7 @@ fn used(pages: &[OnePage]) -> Profile {
         id: i,
         duration_ns: 100,
         exact: i == 1,
+        blind_ns: 0,
     };
     one_file((0..3).map(run).collect(), pages.iter().copied())
 }
@@ -102,6 +103,7 @@ fn steady_runs() -> impl Strategy<Value = Vec<Profile>> {
                 id,
                 duration_ns: u64::MAX,
                 exact,
+                blind_ns: 0,
             };
             from_trace(&trace, info)
         };

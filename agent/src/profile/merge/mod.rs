@@ -76,22 +76,15 @@ pub(super) fn remap_volumes(profile: &mut Profile, map: &[u32]) {
 }
 
 fn merge_runs(a: &[RunInfo], b: &[RunInfo]) -> Vec<RunInfo> {
-    let mut runs: BTreeMap<(u64, u64), (u64, bool)> = BTreeMap::new();
+    let mut runs: BTreeMap<(u64, u64), RunInfo> = BTreeMap::new();
     for run in a.iter().chain(b) {
-        let (duration, exact) = runs.entry((run.started_ms, run.id)).or_default();
-        *duration = run.duration_ns.max(*duration);
-        *exact |= run.exact;
+        let known = runs.entry((run.started_ms, run.id)).or_insert(*run);
+        known.duration_ns = known.duration_ns.max(run.duration_ns);
+        known.blind_ns = known.blind_ns.max(run.blind_ns);
+        known.exact |= run.exact;
     }
     let skip = runs.len().saturating_sub(MAX_RUNS);
-    runs.into_iter()
-        .skip(skip)
-        .map(|((started_ms, id), (duration_ns, exact))| RunInfo {
-            started_ms,
-            id,
-            duration_ns,
-            exact,
-        })
-        .collect()
+    runs.into_values().skip(skip).collect()
 }
 
 /// Where each run of one profile is among the merged runs.

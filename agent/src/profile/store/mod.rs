@@ -29,11 +29,12 @@ use redb::{
 
 use crate::model::{DeviceCost, Profile, escape};
 
+use super::Pruned;
 use super::codec::{self, CodecError};
-use super::exact::drop_ruled_out;
 use super::limits::Limits;
 use super::merge::merge_within;
 use super::name::{NameError, check_name};
+use super::record::record;
 
 pub use entry::{Entry, KEPT, Outcome, keep};
 use file::{Failure, Open};
@@ -287,24 +288,26 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put), and [`StoreError::Profile`] for a newer version.
     pub fn merge_into(&self, name: &str, profile: &Profile) -> Result<Profile, StoreError> {
-        self.merge_and(name, profile, |_| 0, None)
+        let join = |old: Profile, new: &Profile| merge_within(&old, new, &Limits::DEFAULT);
+        self.merge_and(name, profile, join, None)
     }
 
     /// As [`merge_into`](Self::merge_into), for a run that was just recorded: what
     /// exact runs rule out is dropped, of it and of those before it
-    /// ([`exact`](super::exact) says why here).
+    /// ([`exact`](super::exact) says why here), and runs that were joined late push none out
+    /// that was seen whole.
     ///
     /// # Errors
     /// As [`merge_into`](Self::merge_into).
     pub fn record_into(&self, name: &str, run: &Profile) -> Result<Profile, StoreError> {
-        self.merge_and(name, run, drop_ruled_out, None)
+        self.merge_and(name, run, record, None)
     }
 
     fn merge_and(
         &self,
         name: &str,
         profile: &Profile,
-        reduce: fn(&mut Profile) -> usize,
+        join: fn(Profile, &Profile) -> (Profile, Pruned),
         learned: Option<(&Outcome, &Called)>,
     ) -> Result<Profile, StoreError> {
         check_name(name)?;
@@ -326,11 +329,7 @@ impl Store {
                     Err(error) => return Ok((Err(error), notices)),
                 },
             };
-            let (mut merged, pruned) = merge_within(&old, profile, &Limits::DEFAULT);
-            let dropped = reduce(&mut merged);
-            if dropped > 0 {
-                tracing::debug!(dropped, "extents that exact runs rule out");
-            }
+            let (merged, pruned) = join(old, profile);
             if !pruned.is_empty() {
                 notices.push(format!(
                     "profile `{}` reached its largest size; left out: {} files, {} extents, {} names, {} metadata blocks that recent runs did not use, or used last",

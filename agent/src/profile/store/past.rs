@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{Entry, Outcome, keep, outcomes_from_bytes, outcomes_to_bytes};
 use super::{ENTRIES, Store, StoreError};
 use crate::model::Profile;
-use crate::profile::exact::drop_ruled_out;
+use crate::profile::record::record;
 
 const OUTCOMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outcomes");
 
@@ -48,7 +48,7 @@ impl Store {
         outcome: &Outcome,
         called: &Called,
     ) -> Result<Profile, StoreError> {
-        self.merge_and(name, run, drop_ruled_out, Some((outcome, called)))
+        self.merge_and(name, run, record, Some((outcome, called)))
     }
 
     /// A profile's past; `None` where there is no such profile.

@@ -27,6 +27,7 @@ fn run_of(id: u64) -> Profile {
             id,
             duration_ns: 1,
             exact: false,
+            blind_ns: 0,
         }],
         volumes: vec![Volume {
             id: VolumeId("uuid:1".to_owned()),

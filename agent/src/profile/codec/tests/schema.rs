@@ -68,6 +68,7 @@ fn the_schema_describes_what_is_written() {
         .expect("Profile");
     let mut profile = sample();
     profile.files[0].changed = 2;
+    profile.runs[1].blind_ns = 4;
     let bytes = message_of(&encode("web", &profile));
     let message = DynamicMessage::decode(descriptor, &bytes[..]).expect("readable by the schema");
 

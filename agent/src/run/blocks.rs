@@ -1,10 +1,10 @@
-//! What a run did that the probes can't see. Pure.
+//! Blocks of huge pages that a run used and that the probes can't see. Pure.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::model::{
-    Certainty, Extent, FileTouches, FileVersion, HUGE_PAGE_PAGES, NameTouch, PageTouch, Profile,
-    ProfileFile, RelPath, RunMask, Trace, Volume,
+    Certainty, Extent, FileTouches, FileVersion, HUGE_PAGE_PAGES, PageTouch, Profile, ProfileFile,
+    RelPath, RunInfo, RunMask, Trace, Volume,
 };
 
 /// Pages that one fault maps where they lie in one folio.
@@ -18,57 +18,6 @@ const RECENT: usize = 8;
 
 /// Of a file that is read, and not mapped, runs of more pages than this are seen.
 const FAULTS: u32 = 2;
-
-/// Adds to a trace what earlier runs did in the time this one was not seen.
-///
-/// Not seen is not the same as not done: without this, a run that was joined
-/// late would count against everything that happens early.
-pub fn fill_blind(trace: &mut Trace, profile: &Profile) {
-    if trace.blind_ns == 0 {
-        return;
-    }
-    let blind = trace.blind_ns;
-    let volumes = volumes_of(trace, profile);
-    let is_replaced = replaced(trace, profile, &volumes);
-    for (file, _) in profile.files.iter().zip(is_replaced).filter(|(_, is)| !is) {
-        let touches: Vec<PageTouch> = file
-            .extents
-            .iter()
-            .filter(|extent| extent.first_use_ns < blind)
-            .map(|extent| PageTouch {
-                start_page: extent.start_page,
-                pages: extent.pages,
-                certainty: if extent.certain != 0 {
-                    Certainty::Certain
-                } else {
-                    Certainty::Maybe
-                },
-                first_use_ns: extent.first_use_ns,
-            })
-            .collect();
-        if !touches.is_empty() {
-            trace.files.push(FileTouches {
-                volume: volumes[file.volume as usize],
-                path: file.path.clone(),
-                version: file.version,
-                touches,
-            });
-        }
-    }
-    for name in profile
-        .names
-        .iter()
-        .filter(|name| name.first_use_ns < blind)
-    {
-        trace.names.push(NameTouch {
-            volume: volumes[name.volume as usize],
-            path: name.path.clone(),
-            kind: name.kind,
-            listed: name.listed,
-            first_use_ns: name.first_use_ns,
-        });
-    }
-}
 
 /// Of each file of the profile: whether the trace has another version of it. What was used of
 /// the old one says nothing of that, and the older of two would be taken for the one there is.
@@ -100,7 +49,7 @@ pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
         let touches = seen.entry((file.volume, &file.path)).or_default();
         touches.extend(&file.touches);
     }
-    let recent = newest(profile.runs.len());
+    let recent = recent(&profile.runs);
     let mut added = Vec::new();
     let is_replaced = replaced(trace, profile, &volumes);
     for (file, _) in profile.files.iter().zip(is_replaced).filter(|(_, is)| !is) {
@@ -127,13 +76,14 @@ pub fn fill_blocks(trace: &mut Trace, profile: &Profile) {
     trace.files.extend(added);
 }
 
-/// The newest of so many runs.
-fn newest(runs: usize) -> RunMask {
-    let all = RunMask::MAX
-        .checked_shr(RunMask::BITS.saturating_sub(runs as u32))
-        .unwrap_or(0);
-    let old = (runs.saturating_sub(RECENT)) as u32;
-    all & RunMask::MAX.checked_shl(old).unwrap_or(0)
+/// The newest runs, and the newest that were seen whole: others may not have been there when
+/// a block was mapped.
+fn recent(runs: &[RunInfo]) -> RunMask {
+    let newest = |which: fn(&RunInfo) -> bool| {
+        let bits = (0..runs.len()).rev().filter(|&bit| which(&runs[bit]));
+        bits.take(RECENT).fold(0, |mask, bit| mask | 1 << bit)
+    };
+    newest(|_| true) | newest(|run| run.blind_ns == 0)
 }
 
 /// Whether a file is read rather than mapped: faults name single pages and windows.
@@ -211,49 +161,7 @@ fn volumes_of(trace: &mut Trace, profile: &Profile) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NameKind, RunInfo, VolumeId};
-
-    #[test]
-    fn only_what_came_before_the_probes_is_filled_in() {
-        let extent = |start_page, first_use_ns| Extent {
-            start_page,
-            pages: 1,
-            first_use_ns,
-            certain: 1,
-            seen: 1,
-        };
-        let profile = Profile {
-            volumes: vec![Volume {
-                id: VolumeId("uuid:1".into()),
-                fs_type: "ext4".into(),
-                mount_point: b"/".to_vec(),
-            }],
-            files: vec![ProfileFile {
-                volume: 0,
-                path: RelPath::new(b"a".to_vec()).expect("path"),
-                version: FileVersion::default(),
-                changed: 0,
-                extents: vec![extent(0, 5), extent(9, 50)],
-            }],
-            ..Profile::default()
-        };
-        let mut trace = Trace {
-            blind_ns: 20,
-            ..Trace::default()
-        };
-        fill_blind(&mut trace, &profile);
-        assert_eq!(trace.files.len(), 1);
-        assert_eq!(trace.files[0].touches.len(), 1);
-        assert_eq!(trace.files[0].touches[0].start_page, 0);
-        let mut seen = Trace::default();
-        fill_blind(&mut seen, &profile);
-        assert_eq!(seen, Trace::default());
-        // Of a file that was replaced, by an older one say, nothing is known.
-        trace.files[0].version.mtime_ns = -1;
-        let before = trace.clone();
-        fill_blind(&mut trace, &profile);
-        assert_eq!(trace, before);
-    }
+    use crate::model::{NameKind, NameTouch, VolumeId};
 
     #[test]
     fn what_may_have_been_mapped_at_once_is_kept() {
@@ -282,6 +190,7 @@ mod tests {
             id: 1,
             duration_ns: 1,
             exact: false,
+            blind_ns: 0,
         };
         let profile = Profile {
             volumes: vec![volume.clone()],
