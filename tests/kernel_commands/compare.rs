@@ -43,13 +43,13 @@ fn it_measures_draws_and_tells() {
         );
         assert!(figure("median") <= figure("max"), "{said}");
     }
-    for key in [
-        "gap_closed_zero_lead",
-        "gap_closed_lead",
-        "warmed_over_hot",
-        "zero_lead_over_cold",
-    ] {
+    for key in ["warmed_over_hot", "zero_lead_over_cold"] {
         assert!(said[key].is_number(), "{key}: {said}");
+    }
+    // Of two starts on a busy machine the cold ones may be as quick as the hot ones.
+    for key in ["gap_closed_zero_lead", "gap_closed_lead"] {
+        let figure = &said[key];
+        assert!(figure.is_number() || figure.is_null(), "{key}: {said}");
     }
     assert!(
         said["bytes_planned"].as_u64() >= Some(8 * MIB as u64),
@@ -108,7 +108,9 @@ fn it_uses_a_profile_that_is_there() {
         "exit 3",
     ]);
     assert_eq!(text.status.code(), Some(0), "{text:?}");
-    assert!(stdout(&text).contains("of the gap closed"), "{text:?}");
+    let told = stdout(&text) + &stderr(&text);
+    let words = ["of the gap closed", "there is no gap to close"];
+    assert!(words.iter().any(|&w| told.contains(w)), "{text:?}");
     assert!(stderr(&text).contains("ended with status 3"), "{text:?}");
     fs::write(scene.path("old.svg"), "of yesterday").expect("written");
     for (picture, then) in [("new.svg", None), ("old.svg", Some("of yesterday"))] {

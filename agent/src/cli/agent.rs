@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
     let _server = api::serve(
         handle.clone(),
         ApiOptions {
-            socket: global.socket.clone().unwrap_or(config.socket.clone()),
+            socket: global.socket().unwrap_or(&config.socket).to_owned(),
             metrics_listen: config.metrics_listen,
             metrics_workloads: config.metrics_workloads,
         },

@@ -1,8 +1,9 @@
 //! The command line, as clap sees it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::OsStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::model::{number_and_unit, parse_size};
@@ -47,8 +48,17 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
     pub(crate) config: Option<PathBuf>,
     /// Socket of the agent [default: /run/headstart/agent.sock, or `socket` of the configuration]
-    #[arg(long, global = true, value_name = "PATH", env = "HEADSTART_SOCKET", hide_env_values = true, help_heading = COMMON)]
-    pub(crate) socket: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "PATH", env = "HEADSTART_SOCKET", hide_env_values = true, value_parser = OsStringValueParser::new(), help_heading = COMMON)]
+    socket: Option<OsString>,
+}
+
+impl Global {
+    /// Socket of the agent, where one is named. An empty `HEADSTART_SOCKET` names none, as
+    /// shells have it.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        let socket = self.socket.as_deref().map(Path::new);
+        socket.filter(|path| !path.as_os_str().is_empty())
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,8 +9,8 @@ use crate::model::escape;
 
 /// Connects to the agent: at `--socket`, else where the configuration has it listen.
 pub(super) fn agent(global: &Global) -> anyhow::Result<Client> {
-    let socket = match &global.socket {
-        Some(socket) => socket.clone(),
+    let socket = match global.socket() {
+        Some(socket) => socket.to_owned(),
         // Whatever is wrong with the configuration, the agent goes on with its last good
         // one, and can say so.
         None => match context::config(global) {

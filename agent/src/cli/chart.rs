@@ -13,10 +13,24 @@ pub(super) struct Bar {
     pub(super) note: String,
 }
 
+/// Columns of a label, with the blank after it.
+const LABEL: usize = 11;
+/// Columns of a median, with the blanks around it.
+const FIGURE: usize = 10;
+/// Columns of the least and the greatest.
+const SPREAD: usize = 17;
+/// Columns below which a bar gives its spread away.
+const NARROW: usize = 16;
+
 /// Bars of block characters, `width` columns at most.
 pub(super) fn text(bars: &[Bar], width: usize) -> String {
     let longest = bars.iter().map(|bar| bar.median).fold(0.0, f64::max);
-    let room = width.saturating_sub(58).clamp(10, 60);
+    let note = bars.iter().map(|bar| bar.note.chars().count()).max();
+    let left = width.saturating_sub(LABEL + FIGURE + note.unwrap_or(0));
+    // In a narrow terminal without the spread.
+    let spread = left.saturating_sub(SPREAD) >= NARROW;
+    let room = left - if spread { SPREAD } else { 0 };
+    let room = room.clamp(4, 60);
     let mut out = String::new();
     for bar in bars {
         let eighths = if longest > 0.0 {
@@ -30,15 +44,16 @@ pub(super) fn text(bars: &[Bar], width: usize) -> String {
             drawn.push_str(part);
         }
         let pad = " ".repeat(room.saturating_sub(drawn.chars().count()));
-        let _ = writeln!(
+        let _ = write!(
             out,
-            "{:<10} {drawn}{pad} {:>8}  {:>7}–{:<7} {}",
+            "{:<10} {drawn}{pad} {:>8}",
             bar.label,
-            seconds(bar.median),
-            seconds(bar.min),
-            seconds(bar.max),
-            bar.note
+            seconds(bar.median)
         );
+        if spread {
+            let _ = write!(out, "  {:>7}–{:<7}", seconds(bar.min), seconds(bar.max));
+        }
+        let _ = writeln!(out, " {}", bar.note);
     }
     out
 }
@@ -118,9 +133,21 @@ mod tests {
 
     #[test]
     fn the_longest_bar_fills_the_room_and_the_others_keep_their_share() {
-        let text = text(&bars(), 98);
+        let text = text(&bars(), 81);
         let lengths: Vec<usize> = text.lines().map(|l| l.matches('█').count()).collect();
         assert_eq!(lengths, vec![40, 10]);
+    }
+
+    #[test]
+    fn lines_fit_the_terminal() {
+        for width in 30..120 {
+            let text = text(&bars(), width);
+            let longest = text
+                .lines()
+                .map(|line| line.trim_end().chars().count())
+                .max();
+            assert!(longest <= Some(width), "{width}:\n{text}");
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::run::{Left, put_back_left, remove_left_cgroups};
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let state_dir = context::state_dir(global)?;
     let left = put_back_left(&state_dir).context("not put back")?;
-    let socket = match &global.socket {
-        Some(socket) => socket.clone(),
+    let socket = match global.socket() {
+        Some(socket) => socket.to_owned(),
         None => context::config(global)?.socket,
     };
     let removed = remove_left(&socket)?;

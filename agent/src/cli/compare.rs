@@ -16,6 +16,9 @@ use crate::plan::Timing;
 use crate::profile::Access;
 use crate::run::{CompareError, Output, Recorder, Start, WAYS, Warmup, Way, in_order, start};
 
+/// Of a cold start, what a hot one is quicker by at least where there is anything to gain.
+const LEAST_GAP: f64 = 0.02;
+
 /// The starts of one way.
 struct Series {
     way: Way,
@@ -164,7 +167,8 @@ fn report(
         at.map_or(f64::NAN, |at| bars[at].median)
     };
     let (cold, hot) = (median(Way::Cold), median(Way::Hot));
-    let closed = |way: Way| (cold - median(way)) / (cold - hot);
+    let is_gap = is_gap(series, &bars);
+    let closed = |way: Way| is_gap.then(|| (cold - median(way)) / (cold - hot));
     let shown: String = args
         .command
         .iter()
@@ -210,13 +214,14 @@ fn report(
             "warm": last.iter().find(|s| s.way == Way::Warmed).and_then(|s| s.warm.clone()),
         }));
     }
-    let width = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|c| c.parse().ok())
-        .unwrap_or(100);
+    if !is_gap {
+        format::tell(
+            "note: cold and hot starts can't be told apart here: there is no gap to close\n",
+        );
+    }
     format::emit(format!(
         "{shown}\n{}\n{} planned ({} certain, {} maybe, {} read only because it lies between), {} names\n",
-        chart::text(&picture(&bars, &closed), width),
+        chart::text(&picture(&bars, &closed), format::columns()),
         format::bytes(ahead.bytes),
         format::bytes(ahead.certain_bytes),
         format::bytes(ahead.maybe_bytes),
@@ -249,14 +254,30 @@ fn bars(series: &[Series]) -> Vec<Bar> {
         .collect()
 }
 
+/// Whether hot starts are quicker than cold ones, by more than either differ: shares of a gap
+/// that is none are any numbers.
+fn is_gap(series: &[Series], bars: &[Bar]) -> bool {
+    let of = |way: Way| {
+        let at = series.iter().position(|series| series.way == way);
+        at.map(|at| &bars[at])
+    };
+    match (of(Way::Cold), of(Way::Hot)) {
+        (Some(cold), Some(hot)) => {
+            let is_wide = hot.median < (1.0 - LEAST_GAP) * cold.median;
+            is_wide && hot.median < cold.min && hot.max < cold.median
+        }
+        _ => false,
+    }
+}
+
 /// The bars from slowest to fastest, with the share of the gap each closes.
-fn picture(bars: &[Bar], closed: &impl Fn(Way) -> f64) -> Vec<Bar> {
+fn picture(bars: &[Bar], closed: &impl Fn(Way) -> Option<f64>) -> Vec<Bar> {
     [Way::Cold, Way::ZeroLead, Way::Warmed, Way::Hot]
         .iter()
         .filter_map(|&way| {
             let mut bar = bars.iter().find(|bar| bar.label == label(way))?.clone();
-            if matches!(way, Way::ZeroLead | Way::Warmed) {
-                bar.note = format!("{:.0} % of the gap closed", closed(way) * 100.0);
+            if let (Way::ZeroLead | Way::Warmed, Some(share)) = (way, closed(way)) {
+                bar.note = format!("{:.0} % of the gap closed", share * 100.0);
             }
             Some(bar)
         })
@@ -282,5 +303,34 @@ fn key(way: Way) -> &'static str {
         Way::ZeroLead => "zero_lead",
         Way::Warmed => "warmed",
         Way::Hot => "hot",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_wider_than_what_starts_of_one_kind_differ_by() {
+        let starts = |cold: &[f64], hot: &[f64]| {
+            let of = |way, seconds: &[f64]| Series {
+                way,
+                seconds: seconds.to_vec(),
+            };
+            let series = [of(Way::Hot, hot), of(Way::Cold, cold)];
+            is_gap(&series, &bars(&series))
+        };
+        assert!(starts(&[0.4, 0.5, 0.6], &[0.1, 0.1, 0.2]));
+        assert!(starts(&[1.00], &[0.97]));
+        assert!(!starts(&[1.00], &[0.99]), "as good as none");
+        assert!(!starts(&[0.2, 0.2, 0.2], &[0.2, 0.2, 0.3]));
+        assert!(
+            !starts(&[0.1, 0.5, 0.6], &[0.2, 0.2, 0.2]),
+            "one was quicker"
+        );
+        assert!(
+            !starts(&[0.2, 0.3, 0.3], &[0.1, 0.1, 0.4]),
+            "one took longer"
+        );
     }
 }

@@ -14,6 +14,20 @@ pub(super) fn is_coloured(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|says| says.is_empty())
 }
 
+/// Columns of the terminal on standard output; where there is none, as `COLUMNS` says, or 100.
+pub(super) fn columns() -> usize {
+    let stdout = io::stdout();
+    let size = stdout
+        .is_terminal()
+        .then(ratatui::crossterm::terminal::size);
+    let columns = size.and_then(Result::ok).map(|(columns, _)| columns.into());
+    let said = || std::env::var("COLUMNS").ok()?.parse().ok();
+    columns
+        .filter(|&columns| columns > 0)
+        .or_else(said)
+        .unwrap_or(100)
+}
+
 /// A path, escaped.
 pub(in crate::cli) fn path(path: &Path) -> String {
     escape(path.as_os_str().as_encoded_bytes())

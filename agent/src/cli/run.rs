@@ -1,6 +1,7 @@
 //! `headstart run`: start a command at once and warm beside it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -11,12 +12,17 @@ use crate::model::{DeviceCost, Profile, escape};
 use crate::profile::{Access, Store, check_name};
 use crate::run::{Beside, Warmup, run_beside};
 
+/// Longest that the command waits for others to let go of the store: nobody is to, but for
+/// what a writer that died has left to be mended.
+const STORE_WAIT: Duration = Duration::from_millis(200);
+
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.profile)?;
     // Whatever is wrong with configuration and store: the command runs.
     let config = context::config(global);
     let store = match &config {
-        Ok(_) => context::open_store(global, Access::Read),
+        Ok(_) => context::state_dir(global)
+            .and_then(|dir| Ok(Store::open_within(&dir, Access::Read, STORE_WAIT)?)),
         Err(error) => Err(anyhow::anyhow!("{error:#}")),
     };
     if let Err(error) = &store {

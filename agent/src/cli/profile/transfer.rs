@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::json;
 
 use crate::profile::codec::{HEADER_BYTES, MAX_UNCOMPRESSED};
@@ -25,6 +25,10 @@ pub(super) fn export(global: &Global, name: &str, file: &Path) -> anyhow::Result
     // Nothing damaged leaves this machine.
     decode(&value).map_err(|e| anyhow!("profile `{name}`: {e}"))?;
     if is_stdio(file) {
+        ensure!(
+            !io::stdout().is_terminal(),
+            "a profile is no text for a terminal: name a file, or send it on (`> FILE`)"
+        );
         return emit(value);
     }
     write_atomically(file, &value).with_context(|| format!("writing {}", format::path(file)))?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,6 +19,16 @@ use super::{Access, FILE_NAME, LOCK_POLL, Store, StoreError, now, shown};
 /// Memory for pages between reads; a profile is read once.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// In what redb says of a file of a version that it does not know, as it says of damage.
+const NEWER: &str = "Expected file format version <=";
+
+/// Where the two copies of redb's header are, of which the first byte is the version
+/// (redb's docs/design.md, "Database header").
+const COMMIT_SLOTS: [u64; 2] = [64, 192];
+
+/// Versions from this one on redb will not reach soon: it is at 3.
+const PLAUSIBLE: u8 = 32;
+
 /// An open store file.
 pub(super) enum Open {
     Read(ReadOnlyDatabase),
@@ -33,6 +43,8 @@ pub(super) enum Failure {
     TimedOut,
     /// The last writer died; a writer has to repair.
     Unclean,
+    /// The file says that it is of a newer redb.
+    Newer(String),
     /// The file is not what redb wrote.
     Damaged(String),
     /// Something panicked: redb, of a file that is not what it wrote, or we, of a fault of
@@ -48,6 +60,7 @@ impl From<redb::Error> for Failure {
         match error {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Failure::Busy,
             redb::Error::RepairAborted => Failure::Unclean,
+            redb::Error::Corrupted(problem) if problem.contains(NEWER) => Failure::Newer(problem),
             redb::Error::Corrupted(problem) => Failure::Damaged(problem),
             redb::Error::Io(e) if e.kind() == io::ErrorKind::TimedOut => Failure::TimedOut,
             redb::Error::Io(e) if matches!(e.kind(), InvalidData | UnexpectedEof) => {
@@ -274,6 +287,19 @@ impl Store {
         }
     }
 
+    /// Whether both copies of the file's header agree on a version that there may be one
+    /// day. Of one that is damaged they hardly do.
+    fn is_newer(&self) -> bool {
+        let version = |at| {
+            let file = open_regular(&self.path, false).ok()?;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).ok()?;
+            Some(byte)
+        };
+        let [one, other] = COMMIT_SLOTS.map(version);
+        one == other && one.is_some_and(|[version]| version < PLAUSIBLE)
+    }
+
     /// Whether redb finds every page of the file as it wrote it. Where that can't be looked
     /// at (no right to write, another's lock), it is.
     fn is_sound(&self) -> bool {
@@ -320,6 +346,7 @@ impl Store {
                 waited: self.wait,
             },
             Failure::Unclean => StoreError::NeedsRepair(path),
+            Failure::Newer(_) => StoreError::Newer(path),
             Failure::Damaged(problem) => StoreError::Damaged {
                 path,
                 problem,
@@ -385,6 +412,9 @@ impl<'a> Waiting<'a> {
                 self.damaged = 1;
                 std::thread::sleep(LOCK_POLL);
                 Ok(())
+            }
+            Failure::Newer(problem) if !self.store.is_newer() => {
+                self.after(operation, Failure::Damaged(problem), identity)
             }
             Failure::Damaged(problem) if self.damaged == 1 => {
                 self.damaged = 2;

@@ -93,6 +93,13 @@ pub enum StoreError {
         shown(.0)
     )]
     NeedsRepair(PathBuf),
+    /// Made by a newer version.
+    #[error(
+        "{}: made by a newer version of headstart: upgrade this one, or choose another \
+         directory with --state-dir",
+        shown(.0)
+    )]
+    Newer(PathBuf),
     /// Damaged, and could not be set aside.
     #[error(
         "{}: the store is damaged ({problem}) and can't be set aside: {reason}",

@@ -270,6 +270,25 @@ fn a_fault_of_our_own_moves_nobodys_file() {
 }
 
 #[test]
+fn a_store_of_a_newer_version_is_left_alone() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    open(dir.path(), Access::Write)
+        .put("web", &run_of(1))
+        .expect("put");
+    let path = dir.path().join(FILE_NAME);
+    let mut bytes = std::fs::read(&path).expect("read");
+    // The version in both commit slots of redb's header.
+    (bytes[64], bytes[192]) = (4, 4);
+    std::fs::write(&path, &bytes).expect("written");
+    for access in [Access::Read, Access::Write] {
+        let error = Store::open(dir.path(), access).expect_err("newer");
+        assert!(matches!(error, StoreError::Newer(_)), "{error}");
+        assert_eq!(std::fs::read(&path).expect("read"), bytes);
+    }
+    assert_eq!(files(dir.path()), [FILE_NAME]);
+}
+
+#[test]
 fn a_file_of_something_else_is_set_aside() {
     for access in [Access::Read, Access::Write] {
         let dir = tempfile::tempdir().expect("tempdir");
