@@ -196,7 +196,7 @@ impl Watched {
                 Ok(settings)
             }
             Err(error) => {
-                let reason = format!("{error:#}");
+                let reason = format::told(&error);
                 tracing::warn!(
                     reason,
                     "the configuration is not taken; the last good one stays"

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::args::Global;
-use super::context;
+use super::{context, format};
 use crate::api::{Client, DEFAULT_SOCKET, v1};
 use crate::model::escape;
 
@@ -16,7 +16,10 @@ pub(super) fn agent(global: &Global) -> anyhow::Result<Client> {
         None => match context::config(global) {
             Ok(config) => config.socket,
             Err(error) => {
-                tracing::warn!("{error:#}; the agent is asked at {DEFAULT_SOCKET}");
+                tracing::warn!(
+                    "{}; the agent is asked at {DEFAULT_SOCKET}",
+                    format::told(&error)
+                );
                 DEFAULT_SOCKET.into()
             }
         },

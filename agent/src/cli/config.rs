@@ -367,9 +367,9 @@ impl Config {
                 bytes.with_context(|| format!("reading configuration {}", format::path(path)))?
             }
         };
-        let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned());
-        text.and_then(|text| Config::parse(&text))
-            .map_err(|problem| anyhow!("{}, {problem}", format::path(path)))
+        let text = String::from_utf8(bytes)
+            .map_err(|_| anyhow!("{}: not UTF-8 text", format::path(path)))?;
+        Config::parse(&text).map_err(|problem| anyhow!("{}, {problem}", format::path(path)))
     }
 
     /// The keys that differ in `now` and are only heeded at the agent's start.

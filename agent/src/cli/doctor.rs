@@ -38,7 +38,7 @@ pub(super) fn json(global: &Global) -> serde_json::Result<serde_json::Value> {
 fn report(global: &Global, hooks: bool) -> judge::Report {
     let config = context::config(global);
     // What can't be read is one of the things to be said.
-    let broken = config.as_ref().err().map(|error| format!("{error:#}"));
+    let broken = config.as_ref().err().map(format::told);
     let config = config.unwrap_or_default();
     let state_dir = global.state_dir.as_ref().unwrap_or(&config.state_dir);
     let seen = look::look(

@@ -190,9 +190,23 @@ pub(super) fn tell(output: impl AsRef<[u8]>) {
     let _ = io::stderr().lock().write_all(output.as_ref());
 }
 
+/// An error and its causes in one line; what one says of the next is not said twice.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
+}
+
 /// Tells what went wrong.
 pub(super) fn complain(error: &anyhow::Error) {
-    tell(format!("headstart: {error:#}\n"));
+    tell(format!("headstart: {}\n", told(error)));
 }
 
 /// Writes one JSON object and a line end to standard output.

@@ -23,10 +23,13 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let store = match &config {
         Ok(_) => context::state_dir(global)
             .and_then(|dir| Ok(Store::open_within(&dir, Access::Read, STORE_WAIT)?)),
-        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        Err(error) => Err(anyhow::anyhow!(format::told(error))),
     };
     if let Err(error) = &store {
-        tracing::warn!("{error:#}; nothing is warmed, and this run is not kept");
+        tracing::warn!(
+            "{}; nothing is warmed, and this run is not kept",
+            format::told(error)
+        );
     }
     let found = store.as_ref().ok().and_then(|store| known(store, args));
     // Read, and not there; or else nobody knows.
@@ -103,7 +106,14 @@ fn keep(global: &Global, args: &RunArgs, beside: &Beside) -> Option<usize> {
     let recording = match &beside.recording {
         Ok(recording) => recording,
         Err(error) => {
-            tracing::warn!(%error, "this run was not recorded");
+            if rustix::process::geteuid().is_root() {
+                tracing::warn!(%error, "this run was not recorded");
+            } else {
+                tracing::warn!(
+                    %error,
+                    "this run was not recorded: that needs root (`headstart doctor` says what else)"
+                );
+            }
             return None;
         }
     };
@@ -124,7 +134,7 @@ fn keep(global: &Global, args: &RunArgs, beside: &Beside) -> Option<usize> {
     match merged {
         Ok(profile) => profile.map(|profile| profile.runs.len()),
         Err(error) => {
-            tracing::warn!("{error:#}; this run is not kept");
+            tracing::warn!("{}; this run is not kept", format::told(&error));
             None
         }
     }
@@ -155,6 +165,14 @@ fn text(args: &RunArgs, beside: &Beside, known: bool, kept: Option<usize>) -> St
             format::bytes(feedback.not_read_bytes),
             unknown(feedback.unknown_bytes),
             format::bytes(feedback.missed_bytes),
+        );
+    }
+    if let (None, Some(warm), true) = (beside.feedback, &beside.warm, known) {
+        let _ = writeln!(
+            out,
+            "warmed beside it: {} read, {} there already; what of it was used nobody saw",
+            format::bytes(warm.data.read),
+            format::bytes(warm.data.resident_before),
         );
     }
     if let Ok(recording) = &beside.recording

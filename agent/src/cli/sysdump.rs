@@ -40,13 +40,13 @@ pub(super) fn run(global: &Global, args: &SysdumpArgs) -> anyhow::Result<ExitCod
             }
             files.push(("metrics.txt", told.metrics.into_bytes()));
         }
-        Err(error) => missing.push(format!("agent: {error:#}")),
+        Err(error) => missing.push(format!("agent: {}", format::told(&error))),
     }
     files.push(("doctor.json", pretty(&redacted(doctor::json(global)?))?));
     files.push(("kernel.json", pretty(&kernel())?));
     match configuration(global) {
         Ok(value) => files.push(("config.json", pretty(&redacted(value))?)),
-        Err(error) => missing.push(format!("configuration: {error:#}")),
+        Err(error) => missing.push(format!("configuration: {}", format::told(&error))),
     }
     for what in &missing {
         format::tell(format!("headstart: not in the archive: {what}\n"));

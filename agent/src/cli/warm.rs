@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Global, WarmArgs};
 use super::progress::ProgressLine;
 use super::{common, context, format, interrupt, profile};
-use crate::model::{PAGE_SIZE, escape};
+use crate::model::{PAGE_SIZE, Volume, escape};
 use crate::plan::Timing;
 use crate::profile::Access;
 use crate::run::Warmup;
-use crate::warm::{Cancel, FailureKind, Progress, WarmReport};
+use crate::warm::{Cancel, FailureKind, Progress, VolumeRoots, WarmReport};
 
 pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
@@ -45,6 +45,12 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
             .context("reading the mount table")?
     };
     let seconds = began.elapsed().as_secs_f64();
+    // Where all is as it was, the place was the right one.
+    let differs = report.files_missing > 0 || report.files_changed > 0;
+    let elsewhere = match differs {
+        true => elsewhere(&found.volumes),
+        false => Vec::new(),
+    };
     for volume in &report.without_device {
         tracing::debug!(
             volume = escape(volume.volume.as_bytes()),
@@ -71,6 +77,7 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
             "names_warmed": report.names_warmed,
             "names_failed": report.names_failed,
             "seconds": seconds,
+            "volumes_elsewhere": elsewhere,
             "complete": complete(&report),
             "cancelled": report.cancelled,
             "deadline_reached": report.deadline_reached,
@@ -78,12 +85,34 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
         }))?;
     } else {
         format::emit(text(&args.name, &report, totals.over_budget_bytes, seconds))?;
+        for volume in &elsewhere {
+            format::tell(format!(
+                "note: volume {} is not mounted; what is at {} was looked at in its place\n",
+                volume["volume"].as_str().unwrap_or_default(),
+                volume["looked_at"].as_str().unwrap_or_default(),
+            ));
+        }
     }
     Ok(if complete(&report) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The volumes that are not mounted here, and where it was looked instead.
+fn elsewhere(volumes: &[Volume]) -> Vec<Value> {
+    let Ok(roots) = VolumeRoots::read() else {
+        return Vec::new();
+    };
+    let missing = volumes.iter().filter(|volume| roots.is_elsewhere(volume));
+    let told = missing.map(|volume| {
+        json!({
+            "volume": escape(volume.id.0.as_bytes()),
+            "looked_at": escape(&volume.mount_point),
+        })
+    });
+    told.collect()
 }
 
 /// Whether all that could be had is there. Metadata blocks are a shortcut that

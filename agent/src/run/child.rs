@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::cgroup::Cgroup;
 use super::spawn::{Descriptors, clone_and_exec, reap};
 
 /// Why the command did not run.
@@ -135,6 +136,8 @@ pub struct Child {
     exec_ns: u64,
     ended: Option<Ended>,
     interrupted: bool,
+    /// Its cgroup, where that is to stay for as long as it does.
+    cgroup: Option<Cgroup>,
 }
 
 impl Child {
@@ -210,6 +213,7 @@ impl Child {
             exec_ns: 0,
             ended: None,
             interrupted: false,
+            cgroup: None,
         };
         // First the time just before exec; then the pipe is closed by a
         // successful exec, else errno comes through.
@@ -235,6 +239,11 @@ impl Child {
     /// was ours.
     pub fn exec_ns(&self) -> u64 {
         self.exec_ns
+    }
+
+    /// Has its cgroup go when this does: it may run for longer than it is recorded.
+    pub(super) fn keep(&mut self, cgroup: Cgroup) {
+        self.cgroup = Some(cgroup);
     }
 
     /// Whether somebody asked for an end while it was waited for.

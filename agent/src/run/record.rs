@@ -243,7 +243,10 @@ impl Recorder {
             }
         };
         match self.follow(&cgroup, &mut child, exactly, 0, &before, window) {
-            Ok(recording) => Ok((recording, child)),
+            Ok(recording) => {
+                child.keep(cgroup);
+                Ok((recording, child))
+            }
             Err(error) => {
                 // It runs all the same, and nobody else waits for it; the
                 // recording's failure is the one to report.

@@ -99,6 +99,14 @@ impl VolumeRoots {
         self.by_path(&volume.mount_point)
     }
 
+    /// Whether the volume is a filesystem that is mounted nowhere here, so that
+    /// [`resolve`](Self::resolve) takes what is mounted in its place. Opens nothing on a mount
+    /// that may not answer.
+    pub fn is_elsewhere(&self, volume: &Volume) -> bool {
+        let ids = || self.ids.get_or_init(|| self.identify_all());
+        volume.id.is_filesystems() && !ids().iter().any(|(id, _)| *id == volume.id)
+    }
+
     fn identify_all(&self) -> Vec<(VolumeId, usize)> {
         let candidates = self.mounts.iter().enumerate();
         candidates
@@ -240,13 +248,15 @@ mod tests {
             return;
         }
         let found = roots.resolve(&volume(&id.0, b"/elsewhere")).expect("found");
-        assert!(found.by_id);
+        assert!(found.by_id && !roots.is_elsewhere(&volume(&id.0, b"/elsewhere")));
         assert_eq!(found.device, root.device);
     }
 
     #[test]
     fn an_unknown_id_falls_back_to_the_path() {
         let roots = VolumeRoots::read().expect("mountinfo");
+        assert!(!roots.is_elsewhere(&volume("path:/srv", b"/srv")));
+        assert!(roots.is_elsewhere(&volume("uuid:none", b"/")));
         let found = roots.resolve(&volume("uuid:none", b"/")).expect("by path");
         assert!(!found.by_id);
         let error = roots.resolve(&volume("uuid:none", b"/no/such/place"));

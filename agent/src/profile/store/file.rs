@@ -132,7 +132,7 @@ fn open_regular(path: &Path, writable: bool) -> io::Result<File> {
         OFlags::RDONLY
     };
     regular::open(path, flags).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => {
+        io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => {
             io::Error::other("not a regular file; move it away, and a new store is made")
         }
         _ => error,

@@ -180,7 +180,8 @@ fn hint(error: &io::Error) -> &'static str {
             "; choose another directory with --state-dir"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room, or remove profiles with `headstart profile rm`. Nothing was changed"
+            "; make room (`headstart profile rm` removes profiles), or choose another directory \
+             with --state-dir. Nothing was changed"
         }
         _ => "",
     }

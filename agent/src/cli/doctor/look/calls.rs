@@ -22,6 +22,9 @@ pub(super) fn cachestat() -> Tried {
         // Overlayfs keeps its pages with the lower file.
         Ok(0) => Err("says that nothing of this running binary is cached".to_owned()),
         Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err("not permitted: of a file only its owner, or root, is told".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     }
 }
