@@ -269,6 +269,29 @@ fn two_agents_on_one_socket_are_one_too_many() {
 }
 
 #[test]
+fn two_agents_on_one_state_directory_are_one_too_many() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_headstart"))
+        .arg("--config")
+        .arg(node.path("config.toml"))
+        .arg("--state-dir")
+        .arg(node.path("state"))
+        .arg("--socket")
+        .arg(node.path("other.sock"))
+        .arg("agent")
+        .output()
+        .expect("it starts");
+    assert!(!second.status.success(), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another agent works with"), "{said}");
+    assert_eq!(node.json(&["status"]).expect("answers")["ready"], true);
+    // Of one that was killed nothing is held.
+    node.stop(libc::SIGKILL);
+    node.start();
+}
+
+#[test]
 fn a_broken_configuration_is_told_and_the_last_good_one_stays() {
     let Some(mut node) = Node::new() else { return };
     node.start();

@@ -34,10 +34,15 @@ mod warmers;
 mod watch;
 mod wishes;
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 pub use admit::Room;
 pub use handle::{Finished, Handle, Listener, Notified, Order, OrderError, Replied, Touched};
@@ -63,6 +68,9 @@ use watch::{Kernel, Watch};
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// In the state directory; locked by the agent that works with it.
+const LOCK: &str = "agent.lock";
 
 /// All that is configured holds.
 const CONFIGURED: &str = "configuration";
@@ -93,6 +101,7 @@ pub fn run(
     reload: &mut dyn Reload,
 ) -> Result<(), DaemonError> {
     let (store, kept) = open_store(&options.state_dir)?;
+    let _alone = alone(&options.state_dir)?;
     // Before the hooks, which would see its cgroups made.
     let charge = Charge::new(options.settings.room.per_node).map_err(io("sharing memory"))?;
     let kernel = load(options.ring_bytes);
@@ -209,6 +218,20 @@ fn open_store(directory: &Path) -> Result<(Store, Result<(), String>), DaemonErr
         }
     };
     Ok((store, kept))
+}
+
+/// Holds other agents off a state directory for as long as the file lives. Where nothing can
+/// be written, or the filesystem has no locks, nobody is held off.
+fn alone(state_dir: &Path) -> Result<Option<File>, DaemonError> {
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let Ok(file) = options.open(state_dir.join(LOCK)) else {
+        return Ok(None);
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(DaemonError::Taken(state_dir.to_owned())),
+        _ => Ok(Some(file)),
+    }
 }
 
 fn io(operation: &'static str) -> impl Fn(std::io::Error) -> DaemonError {

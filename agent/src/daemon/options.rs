@@ -135,6 +135,12 @@ pub enum DaemonError {
     /// The store can't be opened for writing.
     #[error(transparent)]
     Store(#[from] crate::profile::StoreError),
+    /// Two would learn each start twice, and warm for it twice.
+    #[error(
+        "another agent works with {}: stop that one, or name another directory with --state-dir",
+        crate::model::escape(.0.as_os_str().as_encoded_bytes())
+    )]
+    Taken(std::path::PathBuf),
     /// Something that it needs of the system failed.
     #[error("{operation}: {source}")]
     Io {
