@@ -217,8 +217,12 @@ fn open(mount: &mountinfo::Mount) -> io::Result<OwnedFd> {
 /// mounted here.
 fn namespace_root() -> io::Result<OwnedFd> {
     let mounts = mountinfo::read().unwrap_or_default();
-    let mounts = mounts.iter().filter(|mount| mount.fs_type == "cgroup2");
-    let mut opened = mounts.filter_map(|mount| open(mount).ok());
+    // From within a cgroup namespace what was mounted outside begins above it (`/..`).
+    let whole = |mount: &&mountinfo::Mount| mount.fs_type == "cgroup2" && mount.root == b"/";
+    let mut opened = mounts
+        .iter()
+        .filter(whole)
+        .filter_map(|mount| open(mount).ok());
     if let Some(root) = opened.find(|root| is_whole(root) && is_writable(root)) {
         return Ok(root);
     }
