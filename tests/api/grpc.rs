@@ -229,7 +229,7 @@ fn a_second_agent_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn a_port_that_is_taken_leaves_the_socket() {
+fn a_port_that_is_taken_leaves_the_socket_and_is_tried_again() {
     let scene = Scene::new(View::default());
     let dir = tempfile::tempdir().expect("a directory");
     let (handle, _orders) = Handle::new();
@@ -241,7 +241,14 @@ fn a_port_that_is_taken_leaves_the_socket() {
     let server = serve(handle, options.clone()).expect("served");
     assert_eq!(server.metrics_address(), None);
     let mut client = Client::connect(&options.socket).expect("connected");
-    assert!(!client.status().expect("answered").ready);
+    let mut metrics = || {
+        let status = client.status().expect("answered");
+        let mut features = status.features.into_iter();
+        features.find(|f| f.name == "metrics").expect("a feature")
+    };
+    assert!(metrics().reason.contains("in use"));
+    drop(scene);
+    crate::scene::until("metrics are served", || metrics().live);
 }
 
 #[test]

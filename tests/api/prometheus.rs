@@ -164,11 +164,13 @@ fn troubled(step: u64) -> View {
     view.ready = false;
     view.alive_ms = now_ms() - 600_000;
     view.config_error = "line 1: no".to_owned();
-    view.features = vec![Feature {
-        name: "record_pages",
-        live: false,
-        reason: "no type information".to_owned(),
-    }];
+    view.features = ["record_pages", "store"]
+        .map(|name| Feature {
+            name,
+            live: false,
+            reason: "it is not to be".to_owned(),
+        })
+        .into();
     let totals = &mut view.totals;
     totals.records_lost = 10 * step;
     totals.signals_lost = step;

@@ -269,6 +269,24 @@ fn two_agents_on_one_socket_are_one_too_many() {
 }
 
 #[test]
+fn a_store_that_is_locked_at_the_start_is_kept_in_once_it_is_free() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    node.stop(libc::SIGTERM);
+    let store = node.path("state").join("profiles.redb");
+    let store = std::fs::File::options().write(true).open(store);
+    let store = store.expect("the first agent made it");
+    store.lock().expect("locked");
+    node.start();
+    let feature = node.feature("store").expect("told");
+    assert_eq!(feature["live"], false, "{feature}");
+    drop(store);
+    until("it is kept again", || {
+        (node.feature("store")?["live"] == true).then_some(())
+    });
+}
+
+#[test]
 fn two_agents_on_one_state_directory_are_one_too_many() {
     let Some(mut node) = Node::new() else { return };
     node.start();

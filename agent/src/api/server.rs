@@ -1,8 +1,8 @@
 //! The threads that serve, from start to end.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -16,7 +16,7 @@ use tonic_health::server::HealthReporter;
 use super::http::{self, Pulse};
 use super::proto::DESCRIPTORS;
 use super::proto::v1::agent_server::AgentServer;
-use super::service::Service;
+use super::service::{NotServed, Service};
 use super::socket::{self, Bound};
 use super::{ApiError, ApiOptions};
 use crate::daemon::Handle;
@@ -41,6 +41,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long nobody is let in after nobody could be (no descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two attempts at an address that somebody else has, the first and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// What is served; all of it ends, and the socket goes, when this is dropped.
 #[derive(Debug)]
@@ -76,7 +79,8 @@ impl Drop for Server {
 }
 
 /// Serves gRPC on `options.socket` and metrics on `options.metrics_listen`, on threads of
-/// its own. A metrics address that can't be had is a warning, and metrics are not served.
+/// its own. A metrics address that can't be had is a warning and a missing feature; it is
+/// tried again and again.
 ///
 /// # Errors
 /// The socket can't be had: another agent has it, or its directory can't be written.
@@ -98,27 +102,38 @@ pub fn serve(handle: Handle, options: ApiOptions) -> Result<Server, ApiError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(look(handle.clone(), pulse.clone(), reporter));
 
-    let metrics = options.metrics_listen.and_then(bind_metrics);
-    let metrics_address = metrics.as_ref().and_then(|l| l.local_addr().ok());
-    if let Some(listener) = metrics {
+    let not_served: NotServed = Arc::default();
+    let mut metrics_address = None;
+    if let Some(address) = options.metrics_listen {
         let served = http::Served {
             handle: handle.clone(),
             pulse,
             workloads: options.metrics_workloads,
         };
-        tokio::spawn(http::serve(listener, served));
+        let listener = bind_metrics(address, &not_served);
+        metrics_address = listener.as_ref().and_then(|l| l.local_addr().ok());
+        let not_served = not_served.clone();
+        tokio::spawn(async move {
+            let listener = match listener {
+                Some(listener) => listener,
+                None => bind_later(address, &not_served).await,
+            };
+            http::serve(listener, served).await;
+        });
     }
 
     let service = Service {
         handle,
+        metrics: options.metrics_listen.map(|_| not_served),
         metrics_workloads: options.metrics_workloads,
     };
     let agent = AgentServer::new(service).max_decoding_message_size(LARGEST_REQUEST);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .inspect_err(|error| tracing::warn!(%error, "the API can't be reflected upon"));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let told = |error: &_| tracing::warn!(%error, "the API can't be reflected upon");
     let (incoming, accepted) = mpsc::channel(1);
     tokio::spawn(accept(listener, incoming));
     let (end, ended) = sync_channel(1);
@@ -127,7 +142,9 @@ pub fn serve(handle: Handle, options: ApiOptions) -> Result<Server, ApiError> {
         .timeout(LONGEST_CALL)
         .add_service(agent)
         .add_service(health)
-        .add_optional_service(reflection.ok())
+        .add_optional_service(reflection().build_v1().inspect_err(told).ok())
+        // What older clients ask for.
+        .add_optional_service(reflection().build_v1alpha().inspect_err(told).ok())
         .serve_with_incoming_shutdown(ReceiverStream::new(accepted), until(stopped));
     tokio::spawn(async move {
         if let Err(error) = grpc.await {
@@ -145,17 +162,35 @@ pub fn serve(handle: Handle, options: ApiOptions) -> Result<Server, ApiError> {
     })
 }
 
-fn bind_metrics(address: SocketAddr) -> Option<tokio::net::TcpListener> {
+/// Listens for who wants metrics; says why not, once for each reason.
+fn bind_metrics(address: SocketAddr, not_served: &NotServed) -> Option<tokio::net::TcpListener> {
     let bind = || {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         tokio::net::TcpListener::from_std(listener)
     };
-    bind()
-        .inspect_err(|error| {
-            tracing::warn!("metrics are not served: listening at {address}: {error}");
-        })
-        .ok()
+    let bound = bind();
+    let why = bound.as_ref().err();
+    let why = why.map(|error| format!("listening at {address}: {error}"));
+    let mut told = not_served.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(why) = why.as_ref().filter(|why| told.as_ref() != Some(why)) {
+        tracing::warn!("metrics are not served: {why}; it is tried again");
+    }
+    *told = why;
+    bound.ok()
+}
+
+/// Tries until it can be had: whoever has the port may let go of it.
+async fn bind_later(address: SocketAddr, not_served: &NotServed) -> tokio::net::TcpListener {
+    let mut pause = RETRY.0;
+    loop {
+        tokio::time::sleep(pause).await;
+        if let Some(listener) = bind_metrics(address, not_served) {
+            tracing::info!("metrics are served at {address}");
+            return listener;
+        }
+        pause = (2 * pause).min(RETRY.1);
+    }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Sender, channel};
@@ -34,7 +34,12 @@ pub(super) struct Service {
     pub(super) handle: Handle,
     /// Most workloads with metrics of their own.
     pub(super) metrics_workloads: usize,
+    /// Why metrics are not served, where they are to be.
+    pub(super) metrics: Option<NotServed>,
 }
+
+/// Why something is not served; `None`: it is.
+pub(super) type NotServed = Arc<Mutex<Option<String>>>;
 
 #[tonic::async_trait]
 impl Agent for Service {
@@ -42,7 +47,16 @@ impl Agent for Service {
         &self,
         _: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        Ok(Response::new(convert::status(&self.handle.view())))
+        let mut status = convert::status(&self.handle.view());
+        if let Some(not_served) = &self.metrics {
+            let why = not_served.lock().unwrap_or_else(PoisonError::into_inner);
+            status.features.push(v1::Feature {
+                name: "metrics".to_owned(),
+                live: why.is_none(),
+                reason: why.clone().unwrap_or_default(),
+            });
+        }
+        Ok(Response::new(status))
     }
 
     async fn list_workloads(

@@ -38,6 +38,8 @@ pub(super) enum Done {
     Foreseen(String, Option<Box<Known>>),
     /// Somebody asks for something.
     Ordered(Order),
+    /// Whether what is learned can be kept; empty: it can, else why not.
+    Keeps(String),
     /// A notification's plan was carried out; with the profile's key.
     Notified(String, Result<Warmed, NotWarmed>),
     /// A process in a cgroup is ours, and to be passed over, or none any more.

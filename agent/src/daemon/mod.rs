@@ -39,7 +39,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -53,11 +54,11 @@ pub use view::{
 };
 
 use crate::probe::{ProbeError, Probes};
-use crate::profile::{Access, Store};
+use crate::profile::{Store, StoreError};
 use crate::run::{existing_paths, now_ms};
 use charge::Charge;
 use hooks::Hooks;
-use jobs::Done;
+use jobs::{Done, Outbox};
 use narrow::Narrower;
 use prepare::Shared;
 use view::STORE;
@@ -68,6 +69,13 @@ use watch::{Kernel, Watch};
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Longest that the agent waits for others to let go of the store before it goes on without
+/// keeping anything.
+const STORE_WAIT: Duration = Duration::from_millis(500);
+
+/// Between two attempts at keeping something, the first and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// In the state directory; locked by the agent that works with it.
 const LOCK: &str = "agent.lock";
@@ -91,8 +99,8 @@ pub trait Reload {
 /// Runs until `stop` can be read.
 ///
 /// # Errors
-/// The store can't be read, or threads can't be started. That nothing can be recorded
-/// is no error: what is imported is warmed all the same.
+/// Another agent works with the state directory, or threads can't be started. That nothing
+/// can be recorded or kept is no error: what is known is warmed all the same.
 pub fn run(
     options: Options,
     handle: &Handle,
@@ -100,7 +108,7 @@ pub fn run(
     stop: BorrowedFd<'_>,
     reload: &mut dyn Reload,
 ) -> Result<(), DaemonError> {
-    let (store, kept) = open_store(&options.state_dir)?;
+    let (store, kept) = open_store(&options.state_dir);
     let _alone = alone(&options.state_dir)?;
     // Before the hooks, which would see its cgroups made.
     let charge = Charge::new(options.settings.room.per_node).map_err(io("sharing memory"))?;
@@ -134,8 +142,9 @@ pub fn run(
         reason: told_apart.err().unwrap_or_default(),
     });
     let keeps = kept.is_ok();
-    base.set_feature(STORE, kept.err().unwrap_or_default());
-    let shared = Shared::new(store, keeps, options.runtimes, options.settings, charge);
+    let why_not = kept.err().map(|error| error.to_string());
+    base.set_feature(STORE, why_not.unwrap_or_default());
+    let shared = Shared::new(store, options.runtimes, options.settings, charge);
     let shared = Arc::new(shared);
     let (mut watch, outbox) = Watch::new(
         kernel.ok(),
@@ -149,6 +158,13 @@ pub fn run(
     .map_err(io("starting threads"))?;
     // The store is closed when the loop has ended, whoever could still ask.
     let stored = Arc::downgrade(&shared);
+    if !keeps {
+        let (stored, outbox) = (stored.clone(), outbox.clone());
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || keep_later(&stored, &outbox))
+            .map_err(io("starting threads"))?;
+    }
     // It ends with the last handle.
     std::thread::Builder::new()
         .name("orders".into())
@@ -206,18 +222,35 @@ fn told_apart(existing: &std::io::Result<Vec<(u64, Vec<u8>)>>) -> Result<(), Str
 }
 
 /// The store, and why nothing can be kept in it; what is in it is warmed all the same.
-fn open_store(directory: &Path) -> Result<(Store, Result<(), String>), DaemonError> {
-    let (store, kept) = match Store::open(directory, Access::Write) {
-        Ok(store) => (store, Ok(())),
-        Err(error) => {
-            let Ok(store) = Store::open(directory, Access::Read) else {
-                return Err(error.into());
-            };
-            tracing::warn!(%error, "nothing is learned; what is known is warmed");
-            (store, Err(error.to_string()))
+fn open_store(directory: &Path) -> (Store, Result<(), StoreError>) {
+    let store = Store::closed(directory);
+    let kept = store.begin_writing(STORE_WAIT).inspect_err(|error| {
+        tracing::warn!(%error, "nothing is learned; what is known is warmed");
+    });
+    (store, kept)
+}
+
+/// Tries again and again to keep something, until that can be done or the agent is over.
+fn keep_later(shared: &Weak<Shared>, outbox: &Outbox) {
+    let mut pause = RETRY.0;
+    loop {
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(RETRY.1);
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let told = match shared.store.begin_writing(STORE_WAIT) {
+            Ok(()) => {
+                tracing::info!("the store can be written to: starts are learned from now on");
+                String::new()
+            }
+            Err(error) => error.to_string(),
+        };
+        let is_kept = told.is_empty();
+        if !outbox.send(Done::Keeps(told)) || is_kept {
+            return;
         }
-    };
-    Ok((store, kept))
+    }
 }
 
 /// Holds other agents off a state directory for as long as the file lives. Where nothing can

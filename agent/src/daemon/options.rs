@@ -132,9 +132,6 @@ impl Settings {
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The store can't be opened for writing.
-    #[error(transparent)]
-    Store(#[from] crate::profile::StoreError),
     /// Two would learn each start twice, and warm for it twice.
     #[error(
         "another agent works with {}: stop that one, or name another directory with --state-dir",

@@ -22,8 +22,6 @@ use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes,
 /// What workers share.
 pub(super) struct Shared {
     pub(super) store: Store,
-    /// Whether runs can be kept in it.
-    pub(super) keeps: bool,
     pub(super) runtimes: Roots,
     containerd: Vec<Containerd>,
     mounts: Mutex<Table>,
@@ -69,16 +67,9 @@ pub(super) struct Known {
 pub(super) const OPTED_OUT: NotWarmed = NotWarmed::For("opted_out");
 
 impl Shared {
-    pub(super) fn new(
-        store: Store,
-        keeps: bool,
-        runtimes: Roots,
-        settings: Settings,
-        charge: Charge,
-    ) -> Self {
+    pub(super) fn new(store: Store, runtimes: Roots, settings: Settings, charge: Charge) -> Self {
         Self {
             store,
-            keeps,
             containerd: Containerd::of(&runtimes),
             runtimes,
             mounts: Mutex::default(),

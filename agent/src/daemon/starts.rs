@@ -158,7 +158,7 @@ impl Watch {
     /// Watches a cgroup's touches; why not, where that can't be.
     fn watch(&mut self, kernel: &mut Kernel, id: u64) -> Option<&'static str> {
         let settings = self.shared.settings().clone();
-        if !self.shared.keeps {
+        if !self.shared.store.is_written() {
             return Some("no_store");
         }
         if !kernel.hooks.can_learn() {

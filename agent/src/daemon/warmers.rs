@@ -72,7 +72,7 @@ struct State {
     most_ahead: usize,
     running_ahead: usize,
     /// What is being warmed for ahead of a start, by key.
-    ahead: HashMap<String, Cancel>,
+    ahead: HashMap<String, GoesOn>,
 }
 
 impl Warmers {
@@ -154,7 +154,7 @@ impl Warmers {
 
     /// A start has come: what is still to be warmed for it is warmed beside it.
     pub(super) fn came(&self, key: &str) {
-        if let Some(cancel) = self.inner.state().ahead.get(key) {
+        if let Some(GoesOn { cancel, .. }) = self.inner.state().ahead.get(key) {
             cancel.cancel();
         }
     }
@@ -216,6 +216,13 @@ impl Drop for Warmers {
     }
 }
 
+/// A plan ahead of a start.
+struct GoesOn {
+    cancel: Cancel,
+    /// Who wants to know what came of it.
+    waiting: Vec<FinishedSender>,
+}
+
 /// A plan ahead of a start of this key, as long as this lives.
 struct GoingOn<'a> {
     inner: &'a Inner,
@@ -224,14 +231,28 @@ struct GoingOn<'a> {
 }
 
 impl<'a> GoingOn<'a> {
-    /// `None`: there is one.
-    fn new(inner: &'a Inner, key: &str, cancel: &Cancel) -> Option<Self> {
+    /// `None`: there is one, and who waits will be told of that.
+    fn new(
+        inner: &'a Inner,
+        key: &str,
+        cancel: &Cancel,
+        finished: Option<FinishedSender>,
+    ) -> Option<Self> {
         let mut state = inner.state();
-        let going_on = state.ahead.get(key);
-        if going_on.is_some_and(|other| !other.is_cancelled()) {
+        let going_on = state.ahead.get_mut(key);
+        if let Some(other) = going_on.filter(|other| !other.cancel.is_cancelled()) {
+            other.waiting.extend(finished);
             return None;
         }
-        state.ahead.insert(key.to_owned(), cancel.clone());
+        // Who waited for one that was cancelled is told of this one.
+        let cancelled = state.ahead.remove(key);
+        let mut waiting = cancelled.map_or_else(Vec::new, |other| other.waiting);
+        waiting.extend(finished);
+        let goes_on = GoesOn {
+            cancel: cancel.clone(),
+            waiting,
+        };
+        state.ahead.insert(key.to_owned(), goes_on);
         Some(Self {
             inner,
             key: key.to_owned(),
@@ -240,17 +261,34 @@ impl<'a> GoingOn<'a> {
     }
 }
 
-impl Drop for GoingOn<'_> {
-    fn drop(&mut self) {
+impl GoingOn<'_> {
+    /// Tells all who wait what came of it.
+    fn tell(&self, warmed: &Result<Warmed, NotWarmed>) {
+        for finished in self.over() {
+            let told = match warmed {
+                Ok(warmed) => Ok(warmed.report.clone()),
+                Err(refused) => Err(refusal(self.key.clone(), refused)),
+            };
+            let _ = finished.send(told);
+        }
+    }
+
+    /// It is no longer going on; who waited for it.
+    fn over(&self) -> Vec<FinishedSender> {
         let mut state = self.inner.state();
         // After it was cancelled there may be another.
-        if state
-            .ahead
+        let ahead = &mut state.ahead;
+        let is_own = ahead
             .get(&self.key)
-            .is_some_and(|of| of.is(&self.cancel))
-        {
-            state.ahead.remove(&self.key);
-        }
+            .is_some_and(|of| of.cancel.is(&self.cancel));
+        let own = is_own.then(|| ahead.remove(&self.key)).flatten();
+        own.map(|own| own.waiting).unwrap_or_default()
+    }
+}
+
+impl Drop for GoingOn<'_> {
+    fn drop(&mut self) {
+        self.over();
     }
 }
 
@@ -372,11 +410,7 @@ impl Inner {
         let volumes = self.shared.stored(&profile);
         self.done.send(Done::Ordered(Order::Notified(key.clone())));
         let _ = reply.send(Ok(notified));
-        let Some(_going_on) = GoingOn::new(self, &key, cancel) else {
-            let busy = OrderError::Busy("it is being warmed for already");
-            if let Some(finished) = finished {
-                let _ = finished.send(Err(busy));
-            }
+        let Some(going_on) = GoingOn::new(self, &key, cancel, finished) else {
             return;
         };
         // It has no cgroup yet, and nobody knows its labels.
@@ -387,13 +421,7 @@ impl Inner {
             except: &|_, _| false,
         };
         let warmed = self.shared.warm(profile, &whom, Timing::Ahead, cancel);
-        if let Some(finished) = finished {
-            let told = match &warmed {
-                Ok(warmed) => Ok(warmed.report.clone()),
-                Err(refused) => Err(refusal(key.clone(), refused)),
-            };
-            let _ = finished.send(told);
-        }
+        going_on.tell(&warmed);
         self.done.send(Done::Notified(key, warmed));
     }
 

@@ -25,7 +25,7 @@ use super::signals::Signals;
 use super::spare::Processors;
 use super::start::{Start, Warming};
 use super::tracked::Workloads;
-use super::view::{Feature, View};
+use super::view::{Feature, STORE, View};
 use crate::model::StageCounts;
 use crate::probe::{Probes, Reader, Record, What, decode, wait};
 use crate::run::{Tree, now_ms};
@@ -333,6 +333,7 @@ impl Watch {
                 self.learned(*learned);
             }
             Done::Ordered(order) => self.ordered(order),
+            Done::Keeps(why_not) => self.base.set_feature(STORE, why_not),
             Done::Notified(key, result) => match result {
                 Ok(warmed) => {
                     self.count(&warmed.results());

@@ -216,7 +216,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     // Starts.
     Metric::counter(
         "headstart_starts_total",
-        "Starts that were noticed, by the signal that came first",
+        "Starts that were noticed, by the signal that told of them first; under `notify`, notifications, whether a start came of them or not",
         |input| by(&input.view.totals.starts, &SIGNALS),
     )
     .labels(&["signal"]),

@@ -14,7 +14,7 @@ use super::backend::Backend;
 use super::panics;
 use crate::attribute::regular;
 
-use super::{Access, FILE_NAME, LOCK_POLL, Store, StoreError, now, shown};
+use super::{FILE_NAME, LOCK_POLL, Store, StoreError, now, shown};
 
 /// Memory for pages between reads; a profile is read once.
 const CACHE_BYTES: usize = 16 << 20;
@@ -197,16 +197,16 @@ impl Store {
     pub(super) fn open_file(&self) -> Result<Option<Open>, StoreError> {
         let mut waiting = Waiting::new(self);
         loop {
-            let writable = self.access == Access::Write;
+            let writable = self.is_written();
             let file = match open_regular(&self.path, writable) {
                 Ok(file) => file,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => match self.access {
-                    Access::Read => return Ok(None),
-                    Access::Write => {
-                        self.create_file()?;
-                        continue;
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    if !writable {
+                        return Ok(None);
                     }
-                },
+                    self.create_file()?;
+                    continue;
+                }
                 Err(e) => return Err(io_error("opening", &self.path)(e)),
             };
             let meta = file.metadata().map_err(io_error("opening", &self.path))?;
@@ -216,11 +216,11 @@ impl Store {
             let identity = Some((meta.dev(), meta.ino()));
             let opened = catch_panic(|| {
                 let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
-                let opened = match self.access {
-                    Access::Read => builder()
+                let opened = match writable {
+                    false => builder()
                         .open_read_only_with_backend(backend)
                         .map(Open::Read),
-                    Access::Write => builder().create_with_backend(backend).map(Open::Write),
+                    true => builder().create_with_backend(backend).map(Open::Write),
                 };
                 opened.map_err(|e| Failure::from(redb::Error::from(e)))
             });

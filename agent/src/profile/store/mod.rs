@@ -5,6 +5,7 @@
 //! whoever dies leaves the last commit. A file that is damaged all the same is
 //! set aside and never deleted; [`Store::notices`] says so.
 
+mod access;
 mod alias;
 mod backend;
 pub mod entry;
@@ -19,6 +20,7 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +38,7 @@ use super::merge::merge_within;
 use super::name::{NameError, check_name};
 use super::record::record;
 
+pub use access::Access;
 pub use entry::{Entry, KEPT, Outcome, keep};
 use file::{Failure, Open};
 pub use notices::Notices;
@@ -53,15 +56,6 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 const PROFILES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("profiles");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
 const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
-
-/// What a store is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// To read. Creates nothing: where there is no store, it is empty.
-    Read,
-    /// To read and write. Creates directory and file.
-    Write,
-}
 
 /// Why a store could not be opened, read or written, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +185,8 @@ fn hint(error: &io::Error) -> &'static str {
 pub struct Store {
     dir: PathBuf,
     path: PathBuf,
-    access: Access,
+    /// Whether it is written to.
+    writes: AtomicBool,
     wait: Duration,
     /// `None` where there was no file to read, and after an error.
     db: Mutex<Option<Open>>,
@@ -201,7 +196,7 @@ pub struct Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Store");
-        out.field("path", &self.path).field("access", &self.access);
+        out.field("path", &self.path).field("writes", &self.writes);
         out.finish_non_exhaustive()
     }
 }
@@ -221,12 +216,9 @@ impl Store {
     /// all later calls.
     pub fn open_within(dir: &Path, access: Access, wait: Duration) -> Result<Store, StoreError> {
         let store = Store {
-            dir: dir.to_owned(),
-            path: dir.join(FILE_NAME),
-            access,
+            writes: AtomicBool::new(access == Access::Write),
             wait,
-            db: Mutex::new(None),
-            notices: Mutex::default(),
+            ..Self::closed(dir)
         };
         if access == Access::Write {
             file::create_dir(dir)?;

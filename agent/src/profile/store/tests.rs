@@ -270,6 +270,27 @@ fn a_fault_of_our_own_moves_nobodys_file() {
 }
 
 #[test]
+fn who_could_only_read_writes_once_it_may() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let reader = open(dir.path(), Access::Read);
+    let path = dir.path().join(FILE_NAME);
+    std::fs::create_dir(&path).expect("in its place");
+    reader.begin_writing(Duration::ZERO).expect_err("no file");
+    assert!(!reader.is_written());
+    reader.put("web", &run_of(1)).expect_err("to read only");
+    std::fs::remove_dir(&path).expect("removed");
+    reader.begin_writing(Duration::ZERO).expect("free now");
+    assert!(reader.is_written());
+    reader.put("web", &run_of(1)).expect("put");
+    assert!(
+        open(dir.path(), Access::Read)
+            .get("web")
+            .expect("get")
+            .is_some()
+    );
+}
+
+#[test]
 fn a_store_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().expect("tempdir");
     open(dir.path(), Access::Write)
