@@ -47,9 +47,12 @@ fn it_measures_draws_and_tells() {
         assert!(said[key].is_number(), "{key}: {said}");
     }
     // Of two starts on a busy machine the cold ones may be as quick as the hot ones.
+    let of = |way: &str, key: &str| said["ways"][way][key].as_f64().expect("a number");
+    let (cold, hot) = (of("cold", "median"), of("hot", "median"));
+    let is_gap = hot < 0.98 * cold && hot < of("cold", "min") && of("hot", "max") < cold;
     for key in ["gap_closed_zero_lead", "gap_closed_lead"] {
-        let figure = &said[key];
-        assert!(figure.is_number() || figure.is_null(), "{key}: {said}");
+        assert_eq!(said[key].is_number(), is_gap, "{key}: {said}");
+        assert_eq!(said[key].is_null(), !is_gap, "{key}: {said}");
     }
     assert!(
         said["bytes_planned"].as_u64() >= Some(8 * MIB as u64),
@@ -108,9 +111,9 @@ fn it_uses_a_profile_that_is_there() {
         "exit 3",
     ]);
     assert_eq!(text.status.code(), Some(0), "{text:?}");
-    let told = stdout(&text) + &stderr(&text);
-    let words = ["of the gap closed", "there is no gap to close"];
-    assert!(words.iter().any(|&w| told.contains(w)), "{text:?}");
+    let is_closed = stdout(&text).contains("of the gap closed");
+    let is_none = stderr(&text).contains("there is no gap to close");
+    assert!(is_closed != is_none, "{text:?}");
     assert!(stderr(&text).contains("ended with status 3"), "{text:?}");
     fs::write(scene.path("old.svg"), "of yesterday").expect("written");
     for (picture, then) in [("new.svg", None), ("old.svg", Some("of yesterday"))] {

@@ -59,11 +59,10 @@ pub(super) fn counted(counts: &BTreeMap<String, u64>, number: impl Fn(u64) -> St
 pub(super) fn why_not(workload: &v1::Workload) -> Option<String> {
     let reason = match workload.not_warmed.as_str() {
         "" if workload.runs > 0 => return None,
-        "" => "no start of it has been learned yet".to_owned(),
         "observe_only" => "the agent is configured to observe only".to_owned(),
         "no_gain" => "its last starts gained nothing by it; it is observed further".to_owned(),
         "opted_out" => "a label or the configuration says so".to_owned(),
-        "no_profile" => "no start of it has been learned yet".to_owned(),
+        "" | "no_profile" => "no start of it has been learned yet".to_owned(),
         "too_late" => "its last start was over before its turn came".to_owned(),
         "gone" => "its last start was gone before its turn came".to_owned(),
         other => shown(other).replace('_', " "),

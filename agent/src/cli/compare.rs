@@ -162,10 +162,7 @@ fn report(
     svg: Option<Picture<'_>>,
 ) -> anyhow::Result<()> {
     let bars = bars(series);
-    let median = |way: Way| {
-        let at = series.iter().position(|s| s.way == way);
-        at.map_or(f64::NAN, |at| bars[at].median)
-    };
+    let median = |way: Way| of(way, series, &bars).map_or(f64::NAN, |bar| bar.median);
     let (cold, hot) = (median(Way::Cold), median(Way::Hot));
     let is_gap = is_gap(series, &bars);
     let closed = |way: Way| is_gap.then(|| (cold - median(way)) / (cold - hot));
@@ -254,14 +251,16 @@ fn bars(series: &[Series]) -> Vec<Bar> {
         .collect()
 }
 
+/// The bar of a way.
+fn of<'b>(way: Way, series: &[Series], bars: &'b [Bar]) -> Option<&'b Bar> {
+    let at = series.iter().position(|series| series.way == way);
+    bars.get(at?)
+}
+
 /// Whether hot starts are quicker than cold ones, by more than either differ: shares of a gap
 /// that is none are any numbers.
 fn is_gap(series: &[Series], bars: &[Bar]) -> bool {
-    let of = |way: Way| {
-        let at = series.iter().position(|series| series.way == way);
-        at.map(|at| &bars[at])
-    };
-    match (of(Way::Cold), of(Way::Hot)) {
+    match (of(Way::Cold, series, bars), of(Way::Hot, series, bars)) {
         (Some(cold), Some(hot)) => {
             let is_wide = hot.median < (1.0 - LEAST_GAP) * cold.median;
             is_wide && hot.median < cold.min && hot.max < cold.median

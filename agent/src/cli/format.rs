@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::model::escape;
+use crate::model::{escape, with_causes};
 
 /// Whether colours may go to a stream: it is a terminal, and who sits there has not said that
 /// they want none (`NO_COLOR`, <https://no-color.org>).
@@ -192,16 +192,7 @@ pub(super) fn tell(output: impl AsRef<[u8]>) {
 
 /// An error and its causes in one line; what one says of the next is not said twice.
 pub(super) fn told(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if line.is_empty() {
-            line = cause;
-        } else if !line.contains(&cause) {
-            line.push_str(": ");
-            line.push_str(&cause);
-        }
-    }
-    line
+    with_causes(error.as_ref())
 }
 
 /// Tells what went wrong.

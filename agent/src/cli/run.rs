@@ -106,14 +106,11 @@ fn keep(global: &Global, args: &RunArgs, beside: &Beside) -> Option<usize> {
     let recording = match &beside.recording {
         Ok(recording) => recording,
         Err(error) => {
-            if rustix::process::geteuid().is_root() {
-                tracing::warn!(%error, "this run was not recorded");
-            } else {
-                tracing::warn!(
-                    %error,
-                    "this run was not recorded: that needs root (`headstart doctor` says what else)"
-                );
-            }
+            let needs = match rustix::process::geteuid().is_root() {
+                true => "",
+                false => ": that needs root (`headstart doctor` says what else)",
+            };
+            tracing::warn!(%error, "this run was not recorded{needs}");
             return None;
         }
     };

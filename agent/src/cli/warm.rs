@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{Global, WarmArgs};
 use super::progress::ProgressLine;
@@ -77,7 +77,10 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
             "names_warmed": report.names_warmed,
             "names_failed": report.names_failed,
             "seconds": seconds,
-            "volumes_elsewhere": elsewhere,
+            "volumes_elsewhere": elsewhere.iter().map(|volume| json!({
+                "volume": escape(volume.id.0.as_bytes()),
+                "looked_at": escape(&volume.mount_point),
+            })).collect::<Vec<_>>(),
             "complete": complete(&report),
             "cancelled": report.cancelled,
             "deadline_reached": report.deadline_reached,
@@ -88,8 +91,8 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
         for volume in &elsewhere {
             format::tell(format!(
                 "note: volume {} is not mounted; what is at {} was looked at in its place\n",
-                volume["volume"].as_str().unwrap_or_default(),
-                volume["looked_at"].as_str().unwrap_or_default(),
+                escape(volume.id.0.as_bytes()),
+                escape(&volume.mount_point),
             ));
         }
     }
@@ -100,19 +103,13 @@ pub(super) fn run(global: &Global, args: &WarmArgs) -> anyhow::Result<ExitCode> 
     })
 }
 
-/// The volumes that are not mounted here, and where it was looked instead.
-fn elsewhere(volumes: &[Volume]) -> Vec<Value> {
+/// The volumes that are not mounted here, so that it was looked elsewhere for them.
+fn elsewhere(volumes: &[Volume]) -> Vec<&Volume> {
     let Ok(roots) = VolumeRoots::read() else {
         return Vec::new();
     };
     let missing = volumes.iter().filter(|volume| roots.is_elsewhere(volume));
-    let told = missing.map(|volume| {
-        json!({
-            "volume": escape(volume.id.0.as_bytes()),
-            "looked_at": escape(&volume.mount_point),
-        })
-    });
-    told.collect()
+    missing.collect()
 }
 
 /// Whether all that could be had is there. Metadata blocks are a shortcut that

@@ -141,9 +141,7 @@ pub fn run(
         live: told_apart.is_ok(),
         reason: told_apart.err().unwrap_or_default(),
     });
-    let keeps = kept.is_ok();
-    let why_not = kept.err().map(|error| error.to_string());
-    base.set_feature(STORE, why_not.unwrap_or_default());
+    base.set_feature(STORE, why_not(&kept));
     let shared = Shared::new(store, options.runtimes, options.settings, charge);
     let shared = Arc::new(shared);
     let (mut watch, outbox) = Watch::new(
@@ -158,7 +156,7 @@ pub fn run(
     .map_err(io("starting threads"))?;
     // The store is closed when the loop has ended, whoever could still ask.
     let stored = Arc::downgrade(&shared);
-    if !keeps {
+    if kept.is_err() {
         let (stored, outbox) = (stored.clone(), outbox.clone());
         std::thread::Builder::new()
             .name("store".into())
@@ -230,6 +228,12 @@ fn open_store(directory: &Path) -> (Store, Result<(), StoreError>) {
     (store, kept)
 }
 
+/// Why nothing can be kept; empty where it can.
+fn why_not(kept: &Result<(), StoreError>) -> String {
+    let why_not = kept.as_ref().err().map(ToString::to_string);
+    why_not.unwrap_or_default()
+}
+
 /// Tries again and again to keep something, until that can be done or the agent is over.
 fn keep_later(shared: &Weak<Shared>, outbox: &Outbox) {
     let mut pause = RETRY.0;
@@ -239,15 +243,12 @@ fn keep_later(shared: &Weak<Shared>, outbox: &Outbox) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let told = match shared.store.begin_writing(STORE_WAIT) {
-            Ok(()) => {
-                tracing::info!("the store can be written to: starts are learned from now on");
-                String::new()
-            }
-            Err(error) => error.to_string(),
-        };
-        let is_kept = told.is_empty();
-        if !outbox.send(Done::Keeps(told)) || is_kept {
+        let kept = shared.store.begin_writing(STORE_WAIT);
+        if !outbox.send(Done::Keeps(why_not(&kept))) {
+            return;
+        }
+        if kept.is_ok() {
+            tracing::info!("the store can be written to: starts are learned from now on");
             return;
         }
     }

@@ -4,6 +4,7 @@
 //! Units are in the names: `_ns` (nanoseconds), `_pages` and `page` (4 KiB file
 //! pages, [`PAGE_SIZE`]), everything else in bytes.
 
+mod causes;
 mod device;
 mod path;
 mod plan;
@@ -14,6 +15,7 @@ mod stage;
 mod trace;
 mod volume;
 
+pub use causes::with_causes;
 pub use device::DeviceCost;
 pub use path::{PathError, RelPath, escape};
 pub use plan::{Action, Plan, PlanFile, PlanName, PlanTotals};

@@ -219,8 +219,8 @@ impl<'a> Weights<'a> {
     /// that was first used at `first_use_ns` in the newest of them.
     fn share(&self, mask: RunMask, first_use_ns: u64) -> f64 {
         let (mut with, mut without) = (0.0, 0.0);
-        let newest = RunMask::BITS - 1 - mask.leading_zeros().min(RunMask::BITS - 1);
-        let source = self.runs.get(newest as usize).map(|(run, _)| *run);
+        let newest = mask.checked_ilog2().map(|bit| bit as usize);
+        let source = newest.and_then(|bit| Some(self.runs.get(bit)?.0));
         for (bit, &(run, weight)) in self.runs.iter().enumerate() {
             if mask >> bit & 1 == 1 {
                 with += weight;
@@ -341,6 +341,7 @@ mod tests {
             vec![(0, Sureness::Certain)]
         );
     }
+
     #[test]
     fn who_came_too_late_to_see_says_nothing_against_it() {
         // The oldest of eight saw all; the others none of what is used in a tenth of the time.

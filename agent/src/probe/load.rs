@@ -17,7 +17,7 @@ use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
 use super::ring::Reader;
-use crate::model::PAGE_SIZE;
+use crate::model::{PAGE_SIZE, with_causes};
 
 /// Why there are no probes.
 #[derive(Debug, thiserror::Error)]
@@ -424,15 +424,7 @@ fn map_error(map: &'static str, error: &dyn std::error::Error) -> ProbeError {
 
 /// An error and its causes in one line; a verifier log is left to debug output.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
+    let text = with_causes(error);
     match text.split_once("Verifier output:") {
         Some((head, log)) => {
             tracing::debug!(verifier = log, "verifier log");

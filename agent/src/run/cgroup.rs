@@ -219,10 +219,8 @@ fn namespace_root() -> io::Result<OwnedFd> {
     let mounts = mountinfo::read().unwrap_or_default();
     // From within a cgroup namespace what was mounted outside begins above it (`/..`).
     let whole = |mount: &&mountinfo::Mount| mount.fs_type == "cgroup2" && mount.root == b"/";
-    let mut opened = mounts
-        .iter()
-        .filter(whole)
-        .filter_map(|mount| open(mount).ok());
+    let mut mounted = mounts.iter().filter(whole);
+    let mut opened = mounted.clone().filter_map(|mount| open(mount).ok());
     if let Some(root) = opened.find(|root| is_whole(root) && is_writable(root)) {
         return Ok(root);
     }
@@ -231,9 +229,7 @@ fn namespace_root() -> io::Result<OwnedFd> {
         Ok(mount) => return Ok(rustix::fs::openat(mount, ".", DIRECTORY, Mode::empty())?),
         Err(error) => error,
     };
-    let mounts = mountinfo::read()?;
-    let whole = |mount: &&mountinfo::Mount| mount.fs_type == "cgroup2" && mount.root == b"/";
-    open(mounts.iter().find(whole).ok_or(refused)?)
+    open(mounted.next().ok_or(refused)?)
 }
 
 /// The directory of the cgroup that this process is in.

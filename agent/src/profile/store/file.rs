@@ -215,20 +215,25 @@ impl Store {
             }
             let identity = Some((meta.dev(), meta.ino()));
             let opened = catch_panic(|| {
+                if writable {
+                    return self.to_write(file).map(Open::Write);
+                }
                 let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
-                let opened = match writable {
-                    false => builder()
-                        .open_read_only_with_backend(backend)
-                        .map(Open::Read),
-                    true => builder().create_with_backend(backend).map(Open::Write),
-                };
-                opened.map_err(|e| Failure::from(redb::Error::from(e)))
+                let opened = builder().open_read_only_with_backend(backend);
+                Ok(Open::Read(opened.map_err(redb::Error::from)?))
             });
             match opened {
                 Ok(open) => return Ok(Some(open)),
                 Err(failure) => waiting.after("opening", failure, identity)?,
             }
         }
+    }
+
+    /// A database to write to, in an open file.
+    fn to_write(&self, file: File) -> Result<Database, Failure> {
+        let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
+        let db = builder().create_with_backend(backend);
+        Ok(db.map_err(redb::Error::from)?)
     }
 
     /// Device and inode of the store's file.
@@ -250,9 +255,7 @@ impl Store {
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&new).map_err(io_error("creating", &new))?;
         let made = catch_panic(|| {
-            let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
-            let db = builder().create_with_backend(backend);
-            let closed = db.map_err(redb::Error::from)?.close();
+            let closed = self.to_write(file)?.close();
             Ok(closed.map_err(redb::Error::from)?)
         });
         if let Err(failure) = made {
@@ -272,9 +275,7 @@ impl Store {
             Err(_) => return Err(StoreError::NeedsRepair(self.path.clone())),
         };
         let repaired = catch_panic(|| {
-            let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
-            let db = builder().create_with_backend(backend);
-            let closed = db.map_err(redb::Error::from)?.close();
+            let closed = self.to_write(file)?.close();
             Ok(closed.map_err(redb::Error::from)?)
         });
         match repaired {
@@ -305,9 +306,7 @@ impl Store {
     fn is_sound(&self) -> bool {
         let checked = catch_panic(|| {
             let file = open_regular(&self.path, true).map_err(redb::Error::from)?;
-            let backend = Backend::new(file, self.wait).map_err(redb::Error::from)?;
-            let db = builder().create_with_backend(backend);
-            let mut db = db.map_err(redb::Error::from)?;
+            let mut db = self.to_write(file)?;
             Ok(db.check_integrity().map_err(redb::Error::from)?)
         });
         match checked {
