@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use headstart::api::{ApiOptions, Client, Server, serve};
 use headstart::daemon::{Feature, FileView, Handle, Order, StartView, View, WorkloadView};
 use headstart::model::StageCounts;
-use headstart::profile::{Entry, Outcome, Past};
+use headstart::profile::{Called, Entry, Outcome, Past};
 use headstart::warm::WarmReport;
 use tempfile::TempDir;
 
@@ -186,9 +186,12 @@ pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
     WorkloadView {
         key: format!("{kind}:{name}"),
         kind,
-        name: name.to_owned(),
-        namespace: if kind == "container" { "shop" } else { "" }.to_owned(),
-        image: "registry.example/cache:7".to_owned(),
+        called: Called {
+            name: name.to_owned(),
+            namespace: if kind == "container" { "shop" } else { "" }.to_owned(),
+            image: "registry.example/cache:7".to_owned(),
+            also: vec!["made_up".to_owned()],
+        },
         runs: 2,
         profile_bytes: 2 << 20,
         starts: 3,
@@ -199,6 +202,7 @@ pub(crate) fn workload(kind: &'static str, name: &str) -> WorkloadView {
             began_ms: now_ms() - 30_000,
             signal: "cgroup",
             over: true,
+            not_learned: "",
             seconds: 2.0,
             lead_seconds: Some(0.3),
             warm_delay_seconds: Some(0.001),

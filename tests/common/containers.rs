@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use headstart::workload::Roots;
 use headstart::workload::runtime::Storage;
+use rustix::process::Signal;
 
 /// Makes a namespace in which runc finds a v2 tree and nothing else, and keeps it until
 /// standard input ends.
@@ -245,6 +246,12 @@ impl Daemon<'_> {
         }
     }
 
+    /// Has it stop, say.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it is there");
+    }
+
     /// Ends a container and removes it.
     pub(crate) fn remove(&self, id: &str) {
         let _ = self
@@ -262,6 +269,8 @@ impl Daemon<'_> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
+        // One that was stopped would answer nobody.
+        self.signal(Signal::CONT);
         let tasks = self.command().args(["container", "ls", "-q"]).output();
         let tasks = tasks.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
         for id in tasks.unwrap_or_default().lines() {

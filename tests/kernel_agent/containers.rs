@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use headstart::profile::decode;
 use headstart::workload::Roots;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::arrival::Arrival;
@@ -385,20 +386,28 @@ fn a_container_that_crun_runs_is_learned_and_warmed() {
         return;
     };
     let shared = Shared::new(&scene);
-    let start = || {
-        let options = ["--runtime=crun", "--privileged"];
+    // Runtimes make another name up for each; the workload's is its image's then.
+    let start = |name: &str| {
+        let options = ["--runtime=crun", "--privileged", name];
         by_podman_with(&podman, &shared, &options, &["/bin/sh", "-c", READS])
     };
     node.start();
-    let child = spawn(&mut start());
+    let child = spawn(&mut start("--name=quiet_hill"));
     shared.go();
     ended(child);
-    let known = named(&node, "web", 1);
+    let known = named(&node, "quiet_hill", 1);
     assert_eq!(known["image"], IMAGE_NAME, "{known}");
     let image = image_file(&scene.path().join("one/graph/overlay"));
-    starts_warmed(&mut start(), &shared, &image);
+    starts_warmed(&mut start("--name=loud_sea"), &shared, &image);
     let known = node.learned(&key(&known), 2);
     was_warmed(&known, &["bundle", "cgroup"]);
+    assert_eq!(known["name"], IMAGE_NAME, "{known}");
+    node.stop(libc::SIGTERM);
+    node.start();
+    for name in ["quiet_hill", "loud_sea", IMAGE_NAME] {
+        let found = node.json(&["explain", name]).expect("known by it");
+        assert_eq!(found["key"], known["key"], "{name}");
+    }
     node.stop(libc::SIGTERM);
 }
 
@@ -449,6 +458,18 @@ fn a_pods_container_in_containerd_is_learned_and_warmed() {
         let is_live = |f: &Value| f["name"] == name && f["live"] == true;
         assert!(features.iter().any(is_live), "{status}");
     }
+
+    // One that hangs is told of, though its socket stays open.
+    let is_live = |live: bool| {
+        until("its hanging is seen, or its end", || {
+            let feature = node.feature("signal_runtime")?;
+            (feature["live"] == live).then_some(())
+        });
+    };
+    daemon.signal(Signal::STOP);
+    is_live(false);
+    daemon.signal(Signal::CONT);
+    is_live(true);
 }
 
 #[test]

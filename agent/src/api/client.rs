@@ -8,7 +8,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use super::proto::v1::{self, agent_client::AgentClient};
-use crate::model::escape;
+use crate::model::{escape, with_causes};
 
 /// A call takes no longer.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
@@ -76,14 +76,14 @@ impl Client {
         let path = socket
             .to_str()
             .ok_or_else(|| connect(io::Error::other("the path is not UTF-8")))?;
-        let lost = |error: tonic::transport::Error| ClientError::Lost(error.to_string());
+        let lost = |error: tonic::transport::Error| ClientError::Lost(with_causes(&error));
         let endpoint = Endpoint::from_shared(format!("unix:{path}")).map_err(lost)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(connect)?;
         let endpoint = endpoint.timeout(LONGEST_CALL);
-        let channel = runtime.block_on(endpoint.connect()).map_err(lost)?;
+        let channel = runtime.block_on(endpoint.connect()).map_err(hung_up)?;
         let agent = AgentClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
         Ok(Self { runtime, agent })
     }
@@ -209,8 +209,20 @@ impl Client {
     }
 }
 
+/// The connection ended.
+fn hung_up(error: impl std::error::Error) -> ClientError {
+    ClientError::Lost(format!(
+        "{}; it ended, or hung up on a user who is neither root nor whom it runs as",
+        with_causes(&error)
+    ))
+}
+
 fn refused(status: tonic::Status) -> ClientError {
     use tonic::Code;
+    // Only what did not come from the agent has a cause.
+    if std::error::Error::source(&status).is_some() {
+        return hung_up(status);
+    }
     // The agent has escaped names; whatever else sends control characters is shown safely.
     let text = status.message();
     let text = if text.chars().any(char::is_control) {

@@ -8,7 +8,7 @@ use crate::daemon::{
     WorkloadView,
 };
 use crate::model::{StageCounts, escape};
-use crate::probe::HookState;
+use crate::probe::{HookState, Ran};
 use crate::warm::WarmReport;
 
 pub(super) fn status(view: &View) -> v1::StatusResponse {
@@ -85,6 +85,7 @@ fn counts(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
 fn totals(totals: &Totals) -> v1::Totals {
     v1::Totals {
         starts: counts(&totals.starts),
+        notifications: totals.notifications,
         starts_not_learned: counts(&totals.starts_not_learned),
         runs_learned: totals.runs_learned,
         records: totals.records,
@@ -103,14 +104,25 @@ fn totals(totals: &Totals) -> v1::Totals {
         charged_bytes: counts(&totals.charged_bytes),
         charge_fallbacks: counts(&totals.charge_fallbacks),
         evictions: counts(&totals.evictions),
-        program_seconds: (totals.programs.iter())
-            .map(|(name, ran)| ((*name).to_owned(), ran.seconds))
-            .collect(),
-        program_runs: (totals.programs.iter())
-            .map(|(name, ran)| ((*name).to_owned(), ran.runs))
-            .collect(),
+        program_seconds: by_program(&totals.programs, |ran| {
+            (ran.runs > 0).then_some(ran.seconds)
+        }),
+        program_runs: by_program(&totals.programs, |ran| (ran.runs > 0).then_some(ran.runs)),
+        program_runs_missed: by_program(&totals.programs, |ran| {
+            (ran.missed > 0).then_some(ran.missed)
+        }),
         helper_restarts: totals.helper_restarts,
     }
+}
+
+fn by_program<T>(
+    programs: &BTreeMap<&'static str, Ran>,
+    value: impl Fn(&Ran) -> Option<T>,
+) -> BTreeMap<String, T> {
+    let programs = programs.iter();
+    programs
+        .filter_map(|(name, ran)| Some(((*name).to_owned(), value(ran)?)))
+        .collect()
 }
 
 fn by_signal(leads: &BTreeMap<&'static str, Histogram>) -> BTreeMap<String, v1::Histogram> {
@@ -145,9 +157,10 @@ pub(super) fn workload(workload: &WorkloadView, files: bool) -> v1::Workload {
     v1::Workload {
         key: workload.key.clone(),
         kind: workload.kind.to_owned(),
-        name: workload.name.clone(),
-        namespace: workload.namespace.clone(),
-        image: workload.image.clone(),
+        name: workload.called.name.clone(),
+        namespace: workload.called.namespace.clone(),
+        image: workload.called.image.clone(),
+        also: workload.called.also.clone(),
         runs: workload.runs,
         profile_bytes: workload.profile_bytes,
         starts: workload.starts,
@@ -163,6 +176,7 @@ fn start(start: &StartView, files: bool) -> v1::Start {
     v1::Start {
         began_ms: start.began_ms,
         signal: start.signal.to_owned(),
+        not_learned: start.not_learned.to_owned(),
         over: start.over,
         seconds: start.seconds,
         lead_seconds: start.lead_seconds,

@@ -28,11 +28,11 @@ impl<'t> Search<'t> {
     }
 
     pub(super) fn look(&mut self, workload: &Arc<WorkloadView>) {
-        let [key, name] = [&workload.key, &workload.name];
+        let [key, name] = [&workload.key, &workload.called.name];
         let is_shown = |text: &str| escape(text.as_bytes()) == self.text;
         if key == self.text {
             self.by_key = Some(workload.clone());
-        } else if name == self.text {
+        } else if workload.called.is(self.text) {
             self.by_name.push(workload.clone());
         } else if is_shown(key) || is_shown(name) {
             self.by_what_is_shown.push(workload.clone());

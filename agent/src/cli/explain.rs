@@ -35,6 +35,10 @@ fn write_text(out: &mut String, workload: &v1::Workload, all: bool, now: u64) ->
     if !workload.image.is_empty() {
         writeln!(out, "  image       {}", shown(&workload.image))?;
     }
+    if !workload.also.is_empty() {
+        let also: Vec<String> = workload.also.iter().map(|name| shown(name)).collect();
+        writeln!(out, "  ran as      {}", also.join(", "))?;
+    }
     let data = bytes(workload.profile_bytes);
     writeln!(
         out,
@@ -60,10 +64,10 @@ fn write_text(out: &mut String, workload: &v1::Workload, all: bool, now: u64) ->
 }
 
 fn write_start(out: &mut String, start: &v1::Start, now: u64) -> std::fmt::Result {
-    let state = if start.over {
-        format!("learned for {}", seconds(start.seconds))
-    } else {
-        "not over: what follows is not final".to_owned()
+    let state = match start.not_learned.as_str() {
+        _ if !start.over => "not over: what follows is not final".to_owned(),
+        "" => format!("learned for {}", seconds(start.seconds)),
+        why => format!("not learned: {}", shown(why).replace('_', " ")),
     };
     let known_by = match start.signal.as_str() {
         "" => String::new(),
@@ -217,6 +221,22 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("No start was seen yet.\n"), "{text}");
+    }
+
+    #[test]
+    fn a_start_of_which_nothing_was_learned_says_why() {
+        let mut workload = workload();
+        workload.also = vec!["quiet\nhill".to_owned()];
+        workload.last = Some(v1::Start {
+            over: true,
+            seconds: 3.0,
+            not_learned: "touched_nothing".to_owned(),
+            ..v1::Start::default()
+        });
+        let text = text(&workload, false, 0);
+        assert!(text.contains("not learned: touched nothing\n"), "{text}");
+        assert!(!text.contains("learned for"), "{text}");
+        assert!(text.contains("ran as      quiet\\x0ahill\n"), "{text}");
     }
 
     #[test]

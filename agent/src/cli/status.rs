@@ -65,6 +65,10 @@ fn write_text(out: &mut String, status: &v1::StatusResponse, now: u64) -> std::f
         status.learning,
         status.warming,
     )?;
+    if totals.notifications > 0 {
+        let told = count(totals.notifications, "notification");
+        writeln!(out, "             {told} ahead of starts")?;
+    }
     let not_learned = counted(&totals.starts_not_learned, |n| n.to_string());
     if !not_learned.is_empty() {
         writeln!(out, "             not learned: {not_learned}")?;

@@ -9,6 +9,9 @@ use super::ask::{self, shown, title};
 use super::format::{self, Align, Table, bytes, seconds};
 use crate::api::v1;
 
+/// Characters of a workload's title that are shown: names may have hundreds.
+const WIDEST: usize = 60;
+
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let workloads = ask::agent(global)?.workloads(false)?;
     if global.json {
@@ -48,7 +51,7 @@ fn table(workloads: &[v1::Workload]) -> Table {
         };
         let lead = last.and_then(|start| start.lead_seconds);
         table.row([
-            title(workload),
+            shortened(title(workload)),
             shown(&workload.kind),
             of_agent(workload.live),
             of_agent(workload.starts),
@@ -63,6 +66,14 @@ fn table(workloads: &[v1::Workload]) -> Table {
         ]);
     }
     table
+}
+
+/// In so far as a column has room for it; the key is shown whole.
+fn shortened(title: String) -> String {
+    match title.char_indices().nth(WIDEST) {
+        None => title,
+        Some((end, _)) => format!("{}…", &title[..end]),
+    }
 }
 
 /// `yes`, or why not in two words.
@@ -128,5 +139,20 @@ mod tests {
         assert_eq!(rows[1], expect);
         assert_eq!(rows[2][6..11], ["-", "-", "-", "-", "no profile"]);
         assert_eq!(rows[3][2..4], ["-", "-"]);
+    }
+
+    #[test]
+    fn a_name_of_hundreds_of_characters_leaves_the_table_readable() {
+        let long = v1::Workload {
+            key: "unit:long".to_owned(),
+            name: "é".repeat(240),
+            ..v1::Workload::default()
+        };
+        let text = table(&[long]).to_string();
+        assert!(text.contains(&format!("{}…", "é".repeat(WIDEST))), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() < 200),
+            "{text}"
+        );
     }
 }

@@ -12,6 +12,7 @@ use super::prepare::{Known, NotWarmed, Shared};
 use super::relief::Relieved;
 use super::start::{Carried, Start, Warmed};
 use super::warmers::Warmers;
+use crate::profile::Called;
 use crate::workload::{Identified, Place};
 
 /// Starts that wait to be identified, and to be learned.
@@ -163,14 +164,14 @@ impl Jobs {
         })
     }
 
-    /// Learns from a start that is over.
-    pub(super) fn learn(&self, start: Start) -> bool {
+    /// Learns from a start that is over, of a workload that is called so.
+    pub(super) fn learn(&self, start: Start, called: Called) -> bool {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         self.beside(move || {
             let records = start.collector.records();
             let learned = Learned {
                 records,
-                ..learn(start, &shared)
+                ..learn(start, &called, &shared)
             };
             done.send(Done::Learned(Box::new(learned)));
         })

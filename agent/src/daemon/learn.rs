@@ -36,8 +36,8 @@ pub(super) struct Learned {
     pub(super) records: u64,
 }
 
-/// Learns from a start that is ripe.
-pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
+/// Learns from a start that is ripe, of a workload that is called so.
+pub(super) fn learn(start: Start, called: &Called, shared: &Shared) -> Learned {
     let mut view = start.view();
     view.over = true;
     let nothing = |view, key: &str, why| Learned {
@@ -98,15 +98,10 @@ pub(super) fn learn(start: Start, shared: &Shared) -> Learned {
         exact,
         blind_ns: trace.blind_ns,
     };
-    let called = Called {
-        name: workload.name.clone(),
-        namespace: workload.namespace.clone(),
-        image: workload.image.clone(),
-    };
     let profile = from_trace(&trace, run);
     let learned = shared
         .store
-        .learn_into(&key, &profile, &view.outcome(), &called);
+        .learn_into(&key, &profile, &view.outcome(), called);
     match learned {
         Ok(profile) => {
             let others = workload.keys.0.get(1..).unwrap_or_default();

@@ -296,7 +296,10 @@ impl Watch {
         };
         self.await_refill(id);
         let records = start.collector.records();
-        if !self.jobs.learn(start) {
+        let called = start
+            .workload()
+            .map(|workload| self.workloads.calls(workload));
+        if !self.jobs.learn(start, called.unwrap_or_default()) {
             self.held = self.held.saturating_sub(records);
             self.not_learned("queue_full");
         }
@@ -449,7 +452,7 @@ impl Watch {
             // Answered before it comes here.
             Order::Stored { .. } => {}
             Order::Notified(key) => {
-                *self.workloads.totals.starts.entry("notify").or_default() += 1;
+                self.workloads.totals.notifications += 1;
                 self.notified.insert(key, Instant::now());
             }
         }

@@ -9,8 +9,8 @@ use super::prepare::{Known, NotWarmed};
 use super::start::{Carried, Start};
 use super::view::{StartView, Totals, WorkloadView};
 use crate::model::StageCounts;
-use crate::profile::{KEPT, Outcome, keep};
-use crate::workload::Workload;
+use crate::profile::{Called, KEPT, Outcome, Past, keep};
+use crate::workload::{Workload, named_by};
 
 /// Of what was read for a workload's last starts, the share that has to be used, or on its
 /// way when it is.
@@ -59,7 +59,7 @@ impl Default for Workloads {
 }
 
 impl Workloads {
-    fn of(&mut self, workload: &Workload) -> Option<&mut Tracked> {
+    fn of(&mut self, workload: &Workload, past: Option<&Past>) -> Option<&mut Tracked> {
         let key = workload.keys.0.first()?;
         if !self.by_key.contains_key(key) && self.by_key.len() >= WORKLOADS {
             self.forget_oldest();
@@ -69,16 +69,17 @@ impl Workloads {
         let view = tracked.change();
         view.key.clone_from(key);
         view.kind = workload.kind;
-        view.name.clone_from(&workload.name);
-        view.namespace.clone_from(&workload.namespace);
-        view.image.clone_from(&workload.image);
+        if let (false, Some(called)) = (view.seen, past.and_then(|past| past.called.as_ref())) {
+            view.called.clone_from(called);
+        }
+        call(&mut view.called, workload);
         view.seen = true;
         Some(tracked)
     }
 
     /// Takes up what the store has of it, where nothing newer is known.
     pub(super) fn remember(&mut self, known: &Known) {
-        let Some(tracked) = self.of(&known.workload) else {
+        let Some(tracked) = self.of(&known.workload, known.past.as_ref()) else {
             return;
         };
         let Some(past) = &known.past else { return };
@@ -108,14 +109,14 @@ impl Workloads {
     /// A cgroup of it exists, and did before anybody looked.
     pub(super) fn exists(&mut self, known: &Known) {
         self.remember(known);
-        if let Some(tracked) = self.of(&known.workload) {
+        if let Some(tracked) = self.of(&known.workload, None) {
             tracked.change().live += 1;
         }
     }
 
     /// It starts.
     pub(super) fn starts(&mut self, workload: &Workload, start: &Start) {
-        if let Some(tracked) = self.of(workload) {
+        if let Some(tracked) = self.of(workload, None) {
             let view = tracked.change();
             view.live += 1;
             view.starts += 1;
@@ -223,15 +224,32 @@ impl Workloads {
             view.runs = learned.runs;
             view.profile_bytes = learned.profile_bytes;
         }
-        view.last = Some(learned.view);
+        view.last = Some(StartView {
+            not_learned: learned.not_kept,
+            ..learned.view
+        });
     }
 
     /// Keys of the workloads of this key or name.
     pub(super) fn called(&self, text: &str) -> Vec<String> {
         let all = self.by_key.values().map(|tracked| &tracked.view);
-        all.filter(|view| view.key == text || view.name == text)
+        all.filter(|view| view.key == text || view.called.is(text))
             .map(|view| view.key.clone())
             .collect()
+    }
+
+    /// What people call this one.
+    pub(super) fn calls(&self, workload: &Workload) -> Called {
+        let key = workload.keys.0.first();
+        let known = key.and_then(|key| self.by_key.get(key));
+        known.map_or_else(
+            || {
+                let mut called = Called::default();
+                call(&mut called, workload);
+                called
+            },
+            |tracked| tracked.view.called.clone(),
+        )
     }
 
     pub(super) fn views(&self) -> BTreeMap<String, Arc<WorkloadView>> {
@@ -240,6 +258,14 @@ impl Workloads {
             .map(|(key, tracked)| (key.clone(), tracked.view.clone()))
             .collect()
     }
+}
+
+/// Takes up what one more start is called.
+fn call(called: &mut Called, workload: &Workload) {
+    called.namespace.clone_from(&workload.namespace);
+    called.image.clone_from(&workload.image);
+    let key = workload.keys.0.first().map_or("", String::as_str);
+    called.and(&workload.name, named_by(key).1);
 }
 
 /// Whether of what was read for the last starts too little was used.
@@ -273,7 +299,7 @@ fn add_stages(sums: &mut Vec<StageCounts>, stages: &[StageCounts]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Entry, Past};
+    use crate::profile::Entry;
     use crate::workload::{Keys, Volumes};
 
     fn known(key: &str) -> Known {

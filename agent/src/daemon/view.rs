@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::tracked::gained_nothing;
 use crate::probe::{HookState, Ran};
 use crate::profile::{Called, Notices, Outcome, Past};
+use crate::workload;
 
 /// Upper bounds of the buckets of [`Histogram`] for times, seconds.
 pub const LEAD_BOUNDS: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -69,6 +70,8 @@ pub struct Feature {
 pub struct Totals {
     /// Starts that were noticed, by signal.
     pub starts: BTreeMap<&'static str, u64>,
+    /// Starts that somebody told of before, whether they came or not.
+    pub notifications: u64,
     /// Starts that were not learned, by reason.
     pub starts_not_learned: BTreeMap<&'static str, u64>,
     /// Runs merged into a profile.
@@ -129,12 +132,8 @@ pub struct WorkloadView {
     pub key: String,
     /// `unit` or `container`.
     pub kind: &'static str,
-    /// The unit's or container's name, for people.
-    pub name: String,
-    /// Kubernetes namespace, where it is known; else empty.
-    pub namespace: String,
-    /// Image reference, where it is known; else empty.
-    pub image: String,
+    /// What people call it.
+    pub called: Called,
     /// Runs that the profile holds.
     pub runs: u64,
     /// File data in the profile, bytes.
@@ -161,6 +160,8 @@ pub struct StartView {
     pub signal: &'static str,
     /// The start is over and what follows is final.
     pub over: bool,
+    /// Why nothing was learned from it; empty where it was, or may yet be.
+    pub not_learned: &'static str,
     /// How long it was learned, seconds.
     pub seconds: f64,
     /// From the signal to the first touch of a file on disk, seconds; `None` before it.
@@ -296,18 +297,7 @@ impl WorkloadView {
     /// A workload that was not seen since the agent started, as the store has it.
     pub fn stored(past: &Past) -> Self {
         let key = &past.entry.name;
-        let (kind, name) = match key.split_once(':') {
-            Some(("unit", name)) => ("unit", name),
-            Some(("user-unit", name)) => {
-                let name = name.split_once('/').map_or(name, |(_, name)| name);
-                ("unit", name)
-            }
-            Some(("container" | "image" | "repository", name)) => {
-                let name = name.split(['@', '#']).next().unwrap_or_default();
-                ("container", name)
-            }
-            _ => ("command", key.as_str()),
-        };
+        let (kind, name) = workload::named_by(key);
         // As it was called when it was learned, if that was here.
         let called = past.called.clone().unwrap_or_else(|| Called {
             name: name.to_owned(),
@@ -316,9 +306,7 @@ impl WorkloadView {
         Self {
             key: key.clone(),
             kind,
-            name: called.name,
-            namespace: called.namespace,
-            image: called.image,
+            called,
             runs: past.entry.runs,
             profile_bytes: past.entry.data_bytes,
             not_warmed: if gained_nothing(&past.outcomes) {
@@ -399,7 +387,7 @@ mod tests {
                 outcomes: Vec::new(),
                 called,
             });
-            (view.kind, view.name)
+            (view.kind, view.called.name)
         };
         let called = Called {
             name: "redis".to_owned(),

@@ -62,6 +62,33 @@ const EVICTED: [(Note, &str); 4] = [
     (Note::EvictedAddresses, "addresses"),
 ];
 
+/// What the programs of a hook have cost since they were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Ran {
+    /// Time on processors, seconds.
+    pub seconds: f64,
+    /// How often they ran.
+    pub runs: u64,
+    /// How often the kernel did not run one because it, or another, ran on that processor
+    /// already: what it would have told of is lost. Linux 5.12; counted always.
+    pub missed: u64,
+}
+
+impl Ran {
+    /// Adds one program, by what `/proc/<pid>/fdinfo` says of it
+    /// (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
+    pub(super) fn add(&mut self, fdinfo: &str) {
+        let value = |name: &str| -> Option<u64> {
+            let mut lines = fdinfo.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|value| value.trim().parse().ok())
+        };
+        self.seconds += value("run_time_ns").unwrap_or(0) as f64 / 1e9;
+        self.runs += value("run_cnt").unwrap_or(0);
+        self.missed += value("recursion_misses").unwrap_or(0);
+    }
+}
+
 fn reason(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::In => "in",
@@ -155,6 +182,19 @@ mod tests {
             }
         }
         counters
+    }
+
+    #[test]
+    fn what_programs_cost_and_missed_is_read_where_the_kernel_says_it() {
+        let mut ran = Ran::default();
+        ran.add("prog_type:\t26\nrun_time_ns:\t1500000000\nrun_cnt:\t7\nrecursion_misses:\t2\n");
+        ran.add("prog_type:\t26\nrun_cnt:\tmany\nxrun_cnt:\t3\n");
+        let wanted = Ran {
+            seconds: 1.5,
+            runs: 7,
+            missed: 2,
+        };
+        assert_eq!(ran, wanted);
     }
 
     #[test]

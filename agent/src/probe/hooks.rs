@@ -267,15 +267,6 @@ pub struct HookState {
     pub without: &'static str,
 }
 
-/// What the programs of a hook have cost since they were loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Ran {
-    /// Time on processors, seconds.
-    pub seconds: f64,
-    /// How often they ran.
-    pub runs: u64,
-}
-
 /// System calls that name files, by number on this architecture.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const SYSCALLS: &[(i64, u32)] = &[

@@ -1,6 +1,7 @@
 //! Loading the probes, attaching them, and reading what they send.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 
@@ -11,8 +12,8 @@ use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::attach::{Kernel, Link, attach};
-use super::counters::Counters;
-use super::hooks::{Group, HOOKS, Hook, HookState, Place, Ran, SYSCALLS};
+use super::counters::{Counters, Ran};
+use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
@@ -130,20 +131,23 @@ impl Probes {
         &self.types.missing
     }
 
-    /// What the programs that are loaded have cost so far; none where the kernel does not
-    /// measure that (kernel.bpf_stats_enabled).
+    /// What the programs that are loaded have cost so far (nothing where the kernel does not
+    /// measure that: kernel.bpf_stats_enabled), and what they missed.
     pub fn programs(&self) -> BTreeMap<&'static str, Ran> {
-        let of_program = |name: &&str| self.ebpf.program(name)?.info().ok();
+        let of_program = |name: &&str| {
+            let program = self.ebpf.program(name)?.fd().ok()?;
+            let fd = program.as_fd().as_raw_fd();
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+        };
         let ran = |hook: &Hook| {
             let beside = hook.places.iter().filter_map(|place| place.beside);
             let names = hook.places.iter().map(|place| place.program);
             let names: BTreeSet<&str> = names.chain(beside.map(|(name, _)| name)).collect();
+            let mut told = names.iter().filter_map(of_program).peekable();
+            told.peek()?;
             let mut ran = Ran::default();
-            for info in names.iter().filter_map(of_program) {
-                ran.seconds += info.run_time().as_secs_f64();
-                ran.runs += info.run_count();
-            }
-            (ran.runs > 0).then_some((hook.program, ran))
+            told.for_each(|fdinfo| ran.add(&fdinfo));
+            Some((hook.program, ran))
         };
         HOOKS.iter().filter_map(ran).collect()
     }

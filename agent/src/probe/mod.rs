@@ -15,11 +15,11 @@ mod object;
 mod ring;
 
 pub use btf::BtfError;
-pub use counters::Counters;
+pub use counters::{Counters, Ran};
 pub use decode::{
     CgroupChange, DecodeError, Fault, Inode, InodeKey, Name, Record, Touch, What, decode,
 };
-pub use hooks::{Group, HOOKS, Hook, HookState, Kind, Place, Ran};
+pub use hooks::{Group, HOOKS, Hook, HookState, Kind, Place};
 pub use layout::{KernelTypes, LayoutError, types_from_btf};
 pub use load::{ProbeError, Probes};
 pub use object::object;

@@ -78,6 +78,23 @@ pub fn container_keys(facts: &Facts<'_>) -> Keys {
     Keys(keys.iter().map(|key| fit(key)).collect())
 }
 
+/// Kind of the workload that has this key, and what to call it where nothing but the key is
+/// known: `unit`, `container`, or `command` for a profile that no agent made.
+pub fn named_by(key: &str) -> (&'static str, &str) {
+    match key.split_once(':') {
+        Some(("unit", name)) => ("unit", name),
+        Some(("user-unit", name)) => {
+            let name = name.split_once('/').map_or(name, |(_, name)| name);
+            ("unit", name)
+        }
+        Some(("container" | "image" | "repository", name)) => {
+            let name = name.split(['@', '#']).next().unwrap_or_default();
+            ("container", name)
+        }
+        _ => ("command", key),
+    }
+}
+
 fn image_identity(facts: &Facts<'_>) -> Option<String> {
     if let Some(digits) = digest_digits(facts.image_id) {
         return Some(digits[..IMAGE_DIGITS].to_owned());

@@ -24,7 +24,7 @@ pub use cgroup::{place, topmost};
 pub use containerd::{
     Containerd, ContainerdError, Described, Heard, decode as decode_event, follow,
 };
-pub use key::{Facts, container_keys};
+pub use key::{Facts, container_keys, named_by};
 pub use resolve::{Identified, foresee, identify, resolve};
 pub use runtime::Roots;
 pub use translate::{Seen, Translated, localize, lstat, places, translate, translate_with};

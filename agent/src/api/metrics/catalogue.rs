@@ -7,7 +7,7 @@
 //! [docs/metrics.md]: ../../../../docs/metrics.md
 
 use super::labels::group_name;
-use super::samples::{by, count, flag, one, programs, sample, stages, time};
+use super::samples::{by, count, flag, measured, one, programs, sample, stages, time};
 use super::workloads::{self, Groups};
 use crate::daemon::{Histogram, SIGNALS, View};
 
@@ -139,6 +139,9 @@ const OUTCOMES: [&str; 4] = ["late", "unknown", "used", "wasted"];
 
 const MAPS: [&str; 4] = ["addresses", "names", "pages", "paths"];
 
+/// Signals by which starts are noticed: all but `notify`, after which none may come.
+const NOTICED: [&str; 4] = ["bundle", "cgroup", "runtime", "refill"];
+
 /// Labels of what there is for each workload.
 const WORKLOAD: &[&str] = &["kind", "namespace", "workload"];
 
@@ -216,10 +219,15 @@ pub(super) const CATALOGUE: &[Metric] = &[
     // Starts.
     Metric::counter(
         "headstart_starts_total",
-        "Starts that were noticed, by the signal that told of them first; under `notify`, notifications, whether a start came of them or not",
-        |input| by(&input.view.totals.starts, &SIGNALS),
+        "Starts that were noticed, by the signal by which they were",
+        |input| by(&input.view.totals.starts, &NOTICED),
     )
     .labels(&["signal"]),
+    Metric::counter(
+        "headstart_notifications_total",
+        "Starts that somebody told of before, whether they came or not",
+        |input| one(count(input.view.totals.notifications)),
+    ),
     Metric::counter(
         "headstart_starts_not_learned_total",
         "Starts that were not learned, by reason",
@@ -335,7 +343,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "headstart_probe_run_seconds_total",
         "Time that a hook's programs ran, if the kernel measures it \
          (kernel.bpf_stats_enabled=1, which costs time at each run)",
-        |input| programs(&input.view.totals, |ran| ran.seconds),
+        |input| programs(&input.view.totals, |ran| measured(ran, ran.seconds)),
     )
     .unit("seconds")
     .labels(&["hook"])
@@ -343,7 +351,15 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric::counter(
         "headstart_probe_runs_total",
         "How often a hook's programs ran, if the kernel counts it (kernel.bpf_stats_enabled=1)",
-        |input| programs(&input.view.totals, |ran| count(ran.runs)),
+        |input| programs(&input.view.totals, |ran| measured(ran, count(ran.runs))),
+    )
+    .labels(&["hook"])
+    .experimental(),
+    Metric::counter(
+        "headstart_probe_runs_missed_total",
+        "How often the kernel did not run a hook's program because it ran on that processor \
+         already: what it would have told of is lost (Linux 5.12)",
+        |input| programs(&input.view.totals, |ran| Some(count(ran.missed))),
     )
     .labels(&["hook"])
     .experimental(),

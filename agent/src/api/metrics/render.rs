@@ -104,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::daemon::{StartView, WorkloadView};
+    use crate::profile::Called;
 
     fn view(workloads: usize) -> View {
         let mut view = View::default();
@@ -111,7 +112,10 @@ mod tests {
             let workload = WorkloadView {
                 key: format!("unit:w{n}.service"),
                 kind: "unit",
-                name: format!("w{n}.service"),
+                called: Called {
+                    name: format!("w{n}.service"),
+                    ..Called::default()
+                },
                 starts: n as u64,
                 profile_bytes: 10,
                 last: Some(StartView {
@@ -143,7 +147,6 @@ mod tests {
             [
                 "headstart_starts_total{signal=\"bundle\"} 0",
                 "headstart_starts_total{signal=\"cgroup\"} 0",
-                "headstart_starts_total{signal=\"notify\"} 0",
                 "headstart_starts_total{signal=\"refill\"} 0",
                 "headstart_starts_total{signal=\"runtime\"} 0",
             ]
@@ -180,10 +183,10 @@ mod tests {
     fn names_from_outside_stay_within_their_quotes() {
         let mut view = view(1);
         let mut odd = WorkloadView {
-            name: "a\"} 1\n\x1b[2J".to_owned(),
+            key: "a\"} 1\n\x1b[2J".to_owned(),
             ..WorkloadView::default()
         };
-        odd.key = odd.name.clone();
+        odd.called.name = odd.key.clone();
         view.add(odd);
         let text = render(&view, 10);
         let shown = series(&text, "headstart_workload_starts");

@@ -41,11 +41,16 @@ pub(super) fn by(counts: &BTreeMap<&'static str, u64>, known: &[&'static str]) -
         .collect()
 }
 
-pub(super) fn programs(totals: &Totals, value: fn(&Ran) -> f64) -> Vec<Sample> {
+pub(super) fn programs(totals: &Totals, value: fn(&Ran) -> Option<f64>) -> Vec<Sample> {
     let programs = totals.programs.iter();
     programs
-        .map(|(hook, ran)| sample([*hook], value(ran)))
+        .filter_map(|(hook, ran)| Some(sample([*hook], value(ran)?)))
         .collect()
+}
+
+/// Of what ran, if the kernel counts that.
+pub(super) fn measured(ran: &Ran, value: f64) -> Option<f64> {
+    (ran.runs > 0).then_some(value)
 }
 
 pub(super) fn stages(view: &View, value: fn(&StageCounts) -> u64) -> Vec<Sample> {

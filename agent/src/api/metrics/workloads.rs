@@ -50,14 +50,13 @@ impl<'a> Groups<'a> {
 }
 
 fn key(workload: &WorkloadView) -> Key {
-    let name = if workload.name.is_empty() {
-        &workload.key
-    } else {
-        &workload.name
+    let name = match &workload.called.name {
+        name if name.is_empty() => &workload.key,
+        name => name,
     };
     [
         workload.kind.to_owned(),
-        plain(&workload.namespace),
+        plain(&workload.called.namespace),
         plain(name),
     ]
 }

@@ -103,6 +103,9 @@ pub struct Totals {
         ::prost::alloc::string::String,
         u64,
     >,
+    /// Starts that somebody told of before (Notify), whether they came or not.
+    #[prost(uint64, tag = "23")]
+    pub notifications: u64,
     /// Starts that were not learned, by reason.
     #[prost(btree_map = "string, uint64", tag = "2")]
     pub starts_not_learned: ::prost::alloc::collections::BTreeMap<
@@ -199,6 +202,13 @@ pub struct Totals {
         ::prost::alloc::string::String,
         u64,
     >,
+    /// How often the kernel did not run one because it ran on that processor already: what it
+    /// would have told of is lost.
+    #[prost(btree_map = "string, uint64", tag = "24")]
+    pub program_runs_missed: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
 }
 /// Times, counted by size.
 #[derive(serde::Serialize)]
@@ -278,7 +288,7 @@ pub struct Workload {
     /// `unit` or `container`.
     #[prost(string, tag = "2")]
     pub kind: ::prost::alloc::string::String,
-    /// The unit's or container's name.
+    /// The unit's or container's name; where its containers had several, the image's.
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
     /// Kubernetes namespace; empty where it is not known.
@@ -309,6 +319,10 @@ pub struct Workload {
     /// Seen since the agent started; of others only the store tells.
     #[prost(bool, tag = "12")]
     pub seen: bool,
+    /// What single containers or instances of it were called besides, the newest first; at
+    /// most eight.
+    #[prost(string, repeated, tag = "13")]
+    pub also: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One start, as far as it is known.
 #[derive(serde::Serialize)]
@@ -372,6 +386,9 @@ pub struct Start {
     /// Of `late`: asked for before, and on their way.
     #[prost(uint64, tag = "19")]
     pub on_the_way: u64,
+    /// Why nothing was learned from it; empty where it was, or may yet be.
+    #[prost(string, tag = "20")]
+    pub not_learned: ::prost::alloc::string::String,
 }
 /// A file of a plan.
 #[derive(serde::Serialize)]

@@ -13,15 +13,57 @@ const OUTCOMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outcome
 
 const CALLED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("called");
 
+/// Names of single starts that are kept beside what all are called.
+const ALSO: usize = 8;
+
 /// What people call a profile's workload, whose name in the store says less.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Called {
-    /// The unit's or container's name.
+    /// The unit's or container's name; where its starts had several, one for all.
     pub name: String,
     /// Kubernetes namespace, where it is known; else empty.
     pub namespace: String,
     /// Image reference, where it is known; else empty.
     pub image: String,
+    /// What single starts were called besides, the newest first; bounded.
+    #[serde(default)]
+    pub also: Vec<String>,
+}
+
+impl Called {
+    /// Takes up what one more start is called. A name that is another each time, as runtimes
+    /// make them up, names no workload: where a second comes, it is called by its image, or
+    /// if that is not known by `common`. What has several names keeps the last of them.
+    pub fn and(&mut self, name: &str, common: &str) {
+        if self.name.is_empty() {
+            name.clone_into(&mut self.name);
+        }
+        if self.name == name {
+            return;
+        }
+        let common = match self.image.as_str() {
+            "" => common,
+            image => image,
+        };
+        let before = std::mem::replace(&mut self.name, common.to_owned());
+        for name in [&before[..], name] {
+            self.also.retain(|known| known != name);
+            if name != self.name {
+                self.also.insert(0, name.to_owned());
+            }
+        }
+        self.also.truncate(ALSO);
+    }
+
+    /// Whether a person means it: by its name, alone or after its namespace, or by that of
+    /// one of its starts.
+    pub fn is(&self, text: &str) -> bool {
+        let is_full = || {
+            let (namespace, name) = text.split_once('/').unwrap_or_default();
+            !namespace.is_empty() && namespace == self.namespace && name == self.name
+        };
+        self.name == text || is_full() || self.also.iter().any(|name| name == text)
+    }
 }
 
 /// A profile's past.
@@ -143,6 +185,39 @@ mod tests {
             read,
             ..Outcome::default()
         }
+    }
+
+    #[test]
+    fn what_is_called_otherwise_each_time_is_called_by_its_image() {
+        let mut called = Called {
+            namespace: "shop".to_owned(),
+            image: "app:1".to_owned(),
+            ..Called::default()
+        };
+        called.and("web", "0123");
+        called.and("web", "0123");
+        assert_eq!((called.name.as_str(), called.also.len()), ("web", 0));
+        assert!(called.is("web") && called.is("shop/web"));
+        for n in 0..20 {
+            called.and(&format!("quiet_{n}"), "0123");
+            assert_eq!(called.name, "app:1");
+        }
+        assert!(called.is("app:1") && called.is("shop/app:1") && called.is("quiet_19"));
+        assert!(!called.is("quiet_1") && !called.is("/app:1") && !called.is(""));
+        assert_eq!(called.also.len(), ALSO);
+        assert_eq!(
+            (&called.also[0][..], &called.also[1][..]),
+            ("quiet_19", "quiet_18")
+        );
+        let mut of_no_image = Called::default();
+        for n in 0..3 {
+            of_no_image.and(&format!("ssh@{n}.service"), "ssh@.service");
+        }
+        assert_eq!(of_no_image.name, "ssh@.service");
+        assert_eq!(
+            of_no_image.also,
+            ["ssh@2.service", "ssh@1.service", "ssh@0.service"]
+        );
     }
 
     #[test]

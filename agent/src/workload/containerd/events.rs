@@ -16,9 +16,9 @@ use super::{CALL_TIMEOUT, Call, ContainerdError, channel, endpoint, messages};
 const VERSION: &str = "/containerd.services.version.v1.Version/Version";
 const SUBSCRIBE: &str = "/containerd.services.events.v1.Events/Subscribe";
 
-/// How often an idle connection is asked whether anybody is there. Servers take offence at
-/// being asked more often than every five minutes.
-const KEEP_ALIVE: Duration = Duration::from_secs(330);
+/// How long nothing may come until it is asked whether anybody is there. By a call: HTTP/2's
+/// own pings servers take offence at where they come more often than every five minutes.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
 
 /// Largest event that is read, bytes; those that are asked for take some hundred.
 const MAX_EVENT_BYTES: usize = 64 << 10;
@@ -56,18 +56,15 @@ pub async fn follow(
     mut each: impl FnMut(Heard) -> bool + Send,
 ) -> ContainerdError {
     let first = sockets.first().cloned().unwrap_or_default();
-    let endpoint = endpoint()
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
-    let channel = channel(endpoint, sockets);
+    let channel = channel(endpoint(), sockets);
     // The stream's first answer comes with its first event; this one at once.
-    let call = Call {
+    let call = || Call {
         channel: &channel,
         socket: &first,
         namespace: "default",
         deadline: Instant::now() + CALL_TIMEOUT,
     };
-    match version(&call).await {
+    match version(&call()).await {
         Ok(()) => live(),
         Err(error) => return error,
     }
@@ -77,7 +74,7 @@ pub async fn follow(
     };
     let mut client = Grpc::new(channel.clone()).max_decoding_message_size(MAX_EVENT_BYTES);
     if let Err(source) = client.ready().await {
-        return call.unconnected(source);
+        return call().unconnected(source);
     }
     let topics = ["/containers/create", "/containers/delete"];
     let request = Request::new(messages::Subscribe {
@@ -90,7 +87,13 @@ pub async fn follow(
         Err(status) => return failed(status),
     };
     loop {
-        match events.message().await {
+        let Ok(message) = tokio::time::timeout(ASKED_EVERY, events.message()).await else {
+            if let Err(error) = version(&call()).await {
+                return error;
+            }
+            continue;
+        };
+        match message {
             Ok(Some(envelope)) => {
                 if understood(envelope).is_some_and(|heard| !each(heard)) {
                     tokio::time::sleep(pause).await;
