@@ -40,7 +40,7 @@ pub enum SocketError {
     #[error("{} is there and is no socket: remove it, or name another with `--socket`", shown(.0))]
     NotASocket(PathBuf),
     /// Something else went wrong.
-    #[error("{action} {}: {source}", shown(.path))]
+    #[error("{action} {} for the agent's socket: {source} (`socket` in the configuration, or `--socket`, names another)", shown(.path))]
     Io {
         /// What was tried.
         action: &'static str,

@@ -16,7 +16,7 @@ use super::args::{AgentArgs, Global};
 use super::config::{Config, DEFAULT_PATH};
 use super::{common, context, format, interrupt};
 use crate::api::{self, ApiOptions};
-use crate::daemon::{self, Handle, Heeded, Options, Reload, Settings, View};
+use crate::daemon::{self, Feature, Handle, Heeded, Options, Reload, Settings, View};
 
 /// How often the configuration is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -64,6 +64,7 @@ pub(super) fn run(global: &Global, args: &AgentArgs) -> anyhow::Result<ExitCode>
     };
     daemon::run(options, &handle, orders, stop.as_fd(), &mut beat)?;
     tell(&[NotifyState::Stopping]);
+    tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -114,6 +115,7 @@ impl Reload for Beat {
         if !self.is_ready && view.ready {
             self.is_ready = true;
             tell(&[NotifyState::Ready]);
+            self.say_ready(&view);
         }
         if let Some((every, last)) = &mut self.watchdog
             && last.elapsed() >= *every
@@ -124,6 +126,26 @@ impl Reload for Beat {
         if let Some(line) = &mut self.live {
             line.draw(&view);
         }
+    }
+}
+
+impl Beat {
+    fn say_ready(&self, view: &View) {
+        // Of some it is not known yet.
+        let is_without = |f: &&Feature| !f.live && !f.reason.is_empty();
+        for feature in view.features.iter().filter(is_without) {
+            tracing::info!(
+                feature = feature.name,
+                reason = feature.reason,
+                "does without"
+            );
+        }
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            seconds = format!("{:.2}", view.totals.uptime_seconds),
+            cgroups = view.cgroups,
+            "ready: `headstart status` and `headstart top` show what it does"
+        );
     }
 }
 

@@ -11,10 +11,11 @@ use super::args::Global;
 use super::config::Config;
 use super::format;
 
-/// Logs to stderr: warnings, with `-v` debug and with `-vv` trace messages.
-/// `HEADSTART_LOG`, in the syntax of `RUST_LOG`, goes before both.
-pub(super) fn init_tracing(verbose: u8) {
+/// Logs to stderr: warnings, of a service what it does too, with `-v` debug and with `-vv`
+/// trace messages. `HEADSTART_LOG`, in the syntax of `RUST_LOG`, goes before all.
+pub(super) fn init_tracing(verbose: u8, is_service: bool) {
     let level = match verbose {
+        0 if is_service => "warn,headstart=info",
         0 => "warn",
         1 => "warn,headstart=debug",
         _ => "info,headstart=trace",

@@ -42,11 +42,13 @@ use args::Command;
 pub fn main() -> ExitCode {
     panics::quiet();
     let done = if helper::is_wanted() {
-        context::init_tracing(0);
+        context::init_tracing(0, false);
         helper::run()
     } else {
         let cli = Cli::parse();
-        context::init_tracing(cli.global.verbose);
+        // The line of `--live` says it better.
+        let is_service = matches!(&cli.command, Command::Agent(args) if !args.live);
+        context::init_tracing(cli.global.verbose, is_service);
         dispatch(cli)
     };
     match done {

@@ -90,7 +90,7 @@ impl Charge {
         let (cgroup, helper, reason) = match made {
             Ok((cgroup, helper)) => (Some(cgroup), Some(helper), String::new()),
             Err(reason) => {
-                tracing::info!(
+                tracing::debug!(
                     reason,
                     "no warm cgroup: pages are charged to the agent's own"
                 );

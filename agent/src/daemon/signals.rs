@@ -53,6 +53,9 @@ pub(super) enum Told {
     Removed(String),
 }
 
+/// Whether a runtime is heard; else why not, `None` where there is no socket.
+type IsHeard = Result<(), Option<String>>;
+
 /// The listening threads, and what they have heard.
 pub(super) struct Signals {
     /// Ends with this.
@@ -70,7 +73,7 @@ struct Shared {
     wake: Arc<OwnedFd>,
     lost: AtomicU64,
     /// For each containerd whether its events are heard, and why not.
-    runtimes: Mutex<BTreeMap<PathBuf, Result<(), String>>>,
+    runtimes: Mutex<BTreeMap<PathBuf, IsHeard>>,
     /// How many directories of runtimes are watched, and why no more.
     bundles: Mutex<(usize, String)>,
 }
@@ -142,12 +145,8 @@ impl Signals {
             }
         };
         let runtimes = lock(&self.shared.runtimes);
-        let refused: Vec<&str> = runtimes
-            .values()
-            .filter_map(|state| state.as_ref().err().map(String::as_str))
-            .collect();
         let is_heard = runtimes.values().any(Result::is_ok);
-        let heard = is_heard.then_some(()).ok_or_else(|| refused.join("; "));
+        let heard = is_heard.then_some(()).ok_or_else(|| unheard(&runtimes));
         let (watched, why) = &*lock(&self.shared.bundles);
         let is_watched = *watched > 0;
         let watched = is_watched.then_some(()).ok_or_else(|| why.clone());
@@ -203,14 +202,33 @@ async fn events(sockets: Vec<PathBuf>, shared: Arc<Shared>) {
         };
         let error = follow(sockets.clone(), FULL, live, each).await;
         tracing::debug!(%error, "events of a runtime are not heard");
-        let reason = format!("{}: {error}", escape(socket.as_os_str().as_encoded_bytes()));
-        lock(&shared.runtimes).insert(socket.clone(), Err(reason));
+        let is_there = sockets.iter().any(|socket| socket.exists());
+        let why = is_there.then(|| error.to_string());
+        lock(&shared.runtimes).insert(socket.clone(), Err(why));
         if began.elapsed() > LONGEST_PAUSE {
             pause = FIRST_PAUSE;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Why none of the runtimes is heard: those that are not there in one, for there are many
+/// places where one might be.
+fn unheard(runtimes: &BTreeMap<PathBuf, IsHeard>) -> String {
+    let (mut reasons, mut missing) = (Vec::new(), Vec::new());
+    for (socket, state) in runtimes {
+        let socket = escape(socket.as_os_str().as_encoded_bytes());
+        match state {
+            Ok(()) => {}
+            Err(Some(why)) => reasons.push(format!("{socket}: {why}")),
+            Err(None) => missing.push(socket),
+        }
+    }
+    if reasons.is_empty() && !missing.is_empty() {
+        reasons.push(format!("not there: {}", missing.join(", ")));
+    }
+    reasons.join("; ")
 }
 
 /// Watches bundles until `stop` can be read.
@@ -333,6 +351,11 @@ mod tests {
             let signals = listen(Heeded::default(), &roots);
             let reason = refused(&signals);
             assert!(reason.contains("containerd.sock"), "{with:?}: {reason}");
+            assert_eq!(
+                reason.starts_with("not there: "),
+                with.is_none(),
+                "{reason}"
+            );
             // The other one is heard.
             let bundle = containers.join("ab12/userdata");
             until(|| signals.features()[1].live.then_some(()));

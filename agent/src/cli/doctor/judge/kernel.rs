@@ -160,7 +160,7 @@ fn runtimes(seen: &[(PathBuf, Tried)]) -> Row {
     let all_answer = seen.iter().all(|(_, asked)| asked.is_ok());
     Row::ok(Group::Cgroups, "container runtimes", found)
         .is(ok_or(all_answer, Status::Degraded))
-        .costs("image layers are known by their directory on this node, not by what they hold: profiles of containers don't travel")
+        .costs("image layers of that runtime are known by their directory on this node, not by what they hold: profiles of its containers don't travel")
         .fix("start containerd, or mount its socket where the agent runs")
 }
 
