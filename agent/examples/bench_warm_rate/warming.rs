@@ -72,6 +72,7 @@ impl Warming {
         let options = PlanOptions {
             budget: u64::MAX,
             timing: Timing::Ahead,
+            lead: true,
             maybe: true,
             cost: self.cost,
         };

@@ -118,8 +118,8 @@ pub(super) fn subtract(runs: &[Run], others: &[Run]) -> Vec<Run> {
 }
 
 /// Leaves long stretches that are read from one end to the other to the kernel's
-/// readahead, but for their first window of `window` pages. Also the pages left.
-pub(super) fn leave_sequential(runs: Vec<Run>, window: u64) -> (Vec<Run>, u64) {
+/// readahead of `window` pages, but for their first `first` pages. Also the pages left.
+pub(super) fn leave_sequential(runs: Vec<Run>, window: u64, first: u64) -> (Vec<Run>, u64) {
     let follows = |a: &Run, b: &Run| a.end == b.start && a.first_use_ns <= b.first_use_ns;
     let mut left = 0;
     let mut kept = Vec::with_capacity(runs.len());
@@ -130,9 +130,9 @@ pub(super) fn leave_sequential(runs: Vec<Run>, window: u64) -> (Vec<Run>, u64) {
             kept.extend_from_slice(stretch);
             continue;
         }
-        left += pages - window;
-        for run in stretch.iter().filter(|run| run.start < start + window) {
-            let end = run.end.min(start + window);
+        left += pages - first;
+        for run in stretch.iter().filter(|run| run.start < start + first) {
+            let end = run.end.min(start + first);
             kept.push(Run {
                 end,
                 gap_pages: run.gap_pages.min(end - run.start),
@@ -321,14 +321,17 @@ mod tests {
             ..run(start, end)
         };
         let runs = vec![at(0, 6, 0), at(6, 40, 5), at(50, 90, 9), at(90, 99, 1)];
-        let (kept, left) = leave_sequential(runs.clone(), 10);
+        let (kept, left) = leave_sequential(runs.clone(), 10, 10);
         // What follows page 90 was read before what comes before it.
         assert_eq!(
             kept,
             [at(0, 6, 0), at(6, 10, 5), at(50, 60, 9), at(90, 99, 1)]
         );
         assert_eq!(left, 30 + 30);
-        assert_eq!(leave_sequential(runs.clone(), 0), (runs, 0));
+        let (kept, left) = leave_sequential(runs.clone(), 10, 0);
+        assert_eq!(kept, [at(90, 99, 1)]);
+        assert_eq!(left, 40 + 40);
+        assert_eq!(leave_sequential(runs.clone(), 0, 0), (runs, 0));
     }
 
     proptest! {

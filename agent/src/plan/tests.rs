@@ -67,6 +67,7 @@ fn options(timing: Timing) -> PlanOptions {
     PlanOptions {
         budget: 1 << 30,
         timing,
+        lead: true,
         maybe: true,
         cost: DeviceCost::UNMEASURED,
     }

@@ -58,9 +58,14 @@ impl Default for Warmup {
 impl Warmup {
     /// The plan for a profile's next run.
     pub fn plan(&self, profile: &Profile, timing: Timing) -> Plan {
+        self.plan_for(profile, timing, true)
+    }
+
+    fn plan_for(&self, profile: &Profile, timing: Timing, lead: bool) -> Plan {
         let options = PlanOptions {
             budget: self.budget,
             timing,
+            lead,
             maybe: self.maybe,
             cost: self.cost,
         };
@@ -83,7 +88,7 @@ impl Warmup {
             );
             return Plan::default();
         }
-        self.plan(profile, Timing::Beside)
+        self.plan_for(profile, Timing::Beside, false)
     }
 
     /// Carries a plan out.

@@ -34,6 +34,7 @@ fuzz_target!(|message: &[u8]| {
         let options = PlanOptions {
             budget: 1 << 20,
             timing,
+            lead: true,
             maybe: true,
             cost: DeviceCost {
                 read_ns: 20_000.0,
