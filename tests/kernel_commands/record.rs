@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufReader, Write};
 use std::process::Stdio;
 
-use crate::scene::{MIB, Scene, end, last_json, stages_add_up, stderr, stdout};
+use crate::scene::{MIB, Scene, end, json, last_json, stages_add_up, stderr, stdout};
 use crate::tools::{ended, line_with, send, state, until};
 
 #[test]
@@ -237,6 +237,8 @@ fn a_command_that_leaves_a_daemon_ends_and_the_daemon_lives() {
     assert!(scene.shown("p", "a").is_some());
     let left = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
     assert!(left.contains("/headstart-"), "{left}");
+    let cleaned = json(&scene.run(&["--json", "cleanup"]));
+    assert!(cleaned["cgroups_in_use"].as_u64() >= Some(1), "{cleaned}");
     send(pid, libc::SIGKILL);
     until("the daemon is gone", || {
         matches!(state(pid), None | Some('Z'))

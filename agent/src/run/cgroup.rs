@@ -153,23 +153,36 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes what earlier commands had to leave behind, where it is empty now; how many.
-pub(super) fn sweep(parent: &OwnedFd) -> usize {
+/// What was found of cgroups whose makers are dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Removed.
+    pub removed: usize,
+    /// Left: processes are in them.
+    pub in_use: usize,
+}
+
+/// Removes what earlier commands had to leave behind, where it is empty now.
+pub(super) fn sweep(parent: &OwnedFd) -> Swept {
     let opened = rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty());
     let Ok(entries) = opened.and_then(rustix::fs::Dir::new) else {
-        return 0;
+        return Swept::default();
     };
-    let mut removed = 0;
+    let mut swept = Swept::default();
     for entry in entries.flatten() {
         let name = entry.file_name();
         let is_left = maker(name.to_bytes())
             .is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
-        // Refused while processes are in it.
-        if is_left && rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok() {
-            removed += 1;
+        if !is_left {
+            continue;
+        }
+        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Ok(()) => swept.removed += 1,
+            Err(Errno::BUSY) => swept.in_use += 1,
+            Err(_) => {}
         }
     }
-    removed
+    swept
 }
 
 /// The process that made a cgroup, from the cgroup's name.

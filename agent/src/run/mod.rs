@@ -26,7 +26,7 @@ mod warmup;
 pub use beside::{Beside, run_beside};
 pub use blocks::fill_blocks;
 pub use cgroup::{
-    Cgroup, CgroupError, Tree, existing_cgroups, existing_paths, read as read_of_cgroup,
+    Cgroup, CgroupError, Swept, Tree, existing_cgroups, existing_paths, read as read_of_cgroup,
 };
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, in_order, start};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroup::{DIRECTORY, maker, own_place, read, root_directory, sweep};
+use super::cgroup::{DIRECTORY, Swept, maker, own_place, read, root_directory, sweep};
 
 /// How the kernel calls a handle that is a cgroup's id.
 const FILEID_KERNFS: libc::c_int = 0xfe;
@@ -190,15 +190,17 @@ pub fn has_memory_controller() -> Result<(), WarmCgroupError> {
     }
 }
 
-/// Removes cgroups that agents left which were killed; how many.
+/// Removes cgroups that agents and commands left which were killed.
 ///
 /// # Errors
 /// The hierarchy can't be reached or read.
-pub fn remove_left_cgroups() -> io::Result<usize> {
-    let mut removed = 0;
+pub fn remove_left_cgroups() -> io::Result<Swept> {
+    let mut swept = Swept::default();
     let mut ahead = vec![root_directory()?];
     while let Some(directory) = ahead.pop() {
-        removed += sweep(&directory);
+        let here = sweep(&directory);
+        swept.removed += here.removed;
+        swept.in_use += here.in_use;
         for entry in rustix::fs::Dir::read_from(&directory)?.flatten() {
             let name = entry.file_name();
             let is_directory = entry.file_type() == rustix::fs::FileType::Directory;
@@ -209,7 +211,7 @@ pub fn remove_left_cgroups() -> io::Result<usize> {
             }
         }
     }
-    Ok(removed)
+    Ok(swept)
 }
 
 /// The directory of a cgroup (v2), by its id.
