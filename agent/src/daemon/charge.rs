@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,9 @@ pub(super) struct Charge {
     cgroup: Option<WarmCgroup>,
     /// Why there is no warm cgroup; empty where there is one.
     reason: String,
-    high: Mutex<u64>,
+    high: AtomicU64,
+    /// One at a time sets it.
+    setting: Mutex<()>,
     dues: Arc<Dues>,
     /// Of what the agent reads itself; the helper has its own.
     pace: Arc<Pace>,
@@ -101,7 +104,8 @@ impl Charge {
             helper,
             cgroup,
             reason,
-            high: Mutex::new(high),
+            high: AtomicU64::new(high),
+            setting: Mutex::default(),
             pace: Arc::new(Pace::new(dues.clone())),
             dues,
             free: Mutex::new((NODES + 1..OVERFLOW).collect()),
@@ -117,7 +121,8 @@ impl Charge {
             helper: None,
             cgroup: None,
             reason: "a test".to_owned(),
-            high: Mutex::new(0),
+            high: AtomicU64::new(0),
+            setting: Mutex::default(),
             pace: Arc::new(Pace::new(dues.clone())),
             dues,
             free: Mutex::new((NODES + 1..OVERFLOW).collect()),
@@ -153,14 +158,17 @@ impl Charge {
         self.helper.as_ref().map_or(0, Helper::restarts)
     }
 
-    /// The bound of the warm cgroup, where it has changed.
-    pub(super) fn set_high(&self, bytes: u64) {
-        let mut high = lock(&self.high);
-        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| *high != bytes) {
-            *high = bytes;
-            if let Err(error) = cgroup.set_high(bytes) {
-                tracing::warn!(%error, "the warm cgroup keeps its bound");
-            }
+    /// Notes the bound of the warm cgroup; whether it is another one now, and to be set.
+    pub(super) fn wants_high(&self, bytes: u64) -> bool {
+        self.high.swap(bytes, Ordering::Relaxed) != bytes && self.cgroup.is_some()
+    }
+
+    /// Sets that bound. Takes as long as the kernel needs to take back what is above it.
+    pub(super) fn set_high(&self) {
+        let _one = lock(&self.setting);
+        let set = (self.cgroup.as_ref()).map(|c| c.set_high(self.high.load(Ordering::Relaxed)));
+        if let Some(Err(error)) = set {
+            tracing::warn!(%error, "the warm cgroup keeps its bound");
         }
     }
 

@@ -192,7 +192,9 @@ pub fn run(
         match reload.reload() {
             None => {}
             Some(Ok(settings)) => {
-                shared.charge.set_high(settings.room.per_node);
+                if shared.charge.wants_high(settings.room.per_node) {
+                    set_bound(shared.clone());
+                }
                 *shared.settings() = settings;
                 watch.base().config_read_ms = now_ms();
                 watch.base().config_error.clear();
@@ -203,6 +205,15 @@ pub fn run(
         }
     });
     Ok(())
+}
+
+/// Has the warm cgroup's bound set beside the loop, which is not to wait for it.
+fn set_bound(shared: Arc<Shared>) {
+    let set = move || shared.charge.set_high();
+    let spawned = std::thread::Builder::new().name("bound".into()).spawn(set);
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the warm cgroup keeps its bound");
+    }
 }
 
 /// Whether this machine's units and containers have cgroups of version 2: on one that has

@@ -251,7 +251,11 @@ fn bundles(roots: &Roots, shared: &Shared, stop: &OwnedFd) -> std::io::Result<()
         let missing: Vec<String> = missing
             .map(|path| escape(path.as_encoded_bytes()))
             .collect();
-        *lock(&shared.bundles) = (watched, format!("not there: {}", missing.join(", ")));
+        let why = match bundles.is_full() {
+            true => "the system lets no more be watched: raise fs.inotify.max_user_watches",
+            false => "not there",
+        };
+        *lock(&shared.bundles) = (watched, format!("{why}: {}", missing.join(", ")));
         let now_lost = bundles.lost();
         shared.lost.fetch_add(now_lost - lost, Ordering::Relaxed);
         lost = now_lost;

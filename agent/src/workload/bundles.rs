@@ -49,6 +49,10 @@ pub struct Bundles {
     /// Those that are not there.
     sought: Vec<(PathBuf, Watched)>,
     lost: u64,
+    /// Events were lost: what was made meanwhile is to be looked for.
+    missed: bool,
+    /// The system lets no more be watched.
+    full: bool,
 }
 
 impl Bundles {
@@ -68,6 +72,8 @@ impl Bundles {
             watches: HashMap::new(),
             sought: tasks.chain(storages).collect(),
             lost: 0,
+            missed: false,
+            full: false,
         };
         // What is there now is not about to start.
         bundles.look_for_roots(false, &mut |_| {});
@@ -76,8 +82,6 @@ impl Bundles {
 
     /// Directories of runtimes that are watched, and those that are not there.
     pub fn roots(&self) -> (usize, Vec<&Path>) {
-        let is_root =
-            |watched: &Watched| matches!(watched, Watched::Namespaces | Watched::Containers);
         let watched = self.watches.values().filter(|(_, what)| is_root(what));
         let sought = self.sought.iter().map(|(path, _)| path.as_path());
         (watched.count(), sought.collect())
@@ -88,10 +92,25 @@ impl Bundles {
         self.lost
     }
 
+    /// Whether the system let no more be watched (fs.inotify.max_user_watches) when that was
+    /// tried last.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Looks whether directories that were missing are there now, and tells of containers
-    /// whose configuration is.
+    /// whose configuration is. Where events were lost, what they would have told of is
+    /// watched from now on, and not told of: most of it started long ago.
     pub fn seek(&mut self, found: &mut dyn FnMut(String)) {
+        self.full = false;
         self.look_for_roots(true, found);
+        if std::mem::take(&mut self.missed) {
+            let roots = self.watches.values().filter(|(_, what)| is_root(what));
+            for (path, watched) in roots.cloned().collect::<Vec<_>>() {
+                // One that is gone says so by an event of its own.
+                self.watch(path, watched, false, &mut |_| {});
+            }
+        }
     }
 
     fn look_for_roots(&mut self, fresh: bool, found: &mut dyn FnMut(String)) {
@@ -144,12 +163,13 @@ impl Bundles {
     ) {
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.lost += 1;
+            self.missed = true;
             return;
         }
         if what.contains(ReadFlags::IGNORED) {
             // The directory is gone.
             if let Some((path, watched)) = self.watches.remove(&watch)
-                && matches!(watched, Watched::Namespaces | Watched::Containers)
+                && is_root(&watched)
             {
                 self.sought.push((path, watched));
             }
@@ -191,8 +211,11 @@ impl Bundles {
         let watch = match inotify::add_watch(&self.inotify, &path, flags) {
             Ok(watch) => watch,
             Err(error) => {
-                // Gone again, or of a runtime that is not here; or the system's limit.
-                self.lost += u64::from(error == Errno::NOSPC);
+                // Gone again, or of a runtime that is not here; or the system's limit. Those
+                // that are sought are tried again, and not counted each time.
+                let is_full = error == Errno::NOSPC;
+                self.full |= is_full;
+                self.lost += u64::from(is_full && !is_root(&watched));
                 return false;
             }
         };
@@ -240,6 +263,11 @@ impl Bundles {
     }
 }
 
+/// Whether it is a runtime's own directory, that all of its containers are in.
+fn is_root(watched: &Watched) -> bool {
+    matches!(watched, Watched::Namespaces | Watched::Containers)
+}
+
 impl AsFd for Bundles {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
@@ -275,6 +303,29 @@ mod tests {
         // Of one that was made while it was looked at it is told twice.
         ids.dedup();
         ids
+    }
+
+    #[test]
+    fn what_was_made_while_events_were_lost_is_watched_from_then_on() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let roots = roots(dir.path());
+        let tasks = roots.containerd[0].join(TASKS);
+        fs::create_dir_all(&tasks).expect("directory");
+        let mut bundles = Bundles::new(&roots).expect("inotify");
+        write(&tasks.join("k8s.io/one"));
+        // As the kernel does where its queue is full.
+        let mut buffer = [0u8; 4096];
+        rustix::io::read(&bundles, &mut buffer[..]).expect("events");
+        bundles.happened(-1, ReadFlags::QUEUE_OVERFLOW, b"", &mut |_| {});
+        assert_eq!(bundles.lost(), 1);
+        let mut early = Vec::new();
+        bundles.seek(&mut |id| early.push(id));
+        assert_eq!(early, [""; 0], "it may have started long ago");
+        for id in ["one", "two"] {
+            write(&tasks.join("k8s.io").join(id));
+            assert_eq!(told(&mut bundles), [id]);
+        }
+        assert_eq!((bundles.lost(), bundles.roots().0), (1, 1));
     }
 
     #[test]
