@@ -90,8 +90,14 @@ fn notify_says_what_is_warmed() {
         Ok(Notified {
             key: workload.to_owned(),
             planned: 2048,
+            queued: workload == "unit:web.service",
         })
     });
+    let said = text(&scene, &["notify", "unit:web.service"]);
+    assert!(
+        said.starts_with("noted for unit:web.service: other plans go first"),
+        "{said}"
+    );
     let said = text(&scene, &["notify", "redis"]);
     assert_eq!(said, "warming 2.0 KiB for container:redis\n");
     assert_eq!(json(&scene, &["notify", "new"])["planned"], 2048);

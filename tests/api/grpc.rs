@@ -127,6 +127,7 @@ fn a_notification_is_answered_as_the_daemon_answers_it() {
             "unit:web.service" => Ok(Notified {
                 key: workload.to_owned(),
                 planned: 4096,
+                queued: false,
             }),
             "later" => Err(OrderError::NotWarmed {
                 workload: workload.to_owned(),

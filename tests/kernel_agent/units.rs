@@ -111,6 +111,41 @@ fn a_notification_warms_ahead() {
 }
 
 #[test]
+fn two_that_notify_and_wait_are_told_of_one_plan() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 8 * MIB);
+    node.start();
+    let name = "twice.service";
+    node.learn_reading(SLICE, name, &used);
+    // So that it goes on for as long as it takes the second to ask.
+    node.reconfigure("bytes_per_second = \"2MiB\"");
+    evict(&used);
+    let status = || node.json(&["status"]).expect("it answers");
+    let read = || status()["totals"]["warmed_bytes"]["read"].as_u64();
+    let before = read().unwrap_or(0);
+    let ask = || {
+        let mut command = node.headstart(&["--json", "notify", "--wait", name]);
+        command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let first = ask();
+    until("it goes on", || (status()["warming"] == 1).then_some(()));
+    let second = ask();
+    let told = [first, second].map(|child| {
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{output:?}");
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(said["done"], true, "{said}");
+        said["read"].as_u64().expect("bytes")
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0] >= 8 * MIB as u64, "{told:?}");
+    assert_eq!(read().unwrap_or(0) - before, told[0], "read once");
+}
+
+#[test]
 fn what_goes_on_ahead_ends_when_the_start_comes() {
     let Some(mut node) = Node::new() else { return };
     let used = node.file("used", 60 * MIB);

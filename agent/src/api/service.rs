@@ -105,6 +105,7 @@ impl Agent for Service {
         Ok(Response::new(v1::NotifyResponse {
             key: notified.key,
             planned: notified.planned,
+            queued: notified.queued,
         }))
     }
 
@@ -322,7 +323,6 @@ fn refused(error: &OrderError) -> Status {
         OrderError::Ambiguous { .. } | OrderError::NotWarmed { .. } => {
             Status::failed_precondition(text)
         }
-        OrderError::Queued => Status::deadline_exceeded(text),
         OrderError::Busy(_) => Status::unavailable(text),
         OrderError::Store(_) => Status::internal(text),
     }

@@ -16,7 +16,10 @@ pub(super) fn run(global: &Global, args: &NotifyArgs) -> anyhow::Result<ExitCode
         format::emit_json(&notified)?;
     } else {
         let (key, planned) = (shown(&notified.key), bytes(notified.planned));
-        format::emit(format!("warming {planned} for {key}\n"))?;
+        format::emit(match notified.queued {
+            true => format!("noted for {key}: other plans go first, it is warmed after them\n"),
+            false => format!("warming {planned} for {key}\n"),
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }

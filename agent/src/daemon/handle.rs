@@ -67,6 +67,8 @@ pub struct Notified {
     pub key: String,
     /// Bytes that the plan asks for.
     pub planned: u64,
+    /// Other plans go first: it waits, and what it will ask for is not known yet.
+    pub queued: bool,
 }
 
 /// Why an order was not carried out.
@@ -91,9 +93,6 @@ pub enum OrderError {
         /// Why.
         reason: &'static str,
     },
-    /// It was taken, and waits.
-    #[error("other plans go first: it is noted, and warmed when they are done")]
-    Queued,
     /// Too much at once, or the daemon is about to end.
     #[error("the agent takes no orders now: {0}; try again")]
     Busy(&'static str),
@@ -168,15 +167,19 @@ impl Handle {
     }
 
     /// Says that a workload will start soon. Waits until its plan is made, not until it
-    /// is carried out, and not for long.
+    /// is carried out, and not for long: where other plans go first it is queued.
     ///
     /// # Errors
-    /// Nobody knows it, it is not to be warmed, or other plans go first.
+    /// Nobody knows it, or it is not to be warmed.
     pub fn notify(&self, workload: &str) -> Result<Notified, OrderError> {
         let replied = self.told(workload, None)?;
         let reply = replied.recv_timeout(PLAN_IS_MADE);
         reply.unwrap_or_else(|error| match error {
-            RecvTimeoutError::Timeout => Err(OrderError::Queued),
+            RecvTimeoutError::Timeout => Ok(Notified {
+                key: workload.to_owned(),
+                planned: 0,
+                queued: true,
+            }),
             RecvTimeoutError::Disconnected => Err(OrderError::Busy("it is about to end")),
         })
     }

@@ -406,6 +406,7 @@ impl Inner {
         let notified = Notified {
             key: key.clone(),
             planned: self.shared.planned(&profile),
+            queued: false,
         };
         let volumes = self.shared.stored(&profile);
         self.done.send(Done::Ordered(Order::Notified(key.clone())));

@@ -470,6 +470,9 @@ pub struct NotifyResponse {
     /// Bytes that the plan asks for.
     #[prost(uint64, tag = "2")]
     pub planned: u64,
+    /// Other plans go first: it waits, and how large its plan is is not known yet.
+    #[prost(bool, tag = "3")]
+    pub queued: bool,
 }
 /// Names what is to be warmed.
 #[derive(serde::Serialize)]
