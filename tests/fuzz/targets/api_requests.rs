@@ -5,6 +5,7 @@
 use headstart::api::metrics::render;
 use headstart::api::v1;
 use headstart::daemon::{View, WorkloadView};
+use headstart::profile::Called;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
@@ -23,8 +24,11 @@ fuzz_target!(|bytes: &[u8]| {
     let mut view = View::default();
     let workload = WorkloadView {
         key: name.clone(),
-        namespace: name.clone(),
-        name: name.clone(),
+        called: Called {
+            name: name.clone(),
+            namespace: name.clone(),
+            ..Called::default()
+        },
         ..WorkloadView::default()
     };
     view.add(workload);

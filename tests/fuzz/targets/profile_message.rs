@@ -30,11 +30,16 @@ fuzz_target!(|message: &[u8]| {
 
     let _ = predict::wants_exact(&profile);
     let prediction = predict::predict(&profile);
-    for timing in [Timing::Ahead, Timing::Beside] {
+    let times = [
+        (Timing::Ahead, true),
+        (Timing::Beside, true),
+        (Timing::Beside, false),
+    ];
+    for (timing, lead) in times {
         let options = PlanOptions {
             budget: 1 << 20,
             timing,
-            lead: true,
+            lead,
             maybe: true,
             cost: DeviceCost {
                 read_ns: 20_000.0,
