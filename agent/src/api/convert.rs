@@ -104,10 +104,8 @@ fn totals(totals: &Totals) -> v1::Totals {
         charged_bytes: counts(&totals.charged_bytes),
         charge_fallbacks: counts(&totals.charge_fallbacks),
         evictions: counts(&totals.evictions),
-        program_seconds: by_program(&totals.programs, |ran| {
-            (ran.runs > 0).then_some(ran.seconds)
-        }),
-        program_runs: by_program(&totals.programs, |ran| (ran.runs > 0).then_some(ran.runs)),
+        program_seconds: by_program(&totals.programs, |ran| ran.measured(ran.seconds)),
+        program_runs: by_program(&totals.programs, |ran| ran.measured(ran.runs)),
         program_runs_missed: by_program(&totals.programs, |ran| {
             (ran.missed > 0).then_some(ran.missed)
         }),

@@ -75,6 +75,11 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// A value of what ran; none where the kernel does not count that.
+    pub fn measured<T>(&self, value: T) -> Option<T> {
+        (self.runs > 0).then_some(value)
+    }
+
     /// Adds one program, by what `/proc/<pid>/fdinfo` says of it
     /// (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
     pub(super) fn add(&mut self, fdinfo: &str) {

@@ -7,7 +7,7 @@
 //! [docs/metrics.md]: ../../../../docs/metrics.md
 
 use super::labels::group_name;
-use super::samples::{by, count, flag, measured, one, programs, sample, stages, time};
+use super::samples::{by, count, flag, one, programs, sample, stages, time};
 use super::workloads::{self, Groups};
 use crate::daemon::{Histogram, SIGNALS, View};
 
@@ -343,7 +343,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "headstart_probe_run_seconds_total",
         "Time that a hook's programs ran, if the kernel measures it \
          (kernel.bpf_stats_enabled=1, which costs time at each run)",
-        |input| programs(&input.view.totals, |ran| measured(ran, ran.seconds)),
+        |input| programs(&input.view.totals, |ran| ran.measured(ran.seconds)),
     )
     .unit("seconds")
     .labels(&["hook"])
@@ -351,7 +351,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric::counter(
         "headstart_probe_runs_total",
         "How often a hook's programs ran, if the kernel counts it (kernel.bpf_stats_enabled=1)",
-        |input| programs(&input.view.totals, |ran| measured(ran, count(ran.runs))),
+        |input| programs(&input.view.totals, |ran| ran.measured(count(ran.runs))),
     )
     .labels(&["hook"])
     .experimental(),

@@ -48,11 +48,6 @@ pub(super) fn programs(totals: &Totals, value: fn(&Ran) -> Option<f64>) -> Vec<S
         .collect()
 }
 
-/// Of what ran, if the kernel counts that.
-pub(super) fn measured(ran: &Ran, value: f64) -> Option<f64> {
-    (ran.runs > 0).then_some(value)
-}
-
 pub(super) fn stages(view: &View, value: fn(&StageCounts) -> u64) -> Vec<Sample> {
     let stages = view.totals.stages.iter();
     stages
