@@ -5,6 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, SecurityContext, ServiceAccount};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -170,6 +175,34 @@ fn the_base_names_files_that_are_there_and_the_overlay_is_privileged() {
     );
     assert_eq!(patch[0]["value"]["privileged"], true);
     assert_eq!(patch[0]["value"]["readOnlyRootFilesystem"], true);
+}
+
+/// What Kubernetes' own types keep of a manifest: a field that they don't know is lost, and
+/// what is not of a field's type is refused.
+fn typed<T: Serialize + DeserializeOwned>(manifest: &Value) -> Value {
+    let typed: T = serde_json::from_value(manifest.clone()).unwrap_or_else(|e| panic!("{e}"));
+    serde_json::to_value(typed).expect("its own type")
+}
+
+#[test]
+fn manifests_have_the_fields_that_kubernetes_knows() {
+    let kustomization = yaml(&format!("{BASE}/kustomization.yaml"));
+    for file in list(&kustomization, "/resources") {
+        let file = format!("{BASE}/{}", file.as_str().expect("a name"));
+        let manifest = yaml(&file);
+        let kept = match text(&manifest, "/kind") {
+            "DaemonSet" => typed::<DaemonSet>(&manifest),
+            "Namespace" => typed::<Namespace>(&manifest),
+            "PriorityClass" => typed::<PriorityClass>(&manifest),
+            "ServiceAccount" => typed::<ServiceAccount>(&manifest),
+            kind => panic!("{file}: no type for {kind}"),
+        };
+        assert_eq!(kept, manifest, "{file}");
+    }
+    let overlay = yaml("deploy/kustomize/overlays/privileged/kustomization.yaml");
+    let patch: Value = serde_saphyr::from_str(text(&overlay, "/patches/0/patch")).expect("a patch");
+    let value = &patch[0]["value"];
+    assert_eq!(&typed::<SecurityContext>(value), value);
 }
 
 #[test]

@@ -6,10 +6,12 @@
 //! does, and so do Debian's packages, whose stable compiler is told by
 //! `RUSTC_BOOTSTRAP=1` to accept unstable features.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
 
 use crate::packages::{self, BPF_TOOLCHAIN, LLVM};
 use crate::run;
@@ -175,11 +177,16 @@ pub fn cached_tool(
 ) -> Result<PathBuf> {
     let root = cache_dir().join(format!("{name}-{version}"));
     let built = root.join("bin").join(name);
-    let found = on_path(name)
-        .into_iter()
-        .chain([built.clone()])
-        .find(|file| works(file));
-    if let Some(file) = found {
+    let find = || {
+        let mut candidates = on_path(name).into_iter().chain([built.clone()]);
+        candidates.find(|file| works(file))
+    };
+    if let Some(file) = find() {
+        return Ok(file);
+    }
+    // Two builds at once would take each other's scratch directory away.
+    let _turn = turn_of(name)?;
+    if let Some(file) = find() {
         return Ok(file);
     }
     println!("building {name} {version} into {}", root.display());
@@ -200,6 +207,18 @@ pub fn cached_tool(
         bail!("{} was built but does not run", built.display());
     }
     Ok(built)
+}
+
+/// Waits until no other process builds this tool; until the file is dropped none does.
+fn turn_of(name: &str) -> Result<File> {
+    let file = cache_dir().join(format!("{name}.lock"));
+    let take = || {
+        std::fs::create_dir_all(cache_dir())?;
+        let turn = File::create(&file)?;
+        rustix::fs::flock(&turn, FlockOperation::LockExclusive)?;
+        Ok::<_, std::io::Error>(turn)
+    };
+    take().with_context(|| format!("locking {}", file.display()))
 }
 
 /// A linker whose LLVM has gone away since does not start.

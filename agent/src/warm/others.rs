@@ -28,8 +28,9 @@ const STUCK: Duration = Duration::from_secs(1);
 /// For how long others are taken to go on who were heard.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// Of the time beside others, reads of ours take one part in so many.
-const TURN: u32 = 20;
+/// Of the time beside others, reads of ours take one part in so many: no more of others'
+/// reads meet one of ours than the slowest in a hundred.
+const TURN: u32 = 100;
 
 /// The longest that a turn is waited for: who has it may never give it back.
 const CLAIM: Duration = Duration::from_secs(1);

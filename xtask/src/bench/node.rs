@@ -259,7 +259,8 @@ impl Agent {
     pub(super) fn rests(&self) -> Result<()> {
         self.until("it has warmed", || {
             let before = self.bytes_read().ok()?;
-            std::thread::sleep(Duration::from_secs(1));
+            // Who takes turns beside others may pause for long.
+            std::thread::sleep(Duration::from_secs(2));
             let more = self.bytes_read().ok()? - before;
             (more < 1 << 20).then_some(())
         })
