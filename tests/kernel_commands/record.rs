@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{BufReader, Write};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::scene::{MIB, Scene, end, json, last_json, stages_add_up, stderr, stdout};
+use crate::scene::{HEADSTART, MIB, Scene, end, json, last_json, stages_add_up, stderr, stdout};
 use crate::tools::{ended, line_with, send, state, until};
 
 #[test]
@@ -214,6 +215,28 @@ fn what_the_commands_children_read_is_its_own() {
             .unwrap_or_else(|| panic!("{file} is missing"));
         assert_eq!(found["certain_bytes"], 64 << 10, "{file}");
     }
+}
+
+#[test]
+fn what_it_does_itself_before_the_command_counts_in_no_pid_namespace() {
+    let Some(scene) = Scene::recording() else {
+        return;
+    };
+    let record = ["record", "--exact", "never", "--profile", "p", "--", "true"];
+    for namespace in [&[][..], &["--pid", "--fork", "--mount-proc"]] {
+        let mut command = Command::new("unshare");
+        command
+            .args(namespace)
+            .arg(HEADSTART)
+            .arg("--state-dir")
+            .arg(scene.state())
+            .args(record);
+        let output = end(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        assert!(output.status.success(), "{output:?}");
+        let ours = scene.shown_at("p", Path::new(HEADSTART));
+        assert_eq!(ours, None, "{namespace:?}");
+    }
+    assert_eq!(scene.runs("p"), 2);
 }
 
 #[test]

@@ -152,10 +152,15 @@ impl Scene {
 
     /// What `profile show -v` says of a file of this scene.
     pub(crate) fn shown(&self, profile: &str, file: &str) -> Option<Value> {
+        self.shown_at(profile, &self.path(file))
+    }
+
+    /// The same of a file that lies elsewhere.
+    pub(crate) fn shown_at(&self, profile: &str, path: &Path) -> Option<Value> {
         let output = self.run(&["--json", "-v", "profile", "show", profile]);
         assert!(output.status.success(), "{output:?}");
         let shown = json(&output);
-        let path = self.path(file).display().to_string();
+        let path = path.display().to_string();
         // Paths are relative to their volume, wherever that is mounted.
         let files = shown["files"].as_array().expect("files");
         files

@@ -15,9 +15,10 @@ const MAX_RECORDS: u64 = 4_000_000;
 pub struct Origin {
     /// `CLOCK_MONOTONIC`, ns: the command's exec.
     pub time_ns: u64,
-    /// The command's process. What it did before the exec was ours, not the
-    /// command's.
-    pub tgid: u32,
+    /// Nothing was watched before but a process of ours that was to become the command:
+    /// what came earlier is not the command's. (Processes are not told apart: in a pid
+    /// namespace nobody knows the numbers that the kernel counts by.)
+    pub ours_before: bool,
 }
 
 /// A time and the process it concerns.
@@ -211,10 +212,9 @@ impl Collector {
 }
 
 impl Origin {
-    /// ns since the origin; `None` for what this process did before the
-    /// command was there.
+    /// ns since the origin; `None` for what was done before the command was there.
     pub(super) fn since(&self, at: At) -> Option<u64> {
-        if at.tgid == self.tgid && at.time_ns < self.time_ns {
+        if self.ours_before && at.time_ns < self.time_ns {
             return None;
         }
         Some(at.time_ns.saturating_sub(self.time_ns))

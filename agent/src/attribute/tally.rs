@@ -183,10 +183,9 @@ mod tests {
     use super::*;
     use crate::probe::{Fault, Inode, InodeKey, Name, Record, Touch, What};
 
-    const OURS: u32 = 1;
     const ORIGIN: Origin = Origin {
         time_ns: 100,
-        tgid: OURS,
+        ours_before: true,
     };
     const DISK: u32 = 7 << 20;
     const MEMORY: u32 = 8 << 20;
@@ -222,9 +221,9 @@ mod tests {
         }
     }
 
-    /// Attributes records (what, file, time, ours) of files in `dir`, where there
+    /// Attributes records (what, file, time) of files in `dir`, where there
     /// is `file`, of two pages.
-    fn attributed(dir: &Path, records: &[(u8, usize, u64, bool)]) -> Attributed {
+    fn attributed(dir: &Path, records: &[(u8, usize, u64)]) -> Attributed {
         let file = dir.join("file");
         std::fs::write(&file, [1; 5000]).expect("written");
         let ino = std::fs::metadata(&file).expect("there").ino();
@@ -235,7 +234,7 @@ mod tests {
             dev: FILES[file].0,
         };
         let mut collector = Collector::default();
-        for &(what, file, time_ns, ours) in records {
+        for &(what, file, time_ns) in records {
             let inode = key(file);
             let touch = |base_page, pages| Touch {
                 inode,
@@ -276,7 +275,7 @@ mod tests {
             };
             collector.sort_in(Record {
                 time_ns,
-                tgid: OURS + u32::from(!ours),
+                tgid: 1,
                 cgroup: 0,
                 what,
             });
@@ -305,19 +304,17 @@ mod tests {
     #[test]
     fn each_reason_is_counted_record_by_record() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut records: Vec<_> = (0..FILES.len())
-            .map(|file| (PATH, file, 0, false))
-            .collect();
-        records.push((PATH, 0, 0, false));
+        let mut records: Vec<_> = (0..FILES.len()).map(|file| (PATH, file, 0)).collect();
+        records.push((PATH, 0, 0));
         for file in 0..FILES.len() {
             // One before the command, two that hold pages, two past the end.
-            records.push((0, file, 99, true));
-            records.extend((0..4).map(|what| (what, file, 100, true)));
+            records.push((0, file, 99));
+            records.extend((0..4).map(|what| (what, file, 100)));
         }
-        records.push((4, 0, 99, true));
-        records.push((4, 0, 99, false));
-        records.extend([(4, 5, 100, true), (8, 0, 100, true), (6, 0, 100, true)]);
-        records.extend([(9, 0, 100, true), (5, 6, 100, true)]);
+        records.push((4, 0, 99));
+        records.push((4, 0, 100));
+        records.extend([(4, 5, 100), (8, 0, 100), (6, 0, 100)]);
+        records.extend([(9, 0, 100), (5, 6, 100)]);
         let attributed = attributed(dir.path(), &records);
         let pages = stage(&attributed, "pages");
         assert_eq!((pages.seen, pages.out, pages.lost), (35, 2, 0));
@@ -343,7 +340,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_records_add_up(
-            records in proptest::collection::vec((0u8..=PATH, 0usize..FILES.len(), 98u64..102, any::<bool>()), 0..60)
+            records in proptest::collection::vec((0u8..=PATH, 0usize..FILES.len(), 98u64..102), 0..60)
         ) {
             let dir = tempfile::tempdir().expect("a directory");
             assert_balanced(&attributed(dir.path(), &records));

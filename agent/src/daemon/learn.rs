@@ -160,7 +160,7 @@ fn attribute_start(start: &Start, workload: &Workload) -> std::io::Result<Attrib
     };
     let origin = Origin {
         time_ns: start.began_ns,
-        tgid: 0,
+        ours_before: false,
     };
     Ok(attribute_in(
         around_it,

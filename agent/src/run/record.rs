@@ -324,7 +324,7 @@ impl Recorder {
         let counters = self.probes.counters()?.since(before);
         let origin = Origin {
             time_ns: child.exec_ns(),
-            tgid: child.pid() as u32,
+            ours_before: true,
         };
         let Attributed {
             mut trace,

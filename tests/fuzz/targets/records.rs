@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         if let (None, Ok(first)) = (origin, probe::decode(entry)) {
             origin = Some(Origin {
                 time_ns: first.time_ns,
-                tgid: first.tgid,
+                ours_before: first.tgid % 2 == 0,
             });
         }
         rest = tail;
