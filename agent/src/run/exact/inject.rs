@@ -88,33 +88,22 @@ pub(super) fn make_interruptible(signal: i32) -> io::Result<()> {
 /// Waits for the next stop of a traced thread, or the end of `main`.
 pub(super) fn next_event(main: i32) -> Event {
     loop {
-        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-        let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::__WALL;
-        let flags = flags | libc::__WNOTHREAD;
-        // SAFETY: the buffer is a whole siginfo_t.
-        let waited = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
-        if waited < 0 {
-            return match io::Error::last_os_error().kind() {
-                io::ErrorKind::Interrupted => Event::Interrupted,
-                _ => Event::Over,
-            };
-        }
-        // SAFETY: filled in by a waitid that succeeded.
-        let (tid, code) = unsafe {
-            let info = info.assume_init();
-            (info.si_pid(), info.si_code)
+        let seen = match wait(libc::P_ALL, 0, PEEK | libc::__WNOTHREAD) {
+            Ok(Some(seen)) => seen,
+            Ok(None) => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Event::Interrupted,
+            Err(_) => return Event::Over,
         };
-        let has_ended = matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
-        if has_ended && tid == main {
+        if seen.has_ended() && seen.tid == main {
             return Event::Over;
         }
-        // Other ends are taken too: a thread's or grandchild's parent hears of
-        // them after its tracer has.
-        if let Some(status) = wait_for(tid)
-            && libc::WIFSTOPPED(status)
-        {
+        if seen.has_ended() {
+            // Taken: a thread's or grandchild's parent hears of its end after its tracer has.
+            // It can't fail, but for somebody who took it: then it is done too.
+            let _ = wait(libc::P_PID, seen.tid, libc::WEXITED | libc::WNOHANG);
+        } else if let Some(status) = stop_of(seen.tid) {
             return Event::Stopped(Stopped {
-                tid,
+                tid: seen.tid,
                 status,
                 held: RefCell::default(),
             });
@@ -122,16 +111,62 @@ pub(super) fn next_event(main: i32) -> Event {
     }
 }
 
-fn wait_for(tid: i32) -> Option<i32> {
-    let mut status = 0;
+/// Stops and ends, none of them taken.
+const PEEK: i32 = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT;
+
+/// What a wait found.
+struct Seen {
+    tid: i32,
+    code: i32,
+    /// Of a traced thread's stop the signal, and above it the event.
+    status: i32,
+}
+
+impl Seen {
+    fn has_ended(&self) -> bool {
+        matches!(
+            self.code,
+            libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED
+        )
+    }
+}
+
+/// waitid(2); `None` where it was not to wait and there is nothing.
+fn wait(kind: libc::idtype_t, id: i32, flags: i32) -> io::Result<Option<Seen>> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = flags | libc::__WALL;
+    // SAFETY: the buffer is a whole siginfo_t.
+    let waited = unsafe { libc::waitid(kind, id as libc::id_t, info.as_mut_ptr(), flags) };
+    if waited < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: filled in by a waitid that succeeded, or zeroes as before it.
+    let (tid, code, status) = unsafe {
+        let info = info.assume_init();
+        (info.si_pid(), info.si_code, info.si_status())
+    };
+    Ok((tid != 0).then_some(Seen { tid, code, status }))
+}
+
+/// Takes a stop that is there, and never the end that may have followed it: the status as
+/// waitpid(2) has it.
+fn stop_of(tid: i32) -> Option<i32> {
+    let seen = wait(libc::P_PID, tid, libc::WSTOPPED | libc::WNOHANG).ok()??;
+    Some(seen.status << 8 | 0x7f)
+}
+
+/// Waits for the next stop of a thread and takes it; none where it has ended instead, which
+/// is left for others to wait for.
+fn next_stop(tid: i32) -> Option<i32> {
     loop {
-        // SAFETY: plain system call; `status` is valid for the write.
-        let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
-        if waited == tid {
-            return Some(status);
+        match wait(libc::P_PID, tid, PEEK) {
+            Ok(Some(seen)) if seen.has_ended() => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return None,
         }
-        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return None;
+        if let Some(status) = stop_of(tid) {
+            return Some(status);
         }
     }
 }
@@ -211,10 +246,7 @@ impl Stopped {
     pub(super) fn finish_call(&self) -> io::Result<()> {
         loop {
             request(libc::PTRACE_SYSCALL, self.tid, 0, 0)?;
-            let stop = match wait_for(self.tid) {
-                Some(status) if libc::WIFSTOPPED(status) => status,
-                _ => return Err(io::Error::other("ended")),
-            };
+            let stop = next_stop(self.tid).ok_or_else(|| io::Error::other("ended"))?;
             match (stop >> 16, libc::WSTOPSIG(stop)) {
                 (0, SYSCALL_STOP) => return Ok(()),
                 (0, signal) => self.held.borrow_mut().push(signal),
