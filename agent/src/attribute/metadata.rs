@@ -12,17 +12,17 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
-use super::ext4::{DeviceSource, Ext4, InodeNeed, Need};
+use super::ext4::{DeviceSource, Ext4, InodeNeed, Metadata, Need};
 use super::mountinfo::{self, Mount};
 use super::volume::device_node;
-use crate::model::{BlockTouch, FileTouches, NameKind, NameTouch, Trace, Volume};
+use crate::model::{FileTouches, NameKind, NameTouch, Trace, Volume, escape};
 
 /// Runs of pages of a file that are looked up in its map one by one; of a file with more
 /// all of the map is taken.
 const MOST_RUNS: usize = 16;
 
-/// Adds the blocks that a trace's names and files take; the number of names on such
-/// filesystems for which that can't be done.
+/// Adds the blocks that a trace's names and files take; for how many names (or inodes, where
+/// a block of them can't be read or says what can't be) on such filesystems that can't be done.
 pub(super) fn complete(trace: &mut Trace, mounts: &[Mount]) -> u64 {
     let mut without = 0;
     for (index, volume) in (0u32..).zip(&trace.volumes) {
@@ -34,11 +34,26 @@ pub(super) fn complete(trace: &mut Trace, mounts: &[Mount]) -> u64 {
         let names = || trace.names.iter().filter(move |name| name.volume == index);
         let files = || trace.files.iter().filter(move |file| file.volume == index);
         match blocks(volume, index, mounts, names(), files()) {
-            Some(blocks) => trace.blocks.extend(blocks),
+            Some(found) => {
+                without += not_followed(volume, &found);
+                trace.blocks.extend(found.touches);
+            }
             None => without += names().count() as u64,
         }
     }
     without
+}
+
+/// Inodes whose blocks were not all found, each told to those who look for why.
+fn not_followed(volume: &Volume, found: &Metadata) -> u64 {
+    let mount_point = escape(&volume.mount_point);
+    for (inode, error) in &found.failed {
+        tracing::debug!(inode, mount_point, %error, "not all of its blocks are known");
+    }
+    if found.truncated {
+        tracing::debug!(mount_point, "too many blocks: later ones are left out");
+    }
+    found.failed.len() as u64
 }
 
 fn blocks<'t>(
@@ -47,11 +62,18 @@ fn blocks<'t>(
     mounts: &[Mount],
     names: impl Iterator<Item = &'t NameTouch>,
     files: impl Iterator<Item = &'t FileTouches>,
-) -> Option<Vec<BlockTouch>> {
+) -> Option<Metadata> {
     let mount = mountinfo::covering(mounts, &volume.mount_point)
         .filter(|mount| mount.mount_point == volume.mount_point && mount.root == b"/")?;
-    let source = DeviceSource::new(File::open(device_node(mount.device).ok()?).ok()?);
-    let filesystem = Ext4::open(&source).ok()?;
+    let mount_point = escape(&volume.mount_point);
+    let device = device_node(mount.device).and_then(File::open);
+    let source = device
+        .inspect_err(|error| tracing::debug!(mount_point, %error, "its device can't be opened"))
+        .ok()?;
+    let source = DeviceSource::new(source);
+    let filesystem = Ext4::open(&source)
+        .inspect_err(|error| tracing::debug!(mount_point, %error, "its device can't be read"))
+        .ok()?;
     let mut inodes = Inodes {
         volume,
         device: mount.device,
@@ -65,7 +87,7 @@ fn blocks<'t>(
         inodes.file(file, &mut needs);
     }
     needs.sort_by_key(|need| need.first_use_ns);
-    Some(filesystem.metadata_pages(index, &needs).touches)
+    Some(filesystem.metadata_pages(index, &needs))
 }
 
 /// Numbers of a volume's inodes, by path below its root.

@@ -45,7 +45,7 @@ pub struct Gaps {
     /// takes (4,095 bytes).
     pub names_unresolved: u64,
     /// Names on ext2, ext3 or ext4 whose metadata blocks are not known: the block device
-    /// can't be opened, or it does not hold what it should. Looking them up warms them.
+    /// can't be opened or read, or it does not hold what it should. Looking them up warms them.
     pub names_without_blocks: u64,
 }
 

@@ -167,7 +167,7 @@ pub(super) fn describe(name: &str, recording: &Recording, runs: usize) -> String
     if gaps.names_without_blocks > 0 {
         let _ = writeln!(
             out,
-            "  of {} names on ext4 it is not known which blocks of the disk they take: it can't be opened; looking them up warms them",
+            "  of {} names on ext4 it is not known which blocks of the disk they take: it can't be opened or read (-v tells); looking them up warms them",
             gaps.names_without_blocks
         );
     }
