@@ -253,6 +253,22 @@ fn a_port_that_is_taken_leaves_the_socket_and_is_tried_again() {
 }
 
 #[test]
+fn metrics_at_all_addresses_are_served_at_those_of_ipv4_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (handle, _orders) = Handle::new();
+    let options = ApiOptions {
+        socket: dir.path().join("agent.sock"),
+        metrics_listen: Some("[::]:0".parse().expect("an address")),
+        ..ApiOptions::default()
+    };
+    let server = serve(handle, options).expect("served");
+    let port = server.metrics_address().expect("served").port();
+    let address = ([127, 0, 0, 1], port).into();
+    let (status, _) = crate::scene::http(address, "GET /livez");
+    assert_eq!(status, 200);
+}
+
+#[test]
 fn health_and_reflection_are_there() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     use tonic_reflection::pb::v1::ServerReflectionRequest;

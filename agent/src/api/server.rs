@@ -1,6 +1,6 @@
 //! The threads that serve, from start to end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -165,7 +165,10 @@ pub fn serve(handle: Handle, options: ApiOptions) -> Result<Server, ApiError> {
 /// Listens for who wants metrics; says why not, once for each reason.
 fn bind_metrics(address: SocketAddr, not_served: &NotServed) -> Option<tokio::net::TcpListener> {
     let bind = || {
-        let listener = TcpListener::bind(address)?;
+        let listener = TcpListener::bind(address).or_else(|error| {
+            let instead = without_ipv6(address, &error).ok_or(error)?;
+            TcpListener::bind(instead)
+        })?;
         listener.set_nonblocking(true)?;
         tokio::net::TcpListener::from_std(listener)
     };
@@ -178,6 +181,13 @@ fn bind_metrics(address: SocketAddr, not_served: &NotServed) -> Option<tokio::ne
     }
     *told = why;
     bound.ok()
+}
+
+/// What `[::]` means where the kernel has no IPv6: all addresses, which are IPv4's then.
+fn without_ipv6(address: SocketAddr, error: &std::io::Error) -> Option<SocketAddr> {
+    let has_none = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    let any = address.is_ipv6() && address.ip().is_unspecified();
+    (has_none && any).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 /// Tries until it can be had: whoever has the port may let go of it.
@@ -236,5 +246,22 @@ async fn look(handle: Handle, pulse: Arc<Pulse>, reporter: HealthReporter) {
             reporter.set_service_status(service, status).await;
         }
         tokio::time::sleep(TICK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_addresses_are_those_that_there_are() {
+        let none = std::io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+        let taken = std::io::Error::from_raw_os_error(libc::EADDRINUSE);
+        let instead = |address: &str, error| without_ipv6(address.parse().expect("valid"), error);
+        let ipv4 = "0.0.0.0:9469".parse().expect("valid");
+        assert_eq!(instead("[::]:9469", &none), Some(ipv4));
+        assert_eq!(instead("[::]:9469", &taken), None);
+        assert_eq!(instead("[::1]:9469", &none), None);
+        assert_eq!(instead("0.0.0.0:9469", &none), None);
     }
 }
