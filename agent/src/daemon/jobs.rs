@@ -178,13 +178,16 @@ impl Jobs {
     }
 
     /// Ends the workers, each after what it does now; starts that wait to be learned
-    /// are.
+    /// are, as far as there is time for that.
     pub(super) fn end(&mut self) {
         self.identify = None;
         self.foresee = None;
         self.warm.end();
         if let Some(pool) = self.learn.take() {
-            pool.finish();
+            match pool.finish() {
+                0 => {}
+                starts => tracing::warn!(starts, "ended before they were learned"),
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::warm::be_nice;
 
@@ -93,16 +93,19 @@ impl Pool {
         self.threads.len()
     }
 
-    /// Ends the threads after all that waits is done, and leaves those alone that are
-    /// stuck, of which there are so many.
-    pub(super) fn finish_but(mut self, stuck: impl Fn() -> usize) {
+    /// Ends the threads after all that waits is done, or after `longest`, and leaves those
+    /// alone that go on then or are stuck, of which there are so many. How many jobs were not
+    /// begun.
+    pub(super) fn finish_but(mut self, longest: Duration, stuck: impl Fn() -> usize) -> usize {
         self.inner.waiting().ended = true;
         self.inner.changed.notify_all();
+        let began = Instant::now();
         let goes_on = |thread: &&JoinHandle<()>| !thread.is_finished();
-        while self.threads.iter().filter(goes_on).count() > stuck() {
+        while self.threads.iter().filter(goes_on).count() > stuck() && began.elapsed() < longest {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.threads.retain(|thread| thread.is_finished());
+        std::mem::take(&mut self.inner.waiting().jobs).len()
     }
 
     /// Has a job done; `false` where too many wait already.
@@ -227,7 +230,24 @@ mod tests {
         assert_eq!(each.recv(), Ok(1));
         assert!(pool.submit(move || second.send(10).expect("listens")));
         go.send(()).expect("waits");
-        pool.finish_but(|| 0);
+        assert_eq!(pool.finish_but(Duration::MAX, || 0), 0);
         assert_eq!(each.iter().collect::<Vec<_>>(), [10, 2, 3]);
+    }
+
+    #[test]
+    fn who_ends_it_waits_no_longer_than_it_wants() {
+        let pool = Pool::new("test", 1, 8, 0).expect("threads");
+        let (begun, began) = channel();
+        let (go, wait) = channel::<()>();
+        assert!(pool.submit(move || {
+            begun.send(()).expect("listens");
+            let _ = wait.recv();
+        }));
+        assert_eq!(began.recv(), Ok(()));
+        for _ in 0..3 {
+            assert!(pool.submit(|| panic!("it is never begun")));
+        }
+        assert_eq!(pool.finish_but(Duration::from_millis(20), || 0), 3);
+        drop(go);
     }
 }

@@ -10,6 +10,10 @@ use super::pool::{LAST, Pool};
 /// A job that takes longer is taken for stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Service managers wait for 10 s, as deployed (`TimeoutStopSec`,
+/// `terminationGracePeriodSeconds`), before they kill.
+const LONGEST_END: Duration = Duration::from_secs(5);
+
 /// Threads at most: when all of them are stuck nothing more is done.
 const MOST: usize = 8;
 
@@ -100,10 +104,12 @@ impl Relieved {
         format!("{stuck} of {MOST} threads wait for a file system that does not answer: {rest}")
     }
 
-    /// Ends the threads after all that waits is done, but for those that are stuck.
-    pub(super) fn finish(self) {
+    /// Ends the threads after all that waits is done, but for those that are stuck, and for
+    /// what would keep whoever ends us waiting for too long. How many jobs were not begun.
+    pub(super) fn finish(self) -> usize {
         let (busy, patience) = (self.busy, self.patience);
-        self.pool.finish_but(|| busy.longer_than(patience));
+        self.pool
+            .finish_but(LONGEST_END, || busy.longer_than(patience))
     }
 }
 
@@ -132,7 +138,7 @@ mod tests {
         };
         assert!(said.starts_with("1 of 8 threads wait"), "{said}");
         assert_eq!(each.recv(), Ok(()));
-        pool.finish();
+        assert_eq!(pool.finish(), 0);
         drop(answer);
     }
 }
