@@ -56,6 +56,10 @@ fn every_call_and_every_component_is_recorded() {
         "accessed",
         "old",
         "attribute",
+        "attributes",
+        "changed",
+        "removed",
+        "watched",
         "dir/sub/file",
         "dir/below",
         "dir/stated",
@@ -77,6 +81,12 @@ fn every_call_and_every_component_is_recorded() {
         op("accessed", How::Access),
         op("old", How::OldCalls),
         op("attribute", How::GetAttribute),
+        op("attributes", How::ListAttributes),
+        op("changed", How::ChangeMode),
+        op("removed", How::TryRemove),
+        op("not-there", How::TryRemove),
+        op("made", How::MakeDirectory),
+        op("watched", How::Watch),
         op("link/file", How::Stat),
         op("dangling", How::Open),
         op("read", How::ReadLink),
@@ -98,6 +108,13 @@ fn every_call_and_every_component_is_recorded() {
             (b"stated", File),
             (b"accessed", File),
             (b"old", File),
+            (b"attribute", File),
+            (b"attributes", File),
+            (b"changed", File),
+            (b"removed", Missing),
+            (b"not-there", Missing),
+            (b"made", Directory),
+            (b"watched", File),
             (b"link", Symlink),
             (b"dir", Directory),
             (b"dir/sub", Directory),
@@ -117,6 +134,35 @@ fn every_call_and_every_component_is_recorded() {
             (b"here/gone", Missing),
         ],
         &[b"listed"],
+    );
+    assert_eq!(below(&recording.trace, &dir), wanted);
+}
+
+/// As `getpwuid` of glibc asks for nscd, in many programs' starts.
+#[test]
+fn paths_of_sockets_are_names() {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let dir = scratch.path("sockets");
+    std::fs::create_dir_all(dir.join("sub")).expect("dir");
+    symlink("sub", dir.join("link")).expect("link");
+    let _listens = std::os::unix::net::UnixListener::bind(dir.join("sub/here")).expect("bound");
+    drop_caches();
+    let recording = scratch.record(&[
+        Op::new(&dir, How::ChangeDirectory),
+        Op::new("link/here", How::Connect),
+        Op::new("sub/not-here", How::Connect),
+        Op::new("elsewhere", How::ConnectElsewhere),
+    ]);
+    let wanted = expected(
+        &[
+            (b"link", Symlink),
+            (b"sub", Directory),
+            (b"sub/here", File),
+            (b"sub/not-here", Missing),
+        ],
+        &[],
     );
     assert_eq!(below(&recording.trace, &dir), wanted);
 }

@@ -53,6 +53,17 @@ pub(crate) enum How {
     OpenBelow(Vec<u8>),
     StatBelow(Vec<u8>),
     GetAttribute,
+    ListAttributes,
+    MakeDirectory,
+    /// unlinkat(2), whether it is there or not.
+    TryRemove,
+    ChangeMode,
+    /// inotify_add_watch(2).
+    Watch,
+    /// connect(2) to a socket at the path, which ends with the address, without a NUL.
+    Connect,
+    /// The same in the abstract name space, and to an address of IPv4 of the same bytes.
+    ConnectElsewhere,
     ChangeDirectory,
     ChangeRoot,
     Remove,
@@ -199,6 +210,22 @@ impl Op {
             How::GetAttribute => {
                 let _ = rustix::fs::getxattr(path, "user.test", &mut [0u8; 16][..]);
             }
+            How::ListAttributes => {
+                let _ = rustix::fs::listxattr(path, &mut [0u8; 64][..]);
+            }
+            How::MakeDirectory => drop(std::fs::create_dir(path)),
+            How::TryRemove => drop(rustix::fs::unlinkat(CWD, path, AtFlags::empty())),
+            How::ChangeMode => drop(rustix::fs::chmod(path, Mode::from_raw_mode(0o600))),
+            How::Watch => {
+                use rustix::fs::inotify;
+                let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+                let _ = inotify::add_watch(watch, path, inotify::WatchFlags::MODIFY);
+            }
+            How::Connect => connect(libc::AF_UNIX, &self.file),
+            How::ConnectElsewhere => {
+                connect(libc::AF_UNIX, &[b"\0", &self.file[..]].concat());
+                connect(libc::AF_INET, &self.file);
+            }
             How::ChangeDirectory => std::env::set_current_dir(path).expect("chdir"),
             How::ChangeRoot => rustix::process::chroot(path).expect("chroot"),
             How::Remove => std::fs::remove_file(path).expect("remove"),
@@ -322,6 +349,22 @@ impl Mapping {
 }
 
 /// Reads until `room` is full or the file ends.
+/// Connects a socket of a family to an address of these bytes and no more; behind them in
+/// memory there is something else.
+fn connect(family: libc::c_int, address: &[u8]) {
+    let mut bytes = [b'#'; 256];
+    bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+    bytes[2..2 + address.len()].copy_from_slice(address);
+    let length = 2 + address.len() as libc::socklen_t;
+    // SAFETY: the address is as long as it is said to be; the socket is ours.
+    unsafe {
+        let socket = libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        assert!(socket >= 0, "a socket");
+        libc::connect(socket, bytes.as_ptr().cast(), length);
+        libc::close(socket);
+    }
+}
+
 fn read(file: &File, mut offset: u64, mut room: &mut [u8]) {
     while !room.is_empty() {
         match file.read_at(room, offset).expect("pread") {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use headstart_abi::{SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_PATH};
+use headstart_abi::{
+    SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_PATH, SYSCALL_SECOND, SYSCALL_SOCKET,
+};
 
 /// What a hook is for; groups are attached and detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -278,6 +280,13 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_execve, SYSCALL_PATH),
     (libc::SYS_statfs, SYSCALL_PATH),
     (libc::SYS_chdir, SYSCALL_PATH),
+    (libc::SYS_creat, SYSCALL_PATH),
+    (libc::SYS_mkdir, SYSCALL_PATH),
+    (libc::SYS_rmdir, SYSCALL_PATH),
+    (libc::SYS_unlink, SYSCALL_PATH),
+    (libc::SYS_chmod, SYSCALL_PATH),
+    (libc::SYS_chown, SYSCALL_PATH),
+    (libc::SYS_lchown, SYSCALL_PATH),
     (libc::SYS_getdents, SYSCALL_LIST),
     (libc::SYS_openat, SYSCALL_AT),
     (libc::SYS_openat2, SYSCALL_AT),
@@ -288,6 +297,20 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_readlinkat, SYSCALL_AT | SYSCALL_LENGTH),
     (libc::SYS_execveat, SYSCALL_AT),
     (libc::SYS_getdents64, SYSCALL_LIST),
+    (libc::SYS_mkdirat, SYSCALL_AT),
+    (libc::SYS_unlinkat, SYSCALL_AT),
+    (libc::SYS_fchmodat, SYSCALL_AT),
+    (libc::SYS_fchownat, SYSCALL_AT),
+    (libc::SYS_utimensat, SYSCALL_AT),
+    (libc::SYS_name_to_handle_at, SYSCALL_AT),
+    (libc::SYS_truncate, SYSCALL_PATH),
+    (libc::SYS_getxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_lgetxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_listxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_llistxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_inotify_add_watch, SYSCALL_SECOND | SYSCALL_LENGTH),
+    (libc::SYS_connect, SYSCALL_SOCKET),
+    (libc::SYS_bind, SYSCALL_SOCKET),
 ];
 
 /// System calls that name files, by number on this architecture.
@@ -305,4 +328,18 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_readlinkat, SYSCALL_AT | SYSCALL_LENGTH),
     (libc::SYS_execveat, SYSCALL_AT),
     (libc::SYS_getdents64, SYSCALL_LIST),
+    (libc::SYS_mkdirat, SYSCALL_AT),
+    (libc::SYS_unlinkat, SYSCALL_AT),
+    (libc::SYS_fchmodat, SYSCALL_AT),
+    (libc::SYS_fchownat, SYSCALL_AT),
+    (libc::SYS_utimensat, SYSCALL_AT),
+    (libc::SYS_name_to_handle_at, SYSCALL_AT),
+    (libc::SYS_truncate, SYSCALL_PATH),
+    (libc::SYS_getxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_lgetxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_listxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_llistxattr, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_inotify_add_watch, SYSCALL_SECOND | SYSCALL_LENGTH),
+    (libc::SYS_connect, SYSCALL_SOCKET),
+    (libc::SYS_bind, SYSCALL_SOCKET),
 ];

@@ -142,9 +142,9 @@ const ALTERNATIVES: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 4] = ["orig_ax", "di", "si", "r8"];
+const REGISTERS: [&str; 5] = ["orig_ax", "di", "si", "dx", "r8"];
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [&str; 4] = ["syscallno", "orig_x0", "regs", "regs"];
+const REGISTERS: [&str; 5] = ["syscallno", "orig_x0", "regs", "regs", "regs"];
 
 /// Arguments of a kernel function.
 #[cfg(target_arch = "x86_64")]
@@ -279,9 +279,11 @@ pub fn types_from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
     }
     let register = |i: usize| btf.offset("pt_regs", REGISTERS[i]).unwrap_or(NO_OFFSET);
     (layout.regs_number, layout.regs_arg0) = (register(0), register(1));
-    (layout.regs_arg1, layout.regs_arg4) = (register(2), register(3));
+    (layout.regs_arg1, layout.regs_arg2) = (register(2), register(3));
+    layout.regs_arg4 = register(4);
     if cfg!(target_arch = "aarch64") && layout.regs_arg1 != NO_OFFSET {
         layout.regs_arg1 += 8;
+        layout.regs_arg2 += 16;
         layout.regs_arg4 += 32;
     }
     let argument = |i: usize| btf.offset("pt_regs", ARGUMENTS[i]).unwrap_or(NO_OFFSET);

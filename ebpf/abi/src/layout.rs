@@ -119,6 +119,8 @@ layout! {
     regs_arg0,
     /// `pt_regs`: second system call argument
     regs_arg1,
+    /// `pt_regs`: third system call argument
+    regs_arg2,
     /// `pt_regs`: fifth system call argument
     regs_arg4,
     /// Pages of a fault-around window (16 unless debugfs says otherwise)

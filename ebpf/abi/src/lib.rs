@@ -19,11 +19,12 @@ pub use record::{
 };
 pub use track::{
     FaultSlot, MAP_SIGNAL, REFILLS_MAX, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP,
-    SYSCALL_PATH, SYSCALL_SLOTS, TRACK_SLOTS, TrackEntry, track_slot,
+    SYSCALL_PATH, SYSCALL_SECOND, SYSCALL_SLOTS, SYSCALL_SOCKET, TRACK_SLOTS, TrackEntry,
+    track_slot,
 };
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Fails the build if `T` does not have exactly `SIZE` bytes.
 const fn assert_size<T, const SIZE: usize>() {

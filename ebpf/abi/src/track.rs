@@ -20,7 +20,11 @@ pub const SYSCALL_AT: u32 = 1;
 pub const SYSCALL_PATH: u32 = 2;
 /// A call that lists a directory.
 pub const SYSCALL_LIST: u32 = 3;
-/// With [`SYSCALL_AT`] or [`SYSCALL_PATH`]: what it returns when it succeeds is more
+/// A call with a socket, an address that may be a path (`AF_UNIX`), and its length.
+pub const SYSCALL_SOCKET: u32 = 5;
+/// A call whose second argument is a path, and whose first has nothing to do with it.
+pub const SYSCALL_SECOND: u32 = 6;
+/// With a class that names a path: what it returns when it succeeds is more
 /// than 0 and yet no descriptor.
 pub const SYSCALL_LENGTH: u32 = 8;
 /// A call that maps memory: the thread gets [`MAP_SIGNAL`] if it mapped a file.

@@ -5,14 +5,16 @@
 //! registers.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_task, bpf_probe_read_user_str, bpf_send_signal_thread},
+    helpers::generated::{
+        bpf_get_current_task, bpf_probe_read_user, bpf_probe_read_user_str, bpf_send_signal_thread,
+    },
     macros::{btf_tracepoint, map},
     maps::{Array, PerCpuArray},
     programs::BtfTracePointContext,
 };
 use headstart_abi::{
     MAP_SIGNAL, MAX_PATH, NameRecord, Note, Outcome, RecordKind, SYSCALL_AT, SYSCALL_LENGTH,
-    SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SLOTS, Stage, TrackEntry,
+    SYSCALL_LIST, SYSCALL_MAP, SYSCALL_SECOND, SYSCALL_SLOTS, SYSCALL_SOCKET, Stage, TrackEntry,
 };
 
 use crate::config::{Follow, Pointer, field, peek, peek_or_zero};
@@ -21,6 +23,9 @@ use crate::inode::{self, Identity};
 use crate::{emit, track};
 
 const AT_FDCWD: i32 = -100;
+/// Of a `sockaddr_un` (unix(7)): all of it, and its family.
+const ADDRESS_BYTES: u32 = 110;
+const FAMILY_BYTES: u32 = 2;
 /// In the hash of a name that was opened. What it changes of a hash is not what
 /// another path of the same length would.
 const OPENED: u64 = 0x6f70_656e_6564_9e37;
@@ -52,8 +57,9 @@ static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
 
 /// A system call returns. Those that name a file are looked at:
 /// [`SYSCALL_AT`] (directory descriptor and path: `openat`, `statx`, …),
-/// [`SYSCALL_PATH`] (path only: `open`, `stat`, a failed `execve`, …) and
-/// [`SYSCALL_LIST`] (`getdents64`).
+/// [`SYSCALL_PATH`] (path only: `open`, `stat`, a failed `execve`, …),
+/// [`SYSCALL_SECOND`] (path behind something else: `inotify_add_watch`),
+/// [`SYSCALL_SOCKET`] (`connect` and `bind` to a path) and [`SYSCALL_LIST`] (`getdents64`).
 ///
 /// match-proto:v5.10:include/trace/events/syscalls.h:sys_exit(struct pt_regs *regs, long ret)
 ///
@@ -83,6 +89,11 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (first, second) = (regs.load(field!(regs_arg0)), regs.load(field!(regs_arg1)));
+    // Five arguments at most: an address' length travels with the class.
+    let class = match class {
+        SYSCALL_SOCKET => class | address_length(regs.load(field!(regs_arg2))) << 16,
+        _ => class,
+    };
     call(first, second, class, ctx.arg(1), entry.cgroup)
 }
 
@@ -106,18 +117,49 @@ pub(crate) extern "C" fn call(
     } else {
         0
     };
-    tally.one(if class == SYSCALL_LIST {
-        list(task, first as u32, &entry)
-    } else {
-        let at = class & !SYSCALL_LENGTH == SYSCALL_AT;
-        let (fd, path) = if at {
-            (first as i32, second)
-        } else {
-            (AT_FDCWD, first)
-        };
-        name(task, fd, path, result, &entry)
-    });
+    let (fd, path, most) = match class as u8 as u32 & !SYSCALL_LENGTH {
+        SYSCALL_LIST => {
+            tally.one(list(task, first as u32, &entry));
+            return 0;
+        }
+        SYSCALL_AT => (first as i32, second, MAX_PATH as u32),
+        SYSCALL_SECOND => (AT_FDCWD, second, MAX_PATH as u32),
+        SYSCALL_SOCKET => {
+            let (path, most) = socket_path(second, class >> 16);
+            (AT_FDCWD, path, most)
+        }
+        _ => (AT_FDCWD, first, MAX_PATH as u32),
+    };
+    tally.one(name(task, fd, path, most, result, &entry));
     0
+}
+
+/// The length of a socket's address, as far as it matters.
+#[inline(always)]
+fn address_length(length: u64) -> u32 {
+    let length = length as u32;
+    if length < ADDRESS_BYTES {
+        length
+    } else {
+        ADDRESS_BYTES
+    }
+}
+
+/// Where the path of a socket's address is, and how many bytes it takes with a NUL behind it;
+/// none where the address is another family's. One in the abstract name space begins with a
+/// NUL, and is no path (unix(7)).
+#[inline(always)]
+fn socket_path(address: u64, length: u32) -> (u64, u32) {
+    const AF_UNIX: u16 = 1;
+    let mut family = 0u16;
+    // SAFETY: the helper writes two bytes to a local variable, and checks the source itself.
+    let read =
+        unsafe { bpf_probe_read_user((&raw mut family).cast(), FAMILY_BYTES, address as *const _) };
+    match read == 0 && family == AF_UNIX && length > FAMILY_BYTES {
+        // The kernel takes it for a string that ends at the address' end or before.
+        true => (address + u64::from(FAMILY_BYTES), length - FAMILY_BYTES + 1),
+        false => (0, 1),
+    }
 }
 
 /// Has a thread that mapped a file stop for its tracer before it can touch the
@@ -151,7 +193,7 @@ fn list(task: u64, fd: u32, entry: &TrackEntry) -> Outcome {
 }
 
 #[inline(always)]
-fn name(task: u64, fd: i32, path: u64, result: i64, entry: &TrackEntry) -> Outcome {
+fn name(task: u64, fd: i32, path: u64, most: u32, result: i64, entry: &TrackEntry) -> Outcome {
     let Some(scratch) = NAME_SCRATCH.get_ptr_mut(0) else {
         return Outcome::Unreadable;
     };
@@ -164,7 +206,11 @@ fn name(task: u64, fd: i32, path: u64, result: i64, entry: &TrackEntry) -> Outco
     let len = unsafe {
         bpf_probe_read_user_str(
             scratch.path.as_mut_ptr().cast(),
-            MAX_PATH as u32,
+            if most < MAX_PATH as u32 {
+                most
+            } else {
+                MAX_PATH as u32
+            },
             path as *const _,
         )
     };
