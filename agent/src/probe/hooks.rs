@@ -269,25 +269,11 @@ pub struct HookState {
     pub without: &'static str,
 }
 
-/// System calls that name files, by number on this architecture.
-#[cfg(target_arch = "x86_64")]
+/// System calls that name files.
 pub(crate) const SYSCALLS: &[(i64, u32)] = &[
-    (libc::SYS_open, SYSCALL_PATH),
-    (libc::SYS_stat, SYSCALL_PATH),
-    (libc::SYS_lstat, SYSCALL_PATH),
-    (libc::SYS_access, SYSCALL_PATH),
-    (libc::SYS_readlink, SYSCALL_PATH | SYSCALL_LENGTH),
     (libc::SYS_execve, SYSCALL_PATH),
     (libc::SYS_statfs, SYSCALL_PATH),
     (libc::SYS_chdir, SYSCALL_PATH),
-    (libc::SYS_creat, SYSCALL_PATH),
-    (libc::SYS_mkdir, SYSCALL_PATH),
-    (libc::SYS_rmdir, SYSCALL_PATH),
-    (libc::SYS_unlink, SYSCALL_PATH),
-    (libc::SYS_chmod, SYSCALL_PATH),
-    (libc::SYS_chown, SYSCALL_PATH),
-    (libc::SYS_lchown, SYSCALL_PATH),
-    (libc::SYS_getdents, SYSCALL_LIST),
     (libc::SYS_openat, SYSCALL_AT),
     (libc::SYS_openat2, SYSCALL_AT),
     (libc::SYS_newfstatat, SYSCALL_AT),
@@ -313,33 +299,22 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
     (libc::SYS_bind, SYSCALL_SOCKET),
 ];
 
-/// System calls that name files, by number on this architecture.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const SYSCALLS: &[(i64, u32)] = &[
-    (libc::SYS_execve, SYSCALL_PATH),
-    (libc::SYS_statfs, SYSCALL_PATH),
-    (libc::SYS_chdir, SYSCALL_PATH),
-    (libc::SYS_openat, SYSCALL_AT),
-    (libc::SYS_openat2, SYSCALL_AT),
-    (libc::SYS_newfstatat, SYSCALL_AT),
-    (libc::SYS_statx, SYSCALL_AT),
-    (libc::SYS_faccessat, SYSCALL_AT),
-    (libc::SYS_faccessat2, SYSCALL_AT),
-    (libc::SYS_readlinkat, SYSCALL_AT | SYSCALL_LENGTH),
-    (libc::SYS_execveat, SYSCALL_AT),
-    (libc::SYS_getdents64, SYSCALL_LIST),
-    (libc::SYS_mkdirat, SYSCALL_AT),
-    (libc::SYS_unlinkat, SYSCALL_AT),
-    (libc::SYS_fchmodat, SYSCALL_AT),
-    (libc::SYS_fchownat, SYSCALL_AT),
-    (libc::SYS_utimensat, SYSCALL_AT),
-    (libc::SYS_name_to_handle_at, SYSCALL_AT),
-    (libc::SYS_truncate, SYSCALL_PATH),
-    (libc::SYS_getxattr, SYSCALL_PATH | SYSCALL_LENGTH),
-    (libc::SYS_lgetxattr, SYSCALL_PATH | SYSCALL_LENGTH),
-    (libc::SYS_listxattr, SYSCALL_PATH | SYSCALL_LENGTH),
-    (libc::SYS_llistxattr, SYSCALL_PATH | SYSCALL_LENGTH),
-    (libc::SYS_inotify_add_watch, SYSCALL_SECOND | SYSCALL_LENGTH),
-    (libc::SYS_connect, SYSCALL_SOCKET),
-    (libc::SYS_bind, SYSCALL_SOCKET),
+/// Those that younger architectures do without.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const OLD_SYSCALLS: &[(i64, u32)] = &[
+    (libc::SYS_open, SYSCALL_PATH),
+    (libc::SYS_stat, SYSCALL_PATH),
+    (libc::SYS_lstat, SYSCALL_PATH),
+    (libc::SYS_access, SYSCALL_PATH),
+    (libc::SYS_readlink, SYSCALL_PATH | SYSCALL_LENGTH),
+    (libc::SYS_creat, SYSCALL_PATH),
+    (libc::SYS_mkdir, SYSCALL_PATH),
+    (libc::SYS_rmdir, SYSCALL_PATH),
+    (libc::SYS_unlink, SYSCALL_PATH),
+    (libc::SYS_chmod, SYSCALL_PATH),
+    (libc::SYS_chown, SYSCALL_PATH),
+    (libc::SYS_lchown, SYSCALL_PATH),
+    (libc::SYS_getdents, SYSCALL_LIST),
 ];
+#[cfg(target_arch = "aarch64")]
+pub(crate) const OLD_SYSCALLS: &[(i64, u32)] = &[];

@@ -13,7 +13,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::attach::{Kernel, Link, attach};
 use super::counters::{Counters, Ran};
-use super::hooks::{Group, HOOKS, Hook, HookState, Place, SYSCALLS};
+use super::hooks::{Group, HOOKS, Hook, HookState, OLD_SYSCALLS, Place, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
@@ -118,7 +118,7 @@ impl Probes {
             children: HashMap::new(),
         };
         let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
-        for &(number, class) in SYSCALLS {
+        for &(number, class) in SYSCALLS.iter().chain(OLD_SYSCALLS) {
             syscalls
                 .set(number as u32, class, 0)
                 .map_err(|e| map_error("SYSCALLS", &e))?;
