@@ -393,12 +393,14 @@ impl Pods {
     }
 
     /// What is warmed before a container has a cgroup can't be charged to that: here it is
-    /// its cgroup that tells of it.
+    /// its cgroup that tells of it. A start is not over before a slow machine has told its
+    /// shell to go.
     fn configure(&self, node: &Node) {
-        node.configure(&format!(
+        let more = format!(
             "charge = \"workload\"\nsignal_bundle = false\n[agent.runtimes]\nkubelet = [{:?}]\ncontainerd = [{:?}]",
             self.kubelet, self.state
-        ));
+        );
+        node.configure_settling(4, &more);
     }
 
     /// Starts a container's shell: its cgroup is made and it is in it at once, as a runtime

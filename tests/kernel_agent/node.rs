@@ -317,21 +317,26 @@ impl Node {
         })
     }
 
-    /// Makes a cgroup, and waits until what will run in it is being learned, or will not be.
+    /// Makes a cgroup, and waits until what will run in it is being learned, or will not be;
+    /// or was, where this machine is so slow that nothing new came meanwhile.
     pub(crate) fn learning<T>(&self, make: impl FnOnce() -> T) -> T {
         let status = || self.json(&["status"]);
-        let refused = |status: &Value| {
+        let ended = |status: &Value| {
             let reasons = status["totals"]["starts_not_learned"].as_object();
-            let counts = reasons.into_iter().flat_map(|reasons| reasons.values());
-            counts.filter_map(Value::as_u64).sum::<u64>()
+            let refused = reasons.into_iter().flat_map(|reasons| reasons.values());
+            let learned = std::iter::once(&status["totals"]["runs_learned"]);
+            refused
+                .chain(learned)
+                .filter_map(Value::as_u64)
+                .sum::<u64>()
         };
-        let before = status().map_or(0, |status| refused(&status));
+        let before = status().map_or(0, |status| ended(&status));
         let made = make();
         until("a start is being learned", || {
             self.assert_alive();
             let status = status()?;
             let is_learned = status["learning"].as_u64() >= Some(1);
-            (is_learned || refused(&status) > before).then_some(())
+            (is_learned || ended(&status) > before).then_some(())
         });
         made
     }

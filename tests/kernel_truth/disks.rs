@@ -112,7 +112,7 @@ impl Disk {
 
     /// The block device.
     pub(crate) fn device(&self) -> PathBuf {
-        let dev = rustix::fs::stat(&self.mount).expect("stat").st_dev;
+        let dev = rustix::fs::stat(&self.home).expect("stat").st_dev;
         let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
         let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
         let link = link.expect("a block device");
@@ -136,7 +136,7 @@ impl Disk {
 
     /// How far is read ahead in files opened from now on.
     pub(crate) fn readahead_kib(&self, kib: u32) {
-        let dev = rustix::fs::stat(&self.mount).expect("stat").st_dev;
+        let dev = rustix::fs::stat(&self.home).expect("stat").st_dev;
         let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
         std::fs::write(
             format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"),

@@ -24,4 +24,5 @@ mod places;
 mod reader;
 mod reads;
 mod stages;
+mod stream;
 mod support;

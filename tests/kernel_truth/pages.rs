@@ -79,35 +79,6 @@ impl Seen {
     }
 }
 
-/// Pages of cold reads that were not seen.
-///
-/// Where a read finds the first part of what it wants, and the next page is
-/// still on its way from the disk, the kernel's `filemap_get_pages` hands over
-/// the first part without coming to its tracepoint. How often depends on the
-/// disk; the next run, which finds the pages there, is exact.
-#[derive(Default)]
-pub(crate) struct Missed {
-    used: usize,
-    missed: usize,
-}
-
-impl Missed {
-    /// Adds what was missed to what was seen, and counts it.
-    pub(crate) fn forgive(&mut self, seen: &mut Seen, used: &Pages) {
-        let unseen = used - &seen.certain;
-        self.used += used.len();
-        self.missed += unseen.len();
-        seen.certain.extend(unseen);
-    }
-
-    /// Fails if it was more than a few.
-    pub(crate) fn check(&self) {
-        let Self { used, missed } = self;
-        eprintln!("cold: {missed} of {used} pages missed");
-        assert!(missed * 10 <= *used, "{missed} of {used} pages missed");
-    }
-}
-
 /// How much of what was used was seen, and how much more: for a table of kernels.
 #[derive(Default)]
 pub(crate) struct Sum {

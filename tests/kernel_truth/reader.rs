@@ -13,6 +13,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::stream::Stream;
+
 /// Where the script is.
 const SCRIPT: &str = "HEADSTART_TRUTH_SCRIPT";
 
@@ -30,6 +32,8 @@ type Ranges = Vec<(u64, u64)>;
 pub(crate) enum How {
     Read(Ranges),
     ReadVectored(Ranges),
+    /// All of the file, from its beginning to its end.
+    Stream(Stream),
     ReadDirect(Ranges),
     Sendfile(u64, u64),
     Splice(u64, u64),
@@ -135,6 +139,7 @@ impl Op {
                     assert_eq!(got as u64, length);
                 }
             }
+            How::Stream(stream) => stream.perform(&self.open(), self.path()),
             How::ReadDirect(at) => self.read_direct(at),
             &How::Sendfile(offset, length) => {
                 let null = File::options().write(true).open("/dev/null").expect("null");

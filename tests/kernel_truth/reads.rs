@@ -7,8 +7,9 @@ use std::path::Path;
 use headstart::model::PAGE_SIZE;
 
 use crate::disks::{Disk, Kind};
-use crate::pages::{Missed, Pages, Random, Seen, Sum, all_hold, spanned};
+use crate::pages::{Pages, Random, Seen, Sum, all_hold, spanned};
 use crate::reader::{How, Op};
+use crate::stream::Stream;
 use crate::support::{Scratch, drop_caches, heat, resident, write};
 
 /// 1024 pages and a bit: the last page is not whole.
@@ -82,8 +83,7 @@ fn cases(kind: Kind, mount: &Path) -> Vec<Case> {
     cases
 }
 
-/// Hot, what is certain is what was used. Cold, nothing else is certain, but a
-/// little may be [`Missed`].
+/// What is certain is what was used.
 fn reads_are_exact(kind: Kind) {
     let Some(mut scratch) = Scratch::new() else {
         return;
@@ -114,14 +114,10 @@ fn reads_are_exact(kind: Kind) {
         }
         let recording = scratch.record(&ops);
         assert_eq!(recording.trace.lost, 0);
-        let mut missed = Missed::default();
         let mut sum = Sum::default();
         for case in &cases {
-            let mut seen = Seen::of(&recording.trace, &disk.home.join(case.file));
+            let seen = Seen::of(&recording.trace, &disk.home.join(case.file));
             sum.add(&seen, &case.used);
-            if state == "cold" {
-                missed.forgive(&mut seen, &case.used);
-            }
             results.push((
                 format!("{state} {}", case.file),
                 seen.check_read(&case.used),
@@ -129,7 +125,6 @@ fn reads_are_exact(kind: Kind) {
         }
         sum.print(&format!("reads, {kind:?}, {state}"));
         if state == "cold" {
-            missed.check();
             let ahead = resident(&disk.home.join("small"));
             let used = &cases[1].used;
             let (ahead, used) = (ahead.len(), used.len());
@@ -195,6 +190,46 @@ fn on_tmpfs_nothing_is_to_be_warmed() {
     assert_eq!(Seen::of(&recording.trace, &file), Seen::default());
     let volumes = &recording.trace.volumes;
     assert!(volumes.iter().all(|volume| volume.fs_type != "tmpfs"));
+}
+
+/// Pieces across the borders of readahead: most of them begin with pages that are there and
+/// end with some that are on their way.
+fn pieces_are_exact(kind: Kind) {
+    let Some(mut scratch) = Scratch::new() else {
+        return;
+    };
+    let streams = Stream::all(100_000);
+    let name = |stream: &Stream| format!("{stream:?}");
+    let fill = |dir: &Path| {
+        streams
+            .iter()
+            .for_each(|stream| write(&dir.join(name(stream)), SIZE))
+    };
+    let Some(disk) = Disk::new(&scratch, kind, &fill) else {
+        return;
+    };
+    disk.readahead_kib(128);
+    let op = |stream: &Stream| Op::new(disk.mount.join(name(stream)), How::Stream(*stream));
+    let ops: Vec<Op> = streams.iter().map(op).collect();
+    drop_caches();
+    let recording = scratch.record(&ops);
+    assert_eq!(recording.trace.lost, 0);
+    let used = spanned(&[(0, SIZE)], SIZE);
+    let of = |stream: &Stream| {
+        let seen = Seen::of(&recording.trace, &disk.home.join(name(stream)));
+        (name(stream), seen.check_read(&used))
+    };
+    all_hold(streams.iter().map(of).collect());
+}
+
+#[test]
+fn in_pieces_on_ext4() {
+    pieces_are_exact(Kind::Ext4);
+}
+
+#[test]
+fn in_pieces_on_overlayfs() {
+    pieces_are_exact(Kind::Overlay);
 }
 
 /// The weights of a model, say, and the pages are there.

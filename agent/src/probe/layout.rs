@@ -106,6 +106,7 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ),
     ("inode", "i_size", |l| &mut l.inode_size, Need::Part),
     ("file", "f_mapping", |l| &mut l.file_mapping, Need::Part),
+    ("file", "f_pos", |l| &mut l.file_position, Need::Part),
     ("kiocb", "ki_filp", |l| &mut l.kiocb_file, Need::Part),
     ("kiocb", "ki_pos", |l| &mut l.kiocb_position, Need::Part),
     ("iov_iter", "count", |l| &mut l.iter_count, Need::Part),
@@ -142,9 +143,9 @@ const ALTERNATIVES: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 5] = ["orig_ax", "di", "si", "dx", "r8"];
+const REGISTERS: [&str; 6] = ["orig_ax", "di", "si", "dx", "r10", "r8"];
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [&str; 5] = ["syscallno", "orig_x0", "regs", "regs", "regs"];
+const REGISTERS: [&str; 6] = ["syscallno", "orig_x0", "regs", "regs", "regs", "regs"];
 
 /// Arguments of a kernel function.
 #[cfg(target_arch = "x86_64")]
@@ -280,10 +281,11 @@ pub fn types_from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
     let register = |i: usize| btf.offset("pt_regs", REGISTERS[i]).unwrap_or(NO_OFFSET);
     (layout.regs_number, layout.regs_arg0) = (register(0), register(1));
     (layout.regs_arg1, layout.regs_arg2) = (register(2), register(3));
-    layout.regs_arg4 = register(4);
+    (layout.regs_arg3, layout.regs_arg4) = (register(4), register(5));
     if cfg!(target_arch = "aarch64") && layout.regs_arg1 != NO_OFFSET {
         layout.regs_arg1 += 8;
         layout.regs_arg2 += 16;
+        layout.regs_arg3 += 24;
         layout.regs_arg4 += 32;
     }
     let argument = |i: usize| btf.offset("pt_regs", ARGUMENTS[i]).unwrap_or(NO_OFFSET);

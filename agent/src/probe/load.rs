@@ -13,7 +13,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::attach::{Kernel, Link, attach};
 use super::counters::{Counters, Ran};
-use super::hooks::{Group, HOOKS, Hook, HookState, OLD_SYSCALLS, Place, SYSCALLS};
+use super::hooks::{Group, HOOKS, Hook, HookState, OLD_SYSCALLS, Place, READS, SYSCALLS};
 use super::layout::{KERNEL_BTF, KernelTypes, LayoutError, kernel_types};
 use super::memlock::Memlock;
 use super::object::object;
@@ -117,13 +117,24 @@ impl Probes {
             slots_used: HashSet::new(),
             children: HashMap::new(),
         };
-        let mut syscalls: Array<_, u32> = probes.array("SYSCALLS")?;
-        for &(number, class) in SYSCALLS.iter().chain(OLD_SYSCALLS) {
-            syscalls
-                .set(number as u32, class, 0)
-                .map_err(|e| map_error("SYSCALLS", &e))?;
-        }
+        probes.tell_of_calls("SYSCALLS", SYSCALLS.iter().chain(OLD_SYSCALLS))?;
+        probes.tell_of_calls("READS", READS)?;
         Ok(probes)
+    }
+
+    /// Fills in the classes of system calls, by their numbers.
+    fn tell_of_calls<'a>(
+        &mut self,
+        name: &'static str,
+        calls: impl IntoIterator<Item = &'a (i64, u32)>,
+    ) -> Result<(), ProbeError> {
+        let mut classes: Array<_, u32> = self.array(name)?;
+        for &(number, class) in calls {
+            classes
+                .set(number as u32, class, 0)
+                .map_err(|e| map_error(name, &e))?;
+        }
+        Ok(())
     }
 
     /// Kernel fields that were not found: parts of some records are missing.
@@ -352,10 +363,7 @@ impl Probes {
     /// mapped a file: see [`headstart_abi::MAP_SIGNAL`].
     pub fn stop_at_maps(&mut self, stop: bool) -> Result<(), ProbeError> {
         let class = if stop { SYSCALL_MAP } else { 0 };
-        let mut syscalls: Array<_, u32> = self.array("SYSCALLS")?;
-        syscalls
-            .set(libc::SYS_mmap as u32, class, 0)
-            .map_err(|e| map_error("SYSCALLS", &e))
+        self.tell_of_calls("SYSCALLS", &[(libc::SYS_mmap, class)])
     }
 
     /// Waits until no program is under way that began before: what it sent is in

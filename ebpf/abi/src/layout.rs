@@ -87,6 +87,8 @@ layout! {
     inode_size,
     /// `file.f_mapping`
     file_mapping,
+    /// `file.f_pos`
+    file_position,
     /// `kiocb.ki_filp`
     kiocb_file,
     /// `kiocb.ki_pos`
@@ -121,6 +123,8 @@ layout! {
     regs_arg1,
     /// `pt_regs`: third system call argument
     regs_arg2,
+    /// `pt_regs`: fourth system call argument
+    regs_arg3,
     /// `pt_regs`: fifth system call argument
     regs_arg4,
     /// Pages of a fault-around window (16 unless debugfs says otherwise)

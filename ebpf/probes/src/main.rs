@@ -11,6 +11,7 @@
 #![no_std]
 #![no_main]
 
+mod call;
 mod cgroup;
 mod config;
 mod count;

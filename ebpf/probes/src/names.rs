@@ -20,7 +20,7 @@ use headstart_abi::{
 use crate::config::{Follow, Pointer, field, peek, peek_or_zero};
 use crate::count::{Tally, enter, note};
 use crate::inode::{self, Identity};
-use crate::{emit, track};
+use crate::{call, emit, track};
 
 const AT_FDCWD: i32 = -100;
 /// Of a `sockaddr_un` (unix(7)): all of it, and its family.
@@ -321,17 +321,7 @@ fn task_directory(task: u64, which: u32) -> u64 {
 /// Inode of an open descriptor of the task; 0 where it can't be read.
 #[inline(always)]
 fn directory_of_fd(task: u64, fd: u32) -> u64 {
-    let table =
-        peek::<u64>(task, field!(task_files)).and_then(|f| peek::<u64>(f, field!(files_fdt)));
-    let Some(table) = table else { return 0 };
-    let Some(max) = peek::<u32>(table, field!(fdt_max)) else {
-        return 0;
-    };
-    if fd >= max {
-        return 0;
-    }
-    peek::<u64>(table, field!(fdt_fd))
-        .and_then(|array| peek::<u64>(array + fd as u64 * 8, 0))
+    call::file_of(task, fd)
         .and_then(|file| peek::<u64>(file, field!(file_dentry)))
         .and_then(|dentry| peek::<u64>(dentry, field!(dentry_inode)))
         .unwrap_or(0)

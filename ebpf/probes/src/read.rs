@@ -8,7 +8,7 @@ use headstart_abi::{CHUNK_PAGES, Outcome, Stage, TrackEntry};
 
 use crate::config::{Address, Follow, Pointer, arguments, field};
 use crate::count::{Tally, enter_with};
-use crate::{touch, track};
+use crate::{call, touch, track};
 
 /// Chunks looked at for one batch of a read: 64 MiB. It can't bring more (31 folios of
 /// 2 MiB), and the next batch of the same read starts behind it: looking further would be
@@ -31,8 +31,9 @@ const RUN_CHUNKS: u64 = 32;
 /// # Cost
 /// See docs/benchmarks.md, "Probe cost".
 /// # Does not see
-/// Direct I/O and DAX, which have no page cache. Pages beyond the end of the
-/// file are included when a read asks for more than there is: the agent cuts
+/// Direct I/O and DAX, which have no page cache. What io_uring, aio and 32-bit programs
+/// read before a page that was still on its way from the disk: see [`begun`]. Pages beyond
+/// the end of the file are included when a read asks for more than there is: the agent cuts
 /// them off by the file's size.
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
@@ -50,7 +51,43 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
         tally.add(Outcome::TooLong, beyond);
         last = most;
     }
-    pages(tally, typed, mapping, first, last, &entry)
+    let chunk = first / CHUNK_PAGES;
+    if last / CHUNK_PAGES == chunk {
+        let place = touch::Place::new(mapping, touch::identity(typed), chunk, &entry);
+        if touch::page_bits(first, last) & !place.certain() == 0 {
+            tally.one(Outcome::In);
+            tally.one(Outcome::Known);
+            return 0;
+        }
+    }
+    let first = begun(mapping, first);
+    many(mapping, first, last, entry.cgroup, entry.key)
+}
+
+/// The page at which a read began of which the kernel tells from `first` on.
+///
+/// Where a batch of pages ends with one that is still on its way from the disk,
+/// `filemap_get_pages` waits, hands over the pages before it and does not come to its
+/// tracepoint: of a file that is read in pieces across the borders of the kernel's
+/// readahead, that would be a fifth of all pages. The next batch of the same read tells
+/// where it goes on, and the system call where it began.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn begun(mapping: u64, first: u64) -> u64 {
+    let Some(position) = call::position(mapping) else {
+        return first;
+    };
+    let page = position >> 12;
+    if page >= first {
+        return first;
+    }
+    // As far back as is looked ahead.
+    let most = BATCH_CHUNKS * CHUNK_PAGES;
+    if first - page > most {
+        first - most
+    } else {
+        page
+    }
 }
 
 /// A buffered read: where it begins and how long it may be.
@@ -190,6 +227,10 @@ pub(crate) extern "C" fn many(mapping: u64, first: u64, last: u64, cgroup: u64, 
         return 0;
     };
     tally.add(Outcome::In, last_chunk - first_chunk + 1);
+    if first_chunk == last_chunk {
+        let bits = touch::page_bits(first, last);
+        return touch::certain_chunk(mapping, first_chunk, bits, cgroup, key);
+    }
     let head = touch::page_bits(first, first | (CHUNK_PAGES - 1));
     touch::certain_chunk(mapping, first_chunk, head, cgroup, key);
     // Whole chunks only in the loops: one path through them for the verifier.
