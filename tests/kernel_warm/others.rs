@@ -174,7 +174,7 @@ fn who_uses_another_disk_is_nobody_to_wait_for() {
 
 #[test]
 fn ahead_of_a_start_turns_are_taken_and_all_is_read() {
-    const PAGES: u32 = 2048;
+    const PAGES: u32 = 512;
     let mut f = Fixture::new();
     let others = f.write("others", 4 << 20);
     let data = f.write("data", PAGES as usize * PAGE_SIZE as usize);
