@@ -366,3 +366,36 @@ fn without_an_agent_its_commands_say_how_to_start_one() {
         assert!(said.contains("headstart agent"), "{said}");
     }
 }
+
+#[test]
+fn an_idle_disk_that_starts_read_from_is_measured_once() {
+    let Some(mut node) = Node::new() else { return };
+    let used = node.file("used", 4 << 20);
+    let command = ["cat", &used.display().to_string()];
+    let results = |node: &Node| {
+        let status = node.json(&["status"])?;
+        Some(status["totals"]["disk_measurements"].clone())
+    };
+    node.configure("measure_disks = true");
+    node.start();
+    let mut runs = 0;
+    let measured = until("the disk is measured, or can't be", || {
+        // Somebody may use it each time that it is looked at.
+        runs += 1;
+        node.learn(SLICE, "reads.service", runs, &command);
+        let looked = || results(&node).filter(|r| r.as_object().is_some_and(|r| !r.is_empty()));
+        until("it is looked at", looked)
+            .as_object()
+            .cloned()
+            .filter(|results| results.contains_key("measured") || results.contains_key("failed"))
+    });
+    if measured.contains_key("failed") {
+        eprintln!("SKIPPED: what is below the state directory is no disk of its own");
+        return;
+    }
+    node.stop(libc::SIGTERM);
+    node.start();
+    node.learn(SLICE, "reads.service", runs + 1, &command);
+    let again = results(&node).expect("a status");
+    assert_eq!(again, serde_json::json!({}), "it is known");
+}

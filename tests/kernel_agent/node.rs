@@ -111,8 +111,13 @@ impl Node {
 
     /// The same, where a start is over after so many seconds without anything new.
     pub(crate) fn configure_settling(&self, seconds: u32, more: &str) {
+        // What is planned does not depend on this machine's disk, unless that is asked for.
+        let measure = match more.contains("measure_disks") {
+            true => "",
+            false => "measure_disks = false\n",
+        };
         let text = format!(
-            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"{seconds}s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n{more}\n",
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"{seconds}s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n{measure}{more}\n",
             self.socket()
         );
         fs::write(self.path("new.toml"), text).expect("written");

@@ -97,7 +97,7 @@ impl Machine {
         unit(SERVICE, UNIT);
         fs::create_dir_all("/etc/headstart").expect("a directory");
         // Longer than it takes a slow guest to see that all is warm, and no longer.
-        let config = "[agent]\nsettle_after = \"4s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n";
+        let config = "[agent]\nsettle_after = \"4s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\nmeasure_disks = false\n";
         fs::write("/etc/headstart/config.toml", config).expect("written");
         systemctl(&["enable", "--now", SERVICE]);
     }

@@ -103,6 +103,7 @@ fn totals(totals: &Totals) -> v1::Totals {
         stages: totals.stages.iter().map(stage).collect(),
         charged_bytes: counts(&totals.charged_bytes),
         charge_fallbacks: counts(&totals.charge_fallbacks),
+        disk_measurements: counts(&totals.disk_measurements),
         evictions: counts(&totals.evictions),
         program_seconds: by_program(&totals.programs, |ran| ran.measured(ran.seconds)),
         program_runs: by_program(&totals.programs, |ran| ran.measured(ran.runs)),

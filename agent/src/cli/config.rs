@@ -83,6 +83,8 @@ pub struct AgentConfig {
     /// this, percent.
     #[serde(deserialize_with = "percent")]
     pub cpu_pressure: f64,
+    /// Find out what reads cost on idle disks.
+    pub measure_disks: bool,
     /// Have the kernel map one page at a fault while something is learned.
     pub narrow_fault_around: bool,
     /// Plans that are carried out at a time.
@@ -195,6 +197,7 @@ impl Default for AgentConfig {
             learn_at_once: settings.learn_at_once,
             hook_share: settings.hook_share,
             cpu_pressure: settings.cpu_pressure,
+            measure_disks: settings.measure_disks,
             narrow_fault_around: settings.narrow_fault_around,
             plans_at_once: 4,
             node_budget: settings.room.per_node,
@@ -323,6 +326,7 @@ impl Config {
             learn_at_once: agent.learn_at_once,
             hook_share: agent.hook_share,
             cpu_pressure: agent.cpu_pressure,
+            measure_disks: agent.measure_disks,
             narrow_fault_around: agent.narrow_fault_around,
             room: Room {
                 per_start: self.budget,
@@ -453,7 +457,7 @@ mod tests {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let keys = DEFAULTS.lines().filter(|l| l.contains(" = ")).count();
-        assert_eq!(keys, 32, "every key is documented");
+        assert_eq!(keys, 33, "every key is documented");
     }
 
     #[test]

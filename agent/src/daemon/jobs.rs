@@ -11,6 +11,7 @@ use super::pool::{FIRST, Pool, Turn};
 use super::prepare::{Known, NotWarmed, Shared};
 use super::relief::Relieved;
 use super::start::{Carried, Start, Warmed};
+use super::survey::Survey;
 use super::warmers::Warmers;
 use crate::profile::Called;
 use crate::workload::{Identified, Place};
@@ -83,6 +84,7 @@ pub(super) struct Jobs {
     pub(super) warm: Warmers,
     /// Processor time that nobody waits for, and looks at what a start has used.
     learn: Option<Relieved>,
+    pub(super) survey: Survey,
 }
 
 impl Jobs {
@@ -96,6 +98,7 @@ impl Jobs {
             foresee: Some(Pool::new("foresee", 1, QUEUE, FIRST)?),
             warm: Warmers::new(shared.clone(), done.clone(), plans_at_once)?,
             learn: Some(Relieved::new("learn", QUEUE)?),
+            survey: Survey::new(shared.clone())?,
             shared,
             done,
         })
@@ -182,6 +185,7 @@ impl Jobs {
     pub(super) fn end(&mut self) {
         self.identify = None;
         self.foresee = None;
+        self.survey.end();
         self.warm.end();
         if let Some(pool) = self.learn.take() {
             match pool.finish() {

@@ -9,9 +9,9 @@ use super::start::{Start, Warming, judged};
 use super::view::StartView;
 use crate::attribute::mountinfo::Mount;
 use crate::attribute::{Attributed, Origin, Surroundings, attribute_in, mountinfo};
-use crate::model::{RunInfo, StageCounts};
+use crate::model::{RunInfo, StageCounts, Volume};
 use crate::profile::{Called, StoreError, from_trace};
-use crate::run::{fill_blocks, maybe_pages, run_id};
+use crate::run::{fill_blocks, main_volume_of, maybe_pages, run_id};
 use crate::workload::{self, Workload};
 
 /// Runs that touched less than this are no start worth keeping: a shell that failed.
@@ -34,6 +34,8 @@ pub(super) struct Learned {
     pub(super) stages: Vec<StageCounts>,
     /// Records that were kept of it.
     pub(super) records: u64,
+    /// The volume that most of it came from, and the path of a file there.
+    pub(super) main: Option<(Volume, Vec<u8>)>,
 }
 
 /// Learns from a start that is ripe, of a workload that is called so.
@@ -75,6 +77,7 @@ pub(super) fn learn(start: Start, called: &Called, shared: &Shared) -> Learned {
     trace.duration_ns = seconds.as_nanos() as u64;
     trace.blind_ns = if start.seen_whole { 0 } else { start.blind_ns };
     trace.lost = start.lost + start.collector.lost();
+    let main = main_volume_of(&trace).map(|(volume, path)| (volume.clone(), path));
     let mut trace = workload::translate(&workload.volumes, trace);
     // Of its own files: what its runtime touched first is not what it waited for.
     let touches = trace.files.iter().flat_map(|file| &file.touches);
@@ -118,6 +121,7 @@ pub(super) fn learn(start: Start, called: &Called, shared: &Shared) -> Learned {
                 store_says: String::new(),
                 stages,
                 records: 0,
+                main,
             }
         }
         Err(error) => {

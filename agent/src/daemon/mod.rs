@@ -28,6 +28,7 @@ mod signals;
 mod spare;
 mod start;
 mod starts;
+mod survey;
 mod tracked;
 mod view;
 mod warmers;

@@ -58,6 +58,8 @@ pub struct Settings {
     /// What is known is not learned while some task waits for a processor for more than
     /// this share of a second, percent.
     pub cpu_pressure: f64,
+    /// Find out what reads cost on idle disks.
+    pub measure_disks: bool,
     /// Have the kernel map one page at a fault while something is learned.
     pub narrow_fault_around: bool,
     /// What a plan may take.
@@ -101,6 +103,7 @@ impl Default for Settings {
             learn_at_once: 256,
             hook_share: 0.5,
             cpu_pressure: 50.0,
+            measure_disks: true,
             narrow_fault_around: false,
             room: Room {
                 per_start: 2 << 30,

@@ -419,7 +419,7 @@ impl Watch {
         }
     }
 
-    pub(super) fn learned(&mut self, learned: Learned) {
+    pub(super) fn learned(&mut self, mut learned: Learned) {
         if !learned.key.is_empty() && !learned.not_kept.is_empty() {
             tracing::debug!(
                 key = learned.key,
@@ -430,6 +430,9 @@ impl Watch {
         // A disk that is full, say, until there is room again.
         if learned.not_kept.is_empty() || !learned.store_says.is_empty() {
             self.base().set_feature(STORE, learned.store_says.clone());
+        }
+        if let Some((volume, path)) = learned.main.take() {
+            self.jobs.survey.look(volume, path);
         }
         self.workloads.learned(learned);
     }

@@ -92,6 +92,8 @@ pub struct Totals {
     pub charged_bytes: BTreeMap<&'static str, u64>,
     /// Plans that were not charged to the cgroup that they should have been, by reason.
     pub charge_fallbacks: BTreeMap<&'static str, u64>,
+    /// Looks at what reads cost on a disk, by result: `measured`, `busy`, `failed`.
+    pub disk_measurements: BTreeMap<&'static str, u64>,
     /// Entries of the probes' maps that another took the place of, by map.
     pub evictions: BTreeMap<&'static str, u64>,
     /// What the probes' programs cost, by program; none where the kernel does not measure it.

@@ -406,6 +406,7 @@ impl Watch {
         let charged = self.shared.charge.charged();
         totals.charged_bytes = charged.bytes;
         totals.charge_fallbacks = charged.fallbacks;
+        totals.disk_measurements = self.jobs.survey.counts();
         totals.helper_restarts = self.shared.charge.restarts();
         totals.uptime_seconds = self.began.elapsed().as_secs_f64();
         if let Some(kernel) = &mut self.probes {

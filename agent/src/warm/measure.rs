@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
+use super::disks;
+use super::others::disk_use_now;
 use super::roots::readahead_bytes;
 use crate::model::DeviceCost;
 
@@ -36,6 +38,12 @@ const WIDE: Duration = Duration::from_millis(40);
 /// 100 ms: this is several after the burst.
 const STEADY: Duration = Duration::from_millis(500);
 const BURST: Duration = Duration::from_millis(90);
+
+/// A disk is idle that nobody has used for so long.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// include/uapi/linux/magic.h: BTRFS_SUPER_MAGIC.
+const BTRFS_MAGIC: rustix::fs::FsWord = 0x9123_683e;
 
 /// Time after which the device is taken to be dead.
 const GIVE_UP: Duration = Duration::from_secs(3);
@@ -103,6 +111,33 @@ pub fn measure(path: &Path) -> Result<DeviceCost, MeasureError> {
         .recv_timeout(GIVE_UP)
         .map_err(|_| MeasureError::NoAnswer)?
         .map_err(MeasureError::Read)
+}
+
+/// Waits until nobody has used the disks below a file for 100 ms; `false` where somebody does
+/// for as long as `patience`. `None` where there is no disk whose use is counted: the file is
+/// on another machine, say, or in an image.
+pub fn is_idle(path: &Path, patience: Duration) -> Option<bool> {
+    let stat = rustix::fs::stat(path).ok()?;
+    let device = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let disks = disks::below(Path::new("/sys"), device);
+    // Btrfs says by no number which disks it is on: it may be any.
+    let is_btrfs = || rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == BTRFS_MAGIC);
+    if disks.is_none() && !is_btrfs() {
+        return None;
+    }
+    let now = || disk_use_now(disks.as_ref());
+    let began = Instant::now();
+    while began.elapsed() < patience {
+        let before = now()?;
+        std::thread::sleep(IDLE);
+        if before.under_way == 0 && now() == Some(before) {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// The block device itself, or the one below a file.
@@ -286,6 +321,12 @@ mod tests {
         let small = dir.path().join("small");
         std::fs::write(&small, [1; 4096]).expect("write");
         assert!(matches!(measure(&small), Err(MeasureError::TooSmall(4096))));
+    }
+
+    #[test]
+    fn what_is_on_no_disk_is_neither_idle_nor_busy() {
+        assert_eq!(is_idle(Path::new("/proc/self/status"), GIVE_UP), None);
+        assert_eq!(is_idle(Path::new("/no/such/file"), GIVE_UP), None);
     }
 
     #[test]

@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 use crate::model::{DeviceCost, Plan};
 
 pub use dues::Dues;
-pub use measure::{MeasureError, measure};
+pub use measure::{MeasureError, is_idle, measure};
 pub use others::{DiskUse, disk_use};
 pub use pace::Pace;
 pub use progress::Progress;

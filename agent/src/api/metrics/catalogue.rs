@@ -134,6 +134,7 @@ impl Metric {
 const RESULTS: [&str; 7] = [
     "evicted", "failed", "gone", "joined", "left", "read", "resident",
 ];
+const MEASUREMENTS: [&str; 3] = ["busy", "failed", "measured"];
 const CHARGED: [&str; 3] = ["agent", "warm", "workload"];
 const OUTCOMES: [&str; 4] = ["late", "unknown", "used", "wasted"];
 
@@ -289,6 +290,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
         |input| by(&input.view.totals.charge_fallbacks, &[]),
     )
     .labels(&["reason"]),
+    Metric::counter(
+        "headstart_disk_measurements_total",
+        "Looks at what reads cost on a disk, by result: measured, busy (somebody used it: it is \
+         looked at again), failed (it is taken for a modest SSD)",
+        |input| by(&input.view.totals.disk_measurements, &MEASUREMENTS),
+    )
+    .labels(&["result"]),
     Metric::counter(
         "headstart_helper_restarts_total",
         "How often the helper in the warm cgroup had to be started again",

@@ -151,6 +151,12 @@ pub struct Totals {
     /// For how long the agent has been running.
     #[prost(double, tag = "12")]
     pub uptime_seconds: f64,
+    /// Looks at what reads cost on a disk, by result: `measured`, `busy`, `failed`.
+    #[prost(btree_map = "string, uint64", tag = "25")]
+    pub disk_measurements: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
     /// From the first signal to the first touch of a file on disk.
     #[prost(message, optional, tag = "13")]
     pub lead: ::core::option::Option<Histogram>,

@@ -217,7 +217,9 @@ mod tests {
             seen.reads >= 64 && seen.p50 > 0.0 && seen.p50 <= seen.p99,
             "{seen:?}"
         );
-        assert_eq!(seen.bytes_read, 0, "it was written just now");
+        // It was written just now. The program's own pages may have to be read, after a test
+        // that drops what is cached.
+        assert!(seen.bytes_read < 64 * READ as u64, "{seen:?}");
         fs::remove_file(file).expect("it is there");
     }
 }
