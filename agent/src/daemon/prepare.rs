@@ -12,10 +12,10 @@ use super::options::{ChargeTo, Settings};
 use super::start::Warmed;
 use super::wishes::{Mode, Wishes};
 use crate::attribute::mountinfo::{Mount, Table};
-use crate::model::{DeviceCost, Profile};
+use crate::model::{Action, DeviceCost, Plan, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
-use crate::run::{MemoryLimits, Warmup, main_volume};
+use crate::run::{MemoryLimits, Warmup, doubt, is_doubtful, main_volume};
 use crate::warm::Cancel;
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
@@ -177,6 +177,14 @@ impl Shared {
                 tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
                 NotWarmed::For("no_mount_table")
             })?;
+        let is_held_back = settings.bytes_per_second > 0 || per_second > 0;
+        if timing == Timing::Beside
+            && !is_held_back
+            && is_doubtful(&cost, reads(&plan), &report)
+            && let Some((volume, _)) = main_volume(&profile)
+        {
+            doubt(&self.store, volume, &cost);
+        }
         Ok(Warmed {
             plan: Arc::new(plan),
             report: Arc::new(report),
@@ -234,6 +242,12 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Reads that a plan makes of a disk, look-ups of names aside.
+fn reads(plan: &Plan) -> u64 {
+    let is_read = |action: &&Action| !matches!(action, Action::Name { .. });
+    plan.actions.iter().filter(is_read).count() as u64
 }
 
 /// Bytes of a plan, for as long as it is carried out.

@@ -31,8 +31,8 @@ pub use cgroup::{
 pub use child::{Child, Ended, LaunchError, Output};
 pub use compare::{CompareError, Start, WAYS, Way, drop_caches, in_order, start};
 pub use device::{
-    device_cost, kept_cost, main_volume, main_volume_of, measure_and_keep, measured_cost, now_ms,
-    run_id,
+    device_cost, doubt, is_doubtful, kept_cost, main_volume, main_volume_of, measure_and_keep,
+    measured_cost, now_ms, run_id,
 };
 pub use exact::{Traced, may_trace};
 pub use fault_around::{
