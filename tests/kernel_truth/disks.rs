@@ -110,9 +110,27 @@ impl Disk {
         Some(())
     }
 
+    /// Has programs read its directory `lower` through an overlay, the rest of which is on the
+    /// same disk.
+    pub(crate) fn cover(&mut self, scratch: &Scratch) -> Option<()> {
+        let (below, over) = (self.mount.clone(), scratch.path("over"));
+        for dir in [&below.join("upper"), &below.join("work"), &over] {
+            std::fs::create_dir(dir).expect("dir");
+        }
+        self.home = below.join("lower");
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            self.home.display(),
+            below.join("upper").display(),
+            below.join("work").display()
+        );
+        self.mount = over;
+        self.attach("overlay", Path::new("overlay"), &options)
+    }
+
     /// The block device.
     pub(crate) fn device(&self) -> PathBuf {
-        let dev = rustix::fs::stat(&self.home).expect("stat").st_dev;
+        let dev = rustix::fs::stat(&self.mount).expect("stat").st_dev;
         let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
         let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
         let link = link.expect("a block device");

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use headstart_abi::{
-    READ_AT, READ_ON, READ_OUT, READ_TO, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_PATH,
-    SYSCALL_SECOND, SYSCALL_SOCKET,
+    READ_AT, READ_ON, READ_OUT, READ_TO, READ_VECTOR, READ_VECTOR_AT, SYSCALL_AT, SYSCALL_LENGTH,
+    SYSCALL_LIST, SYSCALL_PATH, SYSCALL_SECOND, SYSCALL_SOCKET,
 };
 
 /// What a hook is for; groups are attached and detached together.
@@ -303,10 +303,10 @@ pub(crate) const SYSCALLS: &[(i64, u32)] = &[
 /// System calls that read files, and where each says from where on.
 pub(crate) const READS: &[(i64, u32)] = &[
     (libc::SYS_read, READ_ON),
-    (libc::SYS_readv, READ_ON),
+    (libc::SYS_readv, READ_VECTOR),
     (libc::SYS_pread64, READ_AT),
-    (libc::SYS_preadv, READ_AT),
-    (libc::SYS_preadv2, READ_AT),
+    (libc::SYS_preadv, READ_VECTOR_AT),
+    (libc::SYS_preadv2, READ_VECTOR_AT),
     (libc::SYS_splice, READ_TO),
     (libc::SYS_copy_file_range, READ_TO),
     (libc::SYS_sendfile, READ_OUT),

@@ -107,6 +107,7 @@ const FIELDS: &[(&str, &str, Set, Need)] = &[
     ("inode", "i_size", |l| &mut l.inode_size, Need::Part),
     ("file", "f_mapping", |l| &mut l.file_mapping, Need::Part),
     ("file", "f_pos", |l| &mut l.file_position, Need::Part),
+    ("file", "f_flags", |l| &mut l.file_flags, Need::Part),
     ("kiocb", "ki_filp", |l| &mut l.kiocb_file, Need::Part),
     ("kiocb", "ki_pos", |l| &mut l.kiocb_position, Need::Part),
     ("iov_iter", "count", |l| &mut l.iter_count, Need::Part),
@@ -297,6 +298,7 @@ pub fn types_from_btf(data: &[u8]) -> Result<KernelTypes, BtfError> {
         layout.call_arg3 += 24;
     }
     layout.abi_version = ABI_VERSION;
+    layout.direct_flag = libc::O_DIRECT as u32;
     let mut functions = FUNCTIONS.to_vec();
     functions.retain(|name| btf.has_function(name));
     // Without it the probes ask for the cgroup in another way.

@@ -89,6 +89,8 @@ layout! {
     file_mapping,
     /// `file.f_pos`
     file_position,
+    /// `file.f_flags`
+    file_flags,
     /// `kiocb.ki_filp`
     kiocb_file,
     /// `kiocb.ki_pos`
@@ -127,6 +129,8 @@ layout! {
     regs_arg3,
     /// `pt_regs`: fifth system call argument
     regs_arg4,
+    /// `O_DIRECT`, which architectures do not agree on
+    direct_flag,
     /// Pages of a fault-around window (16 unless debugfs says otherwise)
     fault_around_pages,
 }

@@ -18,13 +18,13 @@ pub use record::{
     NameRecord, PATH_COMPONENTS, RecordKind, TouchRecord,
 };
 pub use track::{
-    FaultSlot, MAP_SIGNAL, READ_AT, READ_ON, READ_OUT, READ_TO, REFILLS_MAX, SYSCALL_AT,
-    SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH, SYSCALL_SECOND, SYSCALL_SLOTS,
-    SYSCALL_SOCKET, TRACK_SLOTS, TrackEntry, track_slot,
+    FaultSlot, MAP_SIGNAL, READ_AT, READ_ON, READ_OUT, READ_TO, READ_VECTOR, READ_VECTOR_AT,
+    REFILLS_MAX, SYSCALL_AT, SYSCALL_LENGTH, SYSCALL_LIST, SYSCALL_MAP, SYSCALL_PATH,
+    SYSCALL_SECOND, SYSCALL_SLOTS, SYSCALL_SOCKET, TRACK_SLOTS, TrackEntry, track_slot,
 };
 
 /// Version of the layouts in this crate; also in the probes' `CONFIG`.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;
 
 /// Fails the build if `T` does not have exactly `SIZE` bytes.
 const fn assert_size<T, const SIZE: usize>() {

@@ -30,14 +30,21 @@ pub const SYSCALL_LENGTH: u32 = 8;
 /// A call that maps memory: the thread gets [`MAP_SIGNAL`] if it mapped a file.
 pub const SYSCALL_MAP: u32 = 4;
 
-/// A call that reads a file from where its descriptor is: `read`.
+/// A call that reads a file from where its descriptor is, as much as its third argument
+/// says: `read`.
 pub const READ_ON: u32 = 1;
-/// From its fourth argument on, or from where its descriptor is if that is −1: `pread64`.
+/// From its fourth argument on: `pread64`.
 pub const READ_AT: u32 = 2;
-/// From what its second argument points to, or from where its descriptor is: `splice`.
+/// From what its second argument points to, or from where its descriptor is, as much as its
+/// fifth says: `splice`.
 pub const READ_TO: u32 = 3;
-/// The same with the descriptor as second argument, and the pointer as third: `sendfile`.
+/// The same with the descriptor as second argument, and the pointer and the length behind
+/// it: `sendfile`.
 pub const READ_OUT: u32 = 4;
+/// From where its descriptor is into a vector: `readv`.
+pub const READ_VECTOR: u32 = 5;
+/// From its fourth argument on, or from where its descriptor is if that is −1: `preadv2`.
+pub const READ_VECTOR_AT: u32 = 6;
 
 /// `SIGURG`: ignored unless somebody asks for it, so that it does nothing where
 /// no tracer takes it.

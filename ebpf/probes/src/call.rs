@@ -5,24 +5,45 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use headstart_abi::{READ_AT, READ_ON, READ_OUT, READ_TO, SYSCALL_SLOTS};
+use headstart_abi::{
+    CHUNK_PAGES, NO_OFFSET, READ_AT, READ_ON, READ_OUT, READ_TO, READ_VECTOR, READ_VECTOR_AT,
+    SYSCALL_SLOTS,
+};
 
 use crate::config::{field, peek};
 
 const POSITION_BYTES: u32 = 8;
+/// include/linux/fs.h: MAX_RW_COUNT.
+const MOST_BYTES: u64 = 0x7fff_f000;
 
 /// From where on a system call reads, by its number: filled in by the agent.
 #[map]
 static READS: Array<u32> = Array::with_max_entries(SYSCALL_SLOTS, 0);
 
-/// Byte at which the current system call began to read the file of `mapping`.
+/// Byte at which the current system call began to read the file of `mapping`, of which the
+/// kernel wants the pages up to `last`.
 ///
-/// None in calls that are not in [`READS`], of 32-bit programs, and for another file than
-/// the call's. A file that the kernel reads in another's stead (overlayfs, FUSE's
-/// passthrough) has the same bytes at the same places, and so the same size: that is all
-/// they have in common.
+/// None in calls that are not in [`READS`] (nor are any of 32-bit programs), for another file
+/// than the call's, and where the end is not the call's: registers may be those of a call that
+/// is over, while io_uring does its own work before the thread returns from it. None for a
+/// file that is read directly: what is left to the page cache then begins somewhere else. A
+/// file that the kernel reads in another's stead (overlayfs, FUSE's passthrough) has the same
+/// bytes at the same places in another file system, and so the same size: that is all they
+/// have in common.
 #[inline(always)]
-pub(crate) fn position(mapping: u64) -> Option<u64> {
+pub(crate) fn position(mapping: u64, last: u64) -> Option<u64> {
+    let known = [
+        field!(regs_number),
+        field!(regs_arg3),
+        field!(file_position),
+        field!(file_flags),
+        field!(file_mapping),
+        field!(inode_size),
+        field!(fdt_fd),
+    ];
+    if known.contains(&NO_OFFSET) {
+        return None;
+    }
     // SAFETY: helpers that can't fail: the task is the current one.
     let (task, regs) = unsafe {
         let task = bpf_get_current_task_btf();
@@ -30,36 +51,66 @@ pub(crate) fn position(mapping: u64) -> Option<u64> {
     };
     let number = peek::<u32>(regs, field!(regs_number))?;
     let class = READS.get(number).copied()?;
-    let first = peek::<u64>(regs, field!(regs_arg0))?;
     let second = peek::<u64>(regs, field!(regs_arg1))?;
+    let third = peek::<u64>(regs, field!(regs_arg2))?;
     let (fd, pointer) = match class {
-        READ_ON | READ_AT => (first, 0),
-        READ_TO => (first, second),
-        READ_OUT => (second, peek::<u64>(regs, field!(regs_arg2))?),
+        READ_OUT => (second, third),
+        READ_TO => (peek::<u64>(regs, field!(regs_arg0))?, second),
+        READ_ON | READ_AT | READ_VECTOR | READ_VECTOR_AT => {
+            (peek::<u64>(regs, field!(regs_arg0))?, 0)
+        }
         _ => return None,
     };
     let file = file_of(task, fd as u32)?;
-    if !stands_for(peek::<u64>(file, field!(file_mapping))?, mapping) {
+    let is_direct = peek::<u32>(file, field!(file_flags))? & field!(direct_flag) != 0;
+    if is_direct || !stands_for(peek::<u64>(file, field!(file_mapping))?, mapping) {
         return None;
     }
-    if pointer != 0 {
-        return at_user(pointer);
-    }
     let own = peek::<u64>(file, field!(file_position))?;
-    if class == READ_AT {
-        let given = peek::<u64>(regs, field!(regs_arg3))?;
-        return Some(if given == u64::MAX { own } else { given });
-    }
-    Some(own)
+    let fourth = peek::<u64>(regs, field!(regs_arg3))?;
+    let from = match class {
+        READ_AT => fourth,
+        READ_VECTOR_AT if fourth != u64::MAX => fourth,
+        READ_TO | READ_OUT if pointer != 0 => at_user(pointer)?,
+        _ => own,
+    };
+    // Pages between the call's end and the last that is wanted.
+    let beyond = |length| (from.wrapping_add(length).wrapping_sub(1) >> 12).wrapping_sub(last);
+    let is_its_own = match class {
+        // As far as it says: the kernel may want the rest of a folio too.
+        READ_ON | READ_AT => {
+            let length = if third < MOST_BYTES {
+                third
+            } else {
+                MOST_BYTES
+            };
+            beyond(length).wrapping_neg() < CHUNK_PAGES
+        }
+        // In pieces.
+        READ_OUT => beyond(fourth) < u64::MAX / 2,
+        READ_TO => beyond(peek::<u64>(regs, field!(regs_arg4))?) < u64::MAX / 2,
+        _ => true,
+    };
+    is_its_own.then_some(from)
 }
 
 /// Whether what is read of `mapping` is of the file with the mapping `named`.
 #[inline(always)]
 fn stands_for(named: u64, mapping: u64) -> bool {
-    let size = |of| {
-        peek::<u64>(of, field!(mapping_host)).and_then(|host| peek::<u64>(host, field!(inode_size)))
+    if named == mapping {
+        return true;
+    }
+    let of = |mapping| {
+        let host = peek::<u64>(mapping, field!(mapping_host))?;
+        Some((
+            peek::<u64>(host, field!(inode_size))?,
+            peek::<u64>(host, field!(inode_sb))?,
+        ))
     };
-    named == mapping || size(named).is_some_and(|named| size(mapping) == Some(named))
+    match (of(named), of(mapping)) {
+        (Some((size, sb)), Some((same, other))) => size == same && sb != other,
+        _ => false,
+    }
 }
 
 /// What the caller wrote there before it called: the kernel has read it since.

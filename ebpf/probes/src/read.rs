@@ -42,29 +42,38 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
     let Some((entry, tally, typed, mapping)) = enter_with(entry, || typed, Stage::Read) else {
         return 0;
     };
-    let first: u64 = ctx.arg(1);
-    let mut last: u64 = ctx.arg(2);
+    let (first, wanted): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    if wanted < first {
+        tally.one(Outcome::In);
+        tally.one(Outcome::Other);
+        return 0;
+    }
     let most = (first / CHUNK_PAGES + BATCH_CHUNKS) * CHUNK_PAGES - 1;
-    if last > most {
-        let beyond = last / CHUNK_PAGES - most / CHUNK_PAGES;
+    let last = if wanted > most { most } else { wanted };
+    if wanted > most {
+        let beyond = wanted / CHUNK_PAGES - most / CHUNK_PAGES;
         tally.add(Outcome::In, beyond);
         tally.add(Outcome::TooLong, beyond);
-        last = most;
     }
+    let identity = touch::identity(typed);
+    let certain = |chunk| touch::Place::new(mapping, identity, chunk, &entry).certain();
     let chunk = first / CHUNK_PAGES;
-    if last / CHUNK_PAGES == chunk {
-        let place = touch::Place::new(mapping, touch::identity(typed), chunk, &entry);
-        if touch::page_bits(first, last) & !place.certain() == 0 {
-            tally.one(Outcome::In);
-            tally.one(Outcome::Known);
-            return 0;
-        }
+    if last / CHUNK_PAGES == chunk && touch::page_bits(first, last) & !certain(chunk) == 0 {
+        tally.one(Outcome::In);
+        tally.one(Outcome::Known);
+        return 0;
     }
-    let first = begun(mapping, first);
+    // A page that was waited for is new.
+    let is_new = certain(chunk) >> (first % CHUNK_PAGES) & 1 == 0;
+    let first = if is_new {
+        begun(mapping, first, wanted)
+    } else {
+        first
+    };
     many(mapping, first, last, entry.cgroup, entry.key)
 }
 
-/// The page at which a read began of which the kernel tells from `first` on.
+/// The page at which a read up to `last` began, of which the kernel tells from `first` on.
 ///
 /// Where a batch of pages ends with one that is still on its way from the disk,
 /// `filemap_get_pages` waits, hands over the pages before it and does not come to its
@@ -73,8 +82,8 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
 /// where it goes on, and the system call where it began.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn begun(mapping: u64, first: u64) -> u64 {
-    let Some(position) = call::position(mapping) else {
+pub(crate) extern "C" fn begun(mapping: u64, first: u64, last: u64) -> u64 {
+    let Some(position) = call::position(mapping, last) else {
         return first;
     };
     let page = position >> 12;
