@@ -399,3 +399,14 @@ fn an_idle_disk_that_starts_read_from_is_measured_once() {
     let again = results(&node).expect("a status");
     assert_eq!(again, serde_json::json!({}), "it is known");
 }
+
+#[test]
+fn a_signal_that_comes_twice_at_once_ends_it_in_order_too() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    // Two of one kind may come as one.
+    node.signal(libc::SIGINT);
+    let (status, _) = node.stop(libc::SIGTERM);
+    assert!(status.success(), "{status:?}");
+    assert!(!node.socket().exists(), "its socket is left");
+}

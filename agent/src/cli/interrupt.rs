@@ -33,11 +33,23 @@ pub(super) fn on_signal(then: impl FnOnce() + Send + 'static) {
     std::thread::spawn(move || call_once(&end, then));
 }
 
+/// Signals to end that come within this time are one.
+const SAME_WISH: std::time::Duration = std::time::Duration::from_millis(500);
+
 const END: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
 
 fn call_once(end: &libc::sigset_t, then: impl FnOnce()) {
     let signal = next(end).unwrap_or_default();
     then();
+    // What comes with the first is the same wish: timeout(1) sends its signal to the process
+    // and to its group.
+    std::thread::sleep(SAME_WISH);
+    let none = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: an initialised set and time; nothing is written where nobody asks for it.
+    while unsafe { libc::sigtimedwait(end, std::ptr::null_mut(), &raw const none) } > 0 {}
     // A second one ends the process at once.
     // SAFETY: an initialised set; this thread's own mask.
     unsafe {
