@@ -376,7 +376,10 @@ fn an_idle_disk_that_starts_read_from_is_measured_once() {
         let status = node.json(&["status"])?;
         Some(status["totals"]["disk_measurements"].clone())
     };
-    node.configure("measure_disks = true");
+    node.configure("");
+    let text = fs::read_to_string(node.path("config.toml")).expect("configuration");
+    let measuring = text.replace("measure_disks = false", "measure_disks = true");
+    fs::write(node.path("config.toml"), measuring).expect("written");
     node.start();
     let mut runs = 0;
     let measured = until("the disk is measured, or can't be", || {

@@ -109,15 +109,11 @@ impl Node {
         self.configure_settling(1, more);
     }
 
-    /// The same, where a start is over after so many seconds without anything new.
+    /// The same, where a start is over after so many seconds without anything new. What is
+    /// planned does not depend on this machine's disk.
     pub(crate) fn configure_settling(&self, seconds: u32, more: &str) {
-        // What is planned does not depend on this machine's disk, unless that is asked for.
-        let measure = match more.contains("measure_disks") {
-            true => "",
-            false => "measure_disks = false\n",
-        };
         let text = format!(
-            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"{seconds}s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\n{measure}{more}\n",
+            "socket = {:?}\nmetrics_listen = \"\"\n[agent]\nsettle_after = \"{seconds}s\"\nlearn_at_most = \"20s\"\nhook_share = 1.0\ncpu_pressure = 100.0\nmeasure_disks = false\n{more}\n",
             self.socket()
         );
         fs::write(self.path("new.toml"), text).expect("written");

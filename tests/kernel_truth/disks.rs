@@ -62,18 +62,10 @@ impl Disk {
                 return Some(disk);
             }
             Kind::Overlay => {
-                for dir in ["lower", "upper", "work"] {
-                    std::fs::create_dir(scratch.path(dir)).expect("dir");
-                }
-                disk.home = scratch.path("lower");
-                fill(&disk.home);
-                let options = format!(
-                    "lowerdir={},upperdir={},workdir={}",
-                    disk.home.display(),
-                    scratch.path("upper").display(),
-                    scratch.path("work").display()
-                );
-                disk.attach("overlay", Path::new("overlay"), &options)?;
+                let lower = scratch.path("lower");
+                std::fs::create_dir(&lower).expect("dir");
+                fill(&lower);
+                disk.overlay(&scratch.path(""))?;
                 return Some(disk);
             }
             Kind::Tmpfs => disk.attach("tmpfs", Path::new("tmpfs"), "size=256m")?,
@@ -113,18 +105,25 @@ impl Disk {
     /// Has programs read its directory `lower` through an overlay, the rest of which is on the
     /// same disk.
     pub(crate) fn cover(&mut self, scratch: &Scratch) -> Option<()> {
-        let (below, over) = (self.mount.clone(), scratch.path("over"));
-        for dir in [&below.join("upper"), &below.join("work"), &over] {
+        let over = scratch.path("over");
+        std::fs::create_dir(&over).expect("dir");
+        let below = std::mem::replace(&mut self.mount, over);
+        self.overlay(&below)
+    }
+
+    /// Mounts what is in `lower` of a directory, with the rest of the overlay beside it.
+    fn overlay(&mut self, directory: &Path) -> Option<()> {
+        let [upper, work] = ["upper", "work"].map(|name| directory.join(name));
+        for dir in [&upper, &work] {
             std::fs::create_dir(dir).expect("dir");
         }
-        self.home = below.join("lower");
+        self.home = directory.join("lower");
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
             self.home.display(),
-            below.join("upper").display(),
-            below.join("work").display()
+            upper.display(),
+            work.display()
         );
-        self.mount = over;
         self.attach("overlay", Path::new("overlay"), &options)
     }
 

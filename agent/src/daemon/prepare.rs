@@ -12,10 +12,10 @@ use super::options::{ChargeTo, Settings};
 use super::start::Warmed;
 use super::wishes::{Mode, Wishes};
 use crate::attribute::mountinfo::{Mount, Table};
-use crate::model::{Action, DeviceCost, Plan, Profile};
+use crate::model::{Action, Plan, Profile};
 use crate::plan::Timing;
 use crate::profile::{Past, Store, StoreError, Totals};
-use crate::run::{MemoryLimits, Warmup, doubt, is_doubtful, main_volume};
+use crate::run::{MemoryLimits, Warmup, device_cost, doubt, is_doubtful, main_volume};
 use crate::warm::Cancel;
 use crate::workload::{self, Containerd, Identified, Keys, Place, Roots, Volumes, Workload};
 
@@ -139,7 +139,7 @@ impl Shared {
     ) -> Result<Warmed, NotWarmed> {
         workload::localize(whom.volumes, &mut profile);
         let settings = self.settings().clone();
-        let cost = self.device_cost(&profile);
+        let cost = device_cost(&self.store, &profile, false);
         let per_second = whom.wishes.per_second(&settings);
         let bounds = self.charge.bounds(settings.bytes_per_second, per_second);
         let warmup = Warmup {
@@ -177,9 +177,8 @@ impl Shared {
                 tracing::warn!(%error, "nothing is warmed: the mount table can't be read");
                 NotWarmed::For("no_mount_table")
             })?;
-        let is_held_back = settings.bytes_per_second > 0 || per_second > 0;
         if timing == Timing::Beside
-            && !is_held_back
+            && bounds.rates.is_empty()
             && is_doubtful(&cost, reads(&plan), &report)
             && let Some((volume, _)) = main_volume(&profile)
         {
@@ -214,16 +213,10 @@ impl Shared {
         let budget = self.settings().room.per_start;
         let warmup = Warmup {
             budget,
-            cost: self.device_cost(profile),
+            cost: device_cost(&self.store, profile, false),
             ..Warmup::default()
         };
         warmup.plan(profile, Timing::Ahead).totals.bytes
-    }
-
-    fn device_cost(&self, profile: &Profile) -> DeviceCost {
-        let known = main_volume(profile)
-            .and_then(|(volume, _)| self.store.device_cost(&volume.id.0).ok().flatten());
-        known.unwrap_or(DeviceCost::UNMEASURED)
     }
 
     /// Whether a workload is to be warmed for at all, by its key and its labels.

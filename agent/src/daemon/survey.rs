@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::lock;
 use super::pool::{LAST, Pool};
 use super::prepare::Shared;
 use crate::model::{Volume, escape};
@@ -19,7 +20,7 @@ const QUEUE: usize = 16;
 /// How long a disk is waited for that somebody uses.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A measurement gives up sooner, and who waits for a disk has at most its patience.
+/// How long the agent's end waits for a look that is under way, which is left alone then.
 const LONGEST_END: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
@@ -34,10 +35,6 @@ pub(super) struct Survey {
     shared: Arc<Shared>,
     seen: Arc<Mutex<Seen>>,
     pool: Option<Pool>,
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Survey {

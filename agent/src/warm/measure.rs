@@ -97,8 +97,9 @@ pub fn measure(path: &Path) -> Result<DeviceCost, MeasureError> {
     if size < LEAST {
         return Err(MeasureError::TooSmall(size));
     }
-    let readahead_bytes = device_of(&fd)
-        .and_then(readahead_bytes)
+    let readahead_bytes = rustix::fs::fstat(&fd)
+        .ok()
+        .and_then(|stat| readahead_bytes(device_of(&stat)))
         .unwrap_or(DeviceCost::UNMEASURED.readahead_bytes);
     let (sender, receiver) = mpsc::channel();
     let spawned = std::thread::Builder::new()
@@ -117,11 +118,7 @@ pub fn measure(path: &Path) -> Result<DeviceCost, MeasureError> {
 /// for as long as `patience`. `None` where there is no disk whose use is counted: the file is
 /// on another machine, say, or in an image.
 pub fn is_idle(path: &Path, patience: Duration) -> Option<bool> {
-    let stat = rustix::fs::stat(path).ok()?;
-    let device = (
-        rustix::fs::major(stat.st_dev),
-        rustix::fs::minor(stat.st_dev),
-    );
+    let device = device_of(&rustix::fs::stat(path).ok()?);
     let disks = disks::below(Path::new("/sys"), device);
     // Btrfs says by no number which disks it is on: it may be any.
     let is_btrfs = || rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == BTRFS_MAGIC);
@@ -141,11 +138,10 @@ pub fn is_idle(path: &Path, patience: Duration) -> Option<bool> {
 }
 
 /// The block device itself, or the one below a file.
-fn device_of(fd: &OwnedFd) -> Option<(u32, u32)> {
-    let stat = rustix::fs::fstat(fd).ok()?;
+fn device_of(stat: &rustix::fs::Stat) -> (u32, u32) {
     let block = FileType::from_raw_mode(stat.st_mode).is_block_device();
     let device = if block { stat.st_rdev } else { stat.st_dev };
-    Some((rustix::fs::major(device), rustix::fs::minor(device)))
+    (rustix::fs::major(device), rustix::fs::minor(device))
 }
 
 fn parts(fd: &Arc<OwnedFd>, size: u64, readahead_bytes: u64) -> io::Result<DeviceCost> {

@@ -55,16 +55,15 @@ pub(crate) fn filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
         tally.add(Outcome::In, beyond);
         tally.add(Outcome::TooLong, beyond);
     }
-    let identity = touch::identity(typed);
-    let certain = |chunk| touch::Place::new(mapping, identity, chunk, &entry).certain();
     let chunk = first / CHUNK_PAGES;
-    if last / CHUNK_PAGES == chunk && touch::page_bits(first, last) & !certain(chunk) == 0 {
+    let known = touch::Place::new(mapping, touch::identity(typed), chunk, &entry).certain();
+    if last / CHUNK_PAGES == chunk && touch::page_bits(first, last) & !known == 0 {
         tally.one(Outcome::In);
         tally.one(Outcome::Known);
         return 0;
     }
     // A page that was waited for is new.
-    let is_new = certain(chunk) >> (first % CHUNK_PAGES) & 1 == 0;
+    let is_new = known >> (first % CHUNK_PAGES) & 1 == 0;
     let first = if is_new {
         begun(mapping, first, wanted)
     } else {

@@ -212,14 +212,15 @@ mod tests {
             kind: Kind::Cached,
             seconds: 0.05,
         };
-        let seen = seen(&args, || Ok(())).expect("it reads");
+        // The file was written just now; the program's own pages may have to be read once,
+        // after a test beside this one that drops what is cached.
+        let mut all = (0..10).map(|_| seen(&args, || Ok(())).expect("it reads"));
+        let seen = all.find(|seen| seen.bytes_read == 0);
+        let seen = seen.expect("nothing has to be read");
         assert!(
             seen.reads >= 64 && seen.p50 > 0.0 && seen.p50 <= seen.p99,
             "{seen:?}"
         );
-        // It was written just now. The program's own pages may have to be read, after a test
-        // that drops what is cached.
-        assert!(seen.bytes_read < 64 * READ as u64, "{seen:?}");
         fs::remove_file(file).expect("it is there");
     }
 }
